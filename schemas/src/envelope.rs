@@ -1,0 +1,185 @@
+//! A published command as the worker reads it: subject, headers and body, checked once.
+
+use serde::de::IgnoredAny;
+
+use crate::{
+    CommandId, CommandName, CommandSubject, Fingerprint, Key, KeyError, NameError, Origin, headers,
+};
+
+/// Largest body, in bytes. The broker's own default limit for a message is 1 MiB with its headers;
+/// the stream is created with this limit and room for them.
+pub const BODY_MAX_BYTES: usize = 1_000_000;
+
+/// Everything about a command that is not its body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// The command id.
+    pub id: CommandId,
+    /// What it is ordered by.
+    pub key: Option<Key>,
+    /// What it is called.
+    pub name: CommandName,
+    /// The version of its body's form.
+    pub version: u32,
+    /// The region that published it.
+    pub origin: Origin,
+    /// Tells it from another command under the same id.
+    pub fingerprint: Fingerprint,
+}
+
+/// A message that is no command. It is dead-lettered, with its raw bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// The subject does not have a command's shape.
+    #[error("the subject is not of the form farwrite.<database>.cmd.<origin>.<command name>")]
+    Subject,
+    /// A part of the subject does not have its form.
+    #[error("the subject's {0}")]
+    Name(#[from] NameError),
+    /// There is no command id.
+    #[error("the header Nats-Msg-Id, the command id, is missing")]
+    NoId,
+    /// The command id is no UUID.
+    #[error("the header Nats-Msg-Id is not a UUID of 36 characters")]
+    Id,
+    /// The version is no positive number.
+    #[error("the header Farwrite-Version is not a positive number of at most 2147483647")]
+    Version,
+    /// The key cannot be one.
+    #[error("the header Farwrite-Key: {0}")]
+    Key(#[from] KeyError),
+    /// A header asks for something that this version does not do.
+    #[error("the header {0} is not supported by this version, and ignoring it would be wrong")]
+    Unsupported(&'static str),
+    /// The body is larger than [`BODY_MAX_BYTES`].
+    #[error("the body has {bytes} bytes, more than {BODY_MAX_BYTES}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The body is not JSON.
+    #[error("the body is not JSON in UTF-8 (line {line}, column {column})")]
+    NotJson {
+        /// Where reading stopped, counted from 1.
+        line: usize,
+        /// Where reading stopped, counted from 1.
+        column: usize,
+    },
+}
+
+impl EnvelopeError {
+    /// The stable code that a dead letter of this kind carries.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Subject | Self::Name(_) => "bad_subject",
+            Self::NoId | Self::Id => "bad_id",
+            Self::Version | Self::Key(_) => "bad_header",
+            Self::Unsupported(_) => "unsupported_header",
+            Self::TooLarge { .. } => "too_large",
+            Self::NotJson { .. } => "not_json",
+        }
+    }
+}
+
+/// Reads a message as a command. `header` looks a header up by its exact name.
+///
+/// # Errors
+/// When it is no command; the error says why and has a stable code.
+pub fn decode_envelope<'a>(
+    subject: &str,
+    header: impl Fn(&str) -> Option<&'a str>,
+    body: &[u8],
+) -> Result<Envelope, EnvelopeError> {
+    let id = header(headers::COMMAND_ID).ok_or(EnvelopeError::NoId)?;
+    let id: CommandId = id.parse().map_err(|_| EnvelopeError::Id)?;
+    let CommandSubject { origin, name, .. } =
+        CommandSubject::parse(subject)?.ok_or(EnvelopeError::Subject)?;
+    let key = header(headers::KEY).map(Key::new).transpose()?;
+    let version = decode_version(header(headers::VERSION))?;
+    for unsupported in [headers::EXPIRES_AT, headers::NOT_BEFORE] {
+        if header(unsupported).is_some() {
+            return Err(EnvelopeError::Unsupported(unsupported));
+        }
+    }
+    if body.len() > BODY_MAX_BYTES {
+        return Err(EnvelopeError::TooLarge { bytes: body.len() });
+    }
+    check_json(body)?;
+    let fingerprint = Fingerprint::of(&name, version, key.as_ref(), body);
+    Ok(Envelope { id, key, name, version, origin, fingerprint })
+}
+
+/// A version is a column of PostgreSQL's type `integer`: positive and signed.
+fn decode_version(text: Option<&str>) -> Result<u32, EnvelopeError> {
+    let Some(text) = text else { return Ok(1) };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<i32>() {
+        Ok(version) if digits && version > 0 => Ok(version.unsigned_abs()),
+        _ => Err(EnvelopeError::Version),
+    }
+}
+
+fn check_json(body: &[u8]) -> Result<(), EnvelopeError> {
+    // Strings are checked for UTF-8 only here: serde_json skips that in what it ignores.
+    let not_json = |line, column| EnvelopeError::NotJson { line, column };
+    let text = std::str::from_utf8(body).map_err(|error| not_json(1, error.valid_up_to() + 1))?;
+    serde_json::from_str::<IgnoredAny>(text)
+        .map(drop)
+        .map_err(|error| not_json(error.line(), error.column()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const ID: &str = "0192f5c0-8a7b-7cc3-b1a2-c3d4e5f60718";
+    const SUBJECT: &str = "farwrite.shop.cmd.jfk.order.place";
+
+    fn decode(
+        subject: &str,
+        headers: &[(&str, &'static str)],
+        body: &[u8],
+    ) -> Result<Envelope, EnvelopeError> {
+        let headers: HashMap<&str, &'static str> = headers.iter().copied().collect();
+        decode_envelope(subject, |name| headers.get(name).copied(), body)
+    }
+
+    #[test]
+    fn a_command_is_read_with_all_that_its_headers_say() {
+        let headers = [(headers::COMMAND_ID, ID), (headers::KEY, "alice"), (headers::VERSION, "3")];
+        let envelope = decode(SUBJECT, &headers, b"{\"article\": \"lamp\"}").unwrap();
+        assert_eq!(envelope.id.to_string(), ID);
+        assert_eq!(envelope.key.unwrap().as_str(), "alice");
+        assert_eq!((envelope.name.as_str(), envelope.version), ("order.place", 3));
+        assert_eq!(envelope.origin.as_str(), "jfk");
+    }
+
+    #[test]
+    fn what_is_no_command_is_told_apart() {
+        let id = (headers::COMMAND_ID, ID);
+        let code = |result: Result<Envelope, EnvelopeError>| result.unwrap_err().code();
+        assert_eq!(code(decode(SUBJECT, &[], b"{}")), "bad_id");
+        assert_eq!(code(decode(SUBJECT, &[(headers::COMMAND_ID, "7")], b"{}")), "bad_id");
+        assert_eq!(code(decode("a.b", &[id], b"{}")), "bad_subject");
+        assert_eq!(code(decode("farwrite.shop.cmd.jfk.a b", &[id], b"{}")), "bad_subject");
+        for version in ["", "0", "-1", "+1", "1.0", "2147483648", "x"] {
+            assert_eq!(
+                code(decode(SUBJECT, &[id, (headers::VERSION, version)], b"{}")),
+                "bad_header"
+            );
+        }
+        assert_eq!(code(decode(SUBJECT, &[id, (headers::KEY, "")], b"{}")), "bad_header");
+        assert_eq!(
+            code(decode(SUBJECT, &[id, (headers::NOT_BEFORE, "1")], b"{}")),
+            "unsupported_header"
+        );
+        for body in [&b""[..], b"{", b"{} {}", b"nul", b"\"\xff\""] {
+            assert_eq!(code(decode(SUBJECT, &[id], body)), "not_json", "{body:?}");
+        }
+        let large = vec![b' '; BODY_MAX_BYTES + 1];
+        assert_eq!(code(decode(SUBJECT, &[id], &large)), "too_large");
+    }
+}

@@ -1,0 +1,20 @@
+//! The names of the headers that a command and a reply carry.
+//!
+//! A command's body is its own JSON and nothing else; everything about it is a header.
+
+/// The command id: a UUID of 36 characters. JetStream's own header, so that the broker suppresses
+/// what comes twice within its duplicate window. Required.
+pub const COMMAND_ID: &str = "Nats-Msg-Id";
+/// The key. Without it the command has no order.
+pub const KEY: &str = "Farwrite-Key";
+/// The version of the body's form, a positive number; 1 when it is missing.
+pub const VERSION: &str = "Farwrite-Version";
+/// The subject that the outcome is sent to: an inbox under the origin's own prefix.
+pub const REPLY: &str = "Farwrite-Reply";
+/// When the command is no longer to be applied. Reserved: a worker of this version dead-letters
+/// a command that carries it, and does not ignore it.
+pub const EXPIRES_AT: &str = "Farwrite-Expires-At";
+/// When the command is to be applied at the earliest. Reserved, as [`EXPIRES_AT`] is.
+pub const NOT_BEFORE: &str = "Farwrite-Not-Before";
+/// The W3C trace context, passed through as it is.
+pub const TRACEPARENT: &str = "traceparent";

@@ -1,0 +1,38 @@
+//! The words that Farwrite's programs share, on the wire and in the database.
+//!
+//! What is here is only form: how a command, an id, a key, an LSN, a bookmark or an outcome is
+//! written and read, and which subjects and headers carry them. Nothing here does I/O or links a
+//! driver, so that a producer, a worker and a watcher of different versions can be compared by
+//! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
+//! form changes: what was once published must be readable for as long as a stream keeps it.
+//!
+//! The database's side is [`migrations`]: the `farwrite` schema as SQL text, applied by
+//! `primary-worker migrate`.
+
+mod bookmark;
+mod command;
+mod envelope;
+mod fingerprint;
+pub mod headers;
+mod id;
+mod key;
+mod lsn;
+pub mod migrations;
+mod name;
+mod outcome;
+mod progress;
+mod subject;
+
+pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
+pub use command::Command;
+pub use envelope::{BODY_MAX_BYTES, Envelope, EnvelopeError, decode_envelope};
+pub use fingerprint::Fingerprint;
+pub use id::{CommandId, CommandIdError};
+pub use key::{KEY_MAX_BYTES, Key, KeyError};
+pub use lsn::{Lsn, LsnError};
+pub use name::{CommandName, DatabaseName, NameError, Origin};
+pub use outcome::{
+    DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
+};
+pub use progress::{Interest, Progress};
+pub use subject::{CommandSubject, Subjects};

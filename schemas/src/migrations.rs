@@ -1,0 +1,53 @@
+//! The `farwrite` schema's migrations, as SQL text.
+//!
+//! `primary-worker migrate` applies them, in order and once each, and remembers them in
+//! [`TABLE`]: a table of Farwrite's own, so that an app that uses sqlx's migrations on the same
+//! database does not collide. A migration that was released never changes: a change is a new one.
+
+/// The table that remembers what was applied.
+pub const TABLE: &str = "farwrite.migrations";
+
+/// The schema that everything of Farwrite's lives in.
+pub const SCHEMA: &str = "farwrite";
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its number; steps are applied in this order.
+    pub version: i64,
+    /// What it brings.
+    pub description: &'static str,
+    /// The statements, run in one transaction.
+    pub sql: &'static str,
+}
+
+/// Every step, oldest first.
+pub const ALL: &[Migration] = &[
+    Migration {
+        version: 1,
+        description: "positions and ledger",
+        sql: include_str!("../migrations/0001_positions_and_ledger.sql"),
+    },
+    Migration {
+        version: 2,
+        description: "functions",
+        sql: include_str!("../migrations/0002_functions.sql"),
+    },
+    Migration {
+        version: 3,
+        description: "apply",
+        sql: include_str!("../migrations/0003_apply.sql"),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_numbered_without_a_gap() {
+        for (index, migration) in ALL.iter().enumerate() {
+            assert_eq!(migration.version, index as i64 + 1);
+        }
+    }
+}
