@@ -1,1 +1,39 @@
-//! placeholder
+//! The worker beside the primary: applies commands exactly once, in order per key.
+//!
+//! **Who is authoritative.** PostgreSQL, alone. How far each lane has come is a row, how each
+//! command ended is a row, and both are written in the transaction of the effects. The stream is
+//! read without acknowledgements from the position that those rows hold, so that a crash anywhere
+//! leaves a batch done or undone, and nothing in between.
+//!
+//! **What a command goes through.** The [`stream`] reader decodes it and hands it to a lane by the
+//! hash of its key. The [`lane`] applies what waits as one transaction (fence, look-up, run,
+//! record), commits, and only then settles it: flush position, replies, counts. A failure is
+//! narrowed down until a command failed alone, and then the [`verdict`] table says what is done.
+//!
+//! **What happens on failure.** The primary or NATS being away ends the takeover, not the worker:
+//! it waits and takes over again. Being fenced, a stream that is not the one that the database
+//! knows, and a handler that ended its transaction end the worker, each with a status of its own.
+
+pub mod cli;
+mod config;
+pub mod failpoint;
+mod functions;
+mod handler;
+mod heartbeat;
+mod lane;
+pub mod metrics;
+mod migrate;
+mod outcomes;
+mod primary;
+mod stream;
+mod takeover;
+mod upkeep;
+mod verdict;
+mod worker;
+
+pub use config::{Config, ConfigError, NewStream};
+pub use handler::{Handler, HandlerError, Handlers, Meta};
+pub use migrate::{MigrateError, migrate};
+pub use primary::PrimaryError;
+pub use stream::StreamError;
+pub use worker::{Worker, WorkerError};

@@ -21,6 +21,7 @@ pub mod migrations;
 mod name;
 mod outcome;
 mod progress;
+mod settings;
 mod subject;
 
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
@@ -35,4 +36,5 @@ pub use outcome::{
     DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
 };
 pub use progress::{Interest, Progress};
+pub use settings::{SettingsError, parse_settings};
 pub use subject::{CommandSubject, Subjects};

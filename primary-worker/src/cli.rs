@@ -1,0 +1,376 @@
+//! The command line of a worker program: `migrate` and `run`.
+//!
+//! A program with handlers of its own calls [`main`] with them, and has the same flags, files and
+//! statuses as `primary-worker` itself.
+
+use std::{net::SocketAddr, process::ExitCode, str::FromStr, time::Duration};
+
+use clap::{Arg, ArgMatches, Command};
+use farwrite_schemas::{DatabaseName, parse_settings};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    config::{self, Config, NewStream},
+    failpoint,
+    handler::Handlers,
+    metrics,
+    migrate::{self, MigrateError},
+    stream::StreamError,
+    worker::{Worker, WorkerError},
+};
+
+/// What `--help` says about the program's end.
+const STATUSES: &str = "\
+Exit status:
+  0  asked to stop (SIGTERM, SIGINT), and everything in flight was settled
+  1  an unexpected failure
+  2  the configuration, the primary or the stream's settings are not usable; the message says what to change
+  3  fenced: another worker has taken over this database
+  4  the stream is not the one that the database knows; nothing was read from it
+
+Settings come from flags, then the environment, then the file that --config names
+(lines of FARWRITE_NAME=value), then defaults.";
+
+/// Runs the command line with the given handlers; the end of a program's `main`.
+#[must_use]
+pub fn main(name: &'static str, handlers: Handlers) -> ExitCode {
+    match parse(name) {
+        Ok(matches) => start(&matches, handlers),
+        Err(error) => error.exit(),
+    }
+}
+
+/// Flags over environment over file over defaults: the file's values become the flags' defaults.
+fn parse(name: &'static str) -> Result<ArgMatches, clap::Error> {
+    let command = command(name);
+    // The file's place itself comes from a flag or the environment; everything else may be
+    // missing at this first look.
+    let first = command.clone().ignore_errors(true).try_get_matches()?;
+    let run = first.subcommand().map_or(&first, |(_, matches)| matches);
+    let Some(path) = run.try_get_one::<String>("config").ok().flatten().cloned() else {
+        return command.try_get_matches();
+    };
+    let invalid = |message: String| command.clone().error(clap::error::ErrorKind::Io, message);
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| invalid(format!("--config {path}: {error}")))?;
+    let settings = parse_settings(&text, &names())
+        .map_err(|error| invalid(format!("--config {path}: {error}")))?;
+    let with_file = |command: Command| {
+        settings.iter().fold(command, |command, (name, value)| {
+            let Some(id) = SETTINGS.iter().find(|setting| setting.environment == name) else {
+                return command;
+            };
+            let value = clap::builder::OsStr::from(value.clone());
+            command.mut_arg(id.flag, |arg| arg.required(false).default_value(value))
+        })
+    };
+    command
+        .clone()
+        .mut_subcommand("run", with_file)
+        .mut_subcommand("migrate", with_file)
+        .try_get_matches()
+}
+
+struct Setting {
+    flag: &'static str,
+    environment: &'static str,
+    value: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+}
+
+/// Every setting, once: flag, environment, default and help.
+const SETTINGS: &[Setting] = &[
+    Setting {
+        flag: "database",
+        environment: "FARWRITE_DATABASE",
+        value: "NAME",
+        default: None,
+        help: "Farwrite's name of the database, part of every subject",
+    },
+    Setting {
+        flag: "database-url",
+        environment: "FARWRITE_DATABASE_URL",
+        value: "URL",
+        default: None,
+        help: "The primary, direct and not through a transaction pooler",
+    },
+    Setting {
+        flag: "nats-url",
+        environment: "FARWRITE_NATS_URL",
+        value: "URLS",
+        default: None,
+        help: "NATS servers, separated by commas",
+    },
+    Setting {
+        flag: "stream",
+        environment: "FARWRITE_STREAM",
+        value: "NAME",
+        default: None,
+        help: "JetStream's name of the command stream [default: farwrite-<database>]",
+    },
+    Setting {
+        flag: "lanes",
+        environment: "FARWRITE_LANES",
+        value: "N",
+        default: Some("4"),
+        help: "How many lanes apply in parallel; may change at any start",
+    },
+    Setting {
+        flag: "batch-max-commands",
+        environment: "FARWRITE_BATCH_MAX_COMMANDS",
+        value: "N",
+        default: Some("256"),
+        help: "Most commands in one transaction",
+    },
+    Setting {
+        flag: "ledger-keep-hours",
+        environment: "FARWRITE_LEDGER_KEEP_HOURS",
+        value: "HOURS",
+        default: Some("168"),
+        help: "How long outcomes are kept, and repeated ids known",
+    },
+    Setting {
+        flag: "statement-timeout-ms",
+        environment: "FARWRITE_STATEMENT_TIMEOUT_MS",
+        value: "MS",
+        default: Some("30000"),
+        help: "How long one statement of a batch may run",
+    },
+    Setting {
+        flag: "metrics-addr",
+        environment: "FARWRITE_METRICS_ADDR",
+        value: "ADDR:PORT",
+        default: None,
+        help: "Where metrics are served, in Prometheus's format [default: nowhere]",
+    },
+    Setting {
+        flag: "stream-replicas",
+        environment: "FARWRITE_STREAM_REPLICAS",
+        value: "N",
+        default: Some("1"),
+        help: "migrate: copies of a new stream in a NATS cluster",
+    },
+    Setting {
+        flag: "stream-max-bytes",
+        environment: "FARWRITE_STREAM_MAX_BYTES",
+        value: "BYTES",
+        default: Some("4294967296"),
+        help: "migrate: size at which a new stream refuses publishes",
+    },
+    Setting {
+        flag: "duplicate-window-ms",
+        environment: "FARWRITE_DUPLICATE_WINDOW_MS",
+        value: "MS",
+        default: Some("120000"),
+        help: "migrate: how long a new stream suppresses repeated ids itself",
+    },
+    Setting {
+        flag: "log",
+        environment: "FARWRITE_LOG",
+        value: "FILTER",
+        default: Some("info"),
+        help: "What is logged, such as info or warn,farwrite_primary_worker=debug",
+    },
+];
+
+fn names() -> Vec<&'static str> {
+    SETTINGS.iter().map(|setting| setting.environment).collect()
+}
+
+fn command(name: &'static str) -> Command {
+    let settings = |command: Command| {
+        let config = Arg::new("config")
+            .long("config")
+            .env("FARWRITE_CONFIG")
+            .value_name("FILE")
+            .help("A file of settings, lines of FARWRITE_NAME=value");
+        SETTINGS.iter().fold(command.arg(config), |command, setting| {
+            let arg = Arg::new(setting.flag)
+                .long(setting.flag)
+                .env(setting.environment)
+                .hide_env_values(true)
+                .value_name(setting.value)
+                .help(setting.help);
+            let required = matches!(setting.flag, "database" | "database-url" | "nats-url");
+            command.arg(match setting.default {
+                Some(default) => arg.default_value(default),
+                None => arg.required(required),
+            })
+        })
+    };
+    Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Applies the write commands of a NATS JetStream stream to a PostgreSQL primary, exactly once and in order per key")
+        .after_help(STATUSES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(settings(Command::new("migrate").about("Prepares the database (schema farwrite) and the stream; safe to repeat").after_help(STATUSES)))
+        .subcommand(settings(Command::new("run").about("Applies commands until it is asked to stop").after_help(STATUSES)))
+}
+
+fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
+    let Some((subcommand, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    let config = match log(matches).and_then(|()| config_of(matches)) {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    match failpoint::armed() {
+        Ok(None) => {}
+        Ok(Some(point)) => {
+            warn!(failpoint = point.name(), "ARMED: this process will kill itself there")
+        }
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match subcommand {
+        "migrate" => runtime.block_on(run_migrate(&config)),
+        _ => runtime.block_on(run_worker(config, handlers)),
+    }
+}
+
+fn log(matches: &ArgMatches) -> Result<(), String> {
+    let filter = text(matches, "log").unwrap_or_else(|| "info".to_owned());
+    let filter = Targets::from_str(&filter).map_err(|error| format!("log: {error}"))?;
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry()
+        .with(format)
+        .with(filter)
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+fn config_of(matches: &ArgMatches) -> Result<Config, String> {
+    let needed = |flag| text(matches, flag).ok_or(format!("{flag}: missing"));
+    let database = DatabaseName::new(needed("database")?).map_err(|error| error.to_string())?;
+    let mut config = Config::new(database, needed("database-url")?, needed("nats-url")?);
+    if let Some(stream) = text(matches, "stream") {
+        config.stream = stream;
+    }
+    config.lanes = number(matches, "lanes", config.lanes)?;
+    config.batch_max_commands = number(matches, "batch-max-commands", config.batch_max_commands)?;
+    let hours: u64 = number(matches, "ledger-keep-hours", config::LEDGER_KEEP.as_secs() / 3_600)?;
+    config.ledger_keep = Duration::from_secs(hours.saturating_mul(3_600));
+    config.statement_timeout =
+        milliseconds(matches, "statement-timeout-ms", config.statement_timeout)?;
+    config.metrics_addr = match text(matches, "metrics-addr") {
+        Some(addr) => Some(
+            addr.parse::<SocketAddr>()
+                .map_err(|_| format!("metrics-addr: {addr:?} is not of the form 127.0.0.1:9464"))?,
+        ),
+        None => None,
+    };
+    let new = NewStream::default();
+    config.new_stream = NewStream {
+        replicas: number(matches, "stream-replicas", new.replicas)?,
+        max_bytes: number(matches, "stream-max-bytes", new.max_bytes)?,
+        duplicate_window: milliseconds(matches, "duplicate-window-ms", new.duplicate_window)?,
+    };
+    config.validate().map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
+fn text(matches: &ArgMatches, flag: &str) -> Option<String> {
+    matches.get_one::<String>(flag).cloned()
+}
+
+fn number<N: FromStr>(matches: &ArgMatches, flag: &str, default: N) -> Result<N, String> {
+    let Some(text) = text(matches, flag) else { return Ok(default) };
+    text.parse().map_err(|_| format!("{flag}: {text:?} is not a number that fits"))
+}
+
+fn milliseconds(matches: &ArgMatches, flag: &str, default: Duration) -> Result<Duration, String> {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    Ok(Duration::from_millis(number(matches, flag, default)?))
+}
+
+async fn run_migrate(config: &Config) -> ExitCode {
+    match migrate::migrate(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "migrate");
+            match error {
+                MigrateError::Stream(StreamError::Unknown { .. }) => ExitCode::from(4),
+                MigrateError::Stream(
+                    StreamError::Contract { .. } | StreamError::NotRegistered(_),
+                ) => ExitCode::from(2),
+                MigrateError::Primary(error) if !error.may_pass() => ExitCode::from(2),
+                MigrateError::Stream(_) | MigrateError::Primary(_) | MigrateError::Schema(_) => {
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
+    if let Some(addr) = config.metrics_addr
+        && let Err(error) =
+            metrics_exporter_prometheus::PrometheusBuilder::new().with_http_listener(addr).install()
+    {
+        error!(%error, %addr, "metrics cannot be served");
+        return ExitCode::from(2);
+    }
+    metrics::describe();
+    let stop = CancellationToken::new();
+    if let Err(error) = stop_on_signals(stop.clone()) {
+        error!(%error, "signals cannot be heard");
+        return ExitCode::FAILURE;
+    }
+    let worker = match Worker::new(config, handlers) {
+        Ok(worker) => worker,
+        Err(error) => {
+            error!(%error, "configuration");
+            return ExitCode::from(2);
+        }
+    };
+    match worker.run(stop).await {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "the worker ends");
+            status_of(&error)
+        }
+    }
+}
+
+fn status_of(error: &WorkerError) -> ExitCode {
+    match error {
+        WorkerError::Fenced => ExitCode::from(3),
+        WorkerError::Stream(StreamError::Unknown { .. }) => ExitCode::from(4),
+        WorkerError::Config(_) | WorkerError::Primary(_) | WorkerError::Stream(_) => {
+            ExitCode::from(2)
+        }
+        WorkerError::Broken(_) | WorkerError::Task(_) => ExitCode::FAILURE,
+    }
+}
+
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

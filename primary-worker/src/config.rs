@@ -1,0 +1,165 @@
+//! What a worker is told: checked as a whole before anything touches the network.
+
+use std::{net::SocketAddr, time::Duration};
+
+use farwrite_schemas::DatabaseName;
+
+/// Lanes by default: enough to keep a small primary's disk busy, few enough for its connections.
+pub(crate) const LANES: u32 = 4;
+/// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
+pub(crate) const LANES_MAX: u32 = 64;
+/// Commands in a batch by default. Measured: 256 is the knee, where a batch takes 6 ms in the
+/// median; 1,024 gives a quarter more throughput for ten times the 99th percentile.
+pub(crate) const BATCH_MAX_COMMANDS: usize = 256;
+/// Bytes of commands that wait for one lane: bounds the worker's memory with large bodies.
+pub(crate) const LANE_MAX_BYTES: usize = 8 << 20;
+/// How long the ledger keeps an outcome by default.
+pub(crate) const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);
+/// How long a batch may run: longer than any command should take, shorter than an operator's
+/// patience.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest size of a new stream: a full stream refuses publishes, and nothing is trimmed yet.
+pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
+/// JetStream's duplicate window of a new stream: its own default.
+pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Everything that a worker needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Farwrite's name of the database; part of every subject.
+    pub database: DatabaseName,
+    /// The primary, a `postgres://` URL, direct and not through a transaction pooler.
+    pub database_url: String,
+    /// The NATS servers, separated by commas.
+    pub nats_url: String,
+    /// JetStream's name of the command stream.
+    pub stream: String,
+    /// How many lanes apply in parallel. May change at any start.
+    pub lanes: u32,
+    /// Most commands in one batch.
+    pub batch_max_commands: usize,
+    /// How long the ledger keeps an outcome, and so how long a repeated id is known.
+    pub ledger_keep: Duration,
+    /// How long one statement of a batch may run.
+    pub statement_timeout: Duration,
+    /// Where metrics are served, in Prometheus's format; nowhere when `None`.
+    pub metrics_addr: Option<SocketAddr>,
+    /// How the stream is made when `migrate` does not find it.
+    pub new_stream: NewStream,
+}
+
+/// The settings of a stream that `migrate` makes.
+#[derive(Clone, Debug)]
+pub struct NewStream {
+    /// Copies in a cluster.
+    pub replicas: usize,
+    /// Largest size, in bytes; publishes beyond it are refused.
+    pub max_bytes: i64,
+    /// How long JetStream itself suppresses a repeated id.
+    pub duplicate_window: Duration,
+}
+
+impl Default for NewStream {
+    fn default() -> Self {
+        Self { replicas: 1, max_bytes: STREAM_MAX_BYTES, duplicate_window: DUPLICATE_WINDOW }
+    }
+}
+
+/// A setting breaks its rule.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct ConfigError {
+    field: &'static str,
+    rule: String,
+}
+
+impl Config {
+    /// A configuration with the defaults of everything that has one.
+    #[must_use]
+    pub fn new(database: DatabaseName, database_url: String, nats_url: String) -> Self {
+        Self {
+            stream: format!("farwrite-{database}"),
+            database,
+            database_url,
+            nats_url,
+            lanes: LANES,
+            batch_max_commands: BATCH_MAX_COMMANDS,
+            ledger_keep: LEDGER_KEEP,
+            statement_timeout: STATEMENT_TIMEOUT,
+            metrics_addr: None,
+            new_stream: NewStream::default(),
+        }
+    }
+
+    /// Checks every setting by itself and against the others.
+    ///
+    /// # Errors
+    /// Names the first setting that breaks its rule, and the rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let rule = |holds: bool, field, rule: &str| {
+            if holds { Ok(()) } else { Err(ConfigError { field, rule: rule.to_owned() }) }
+        };
+        let token = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        rule(token(&self.stream), "stream", "letters, digits, '-' and '_' only")?;
+        rule(
+            (1..=LANES_MAX).contains(&self.lanes),
+            "lanes",
+            &format!("between 1 and {LANES_MAX}: each is a connection to the primary"),
+        )?;
+        rule(
+            (1..=4_096).contains(&self.batch_max_commands),
+            "batch-max-commands",
+            "between 1 and 4096",
+        )?;
+        rule(
+            self.ledger_keep >= Duration::from_secs(3_600)
+                && self.ledger_keep <= Duration::from_secs(366 * 86_400),
+            "ledger-keep-hours",
+            "between 1 and 8784 (366 days)",
+        )?;
+        rule(
+            (Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&self.statement_timeout),
+            "statement-timeout-ms",
+            "between 1000 and 3600000",
+        )?;
+        rule(
+            self.database_url.starts_with("postgres://")
+                || self.database_url.starts_with("postgresql://"),
+            "database-url",
+            "a URL that starts with postgres://",
+        )?;
+        rule((1..=5).contains(&self.new_stream.replicas), "stream-replicas", "between 1 and 5")?;
+        rule(self.new_stream.max_bytes > 0, "stream-max-bytes", "a positive number of bytes")?;
+        rule(
+            self.new_stream.duplicate_window >= Duration::from_millis(100),
+            "duplicate-window-ms",
+            "at least 100",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_rule_names_the_setting() {
+        let name = DatabaseName::new("shop").unwrap();
+        let good = Config::new(name, "postgres://localhost/shop".into(), "localhost".into());
+        assert!(good.validate().is_ok());
+        let field = |change: fn(&mut Config)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config.validate().unwrap_err().field
+        };
+        assert_eq!(field(|c| c.lanes = 0), "lanes");
+        assert_eq!(field(|c| c.lanes = LANES_MAX + 1), "lanes");
+        assert_eq!(field(|c| c.stream = "a.b".into()), "stream");
+        assert_eq!(field(|c| c.batch_max_commands = 0), "batch-max-commands");
+        assert_eq!(field(|c| c.ledger_keep = Duration::ZERO), "ledger-keep-hours");
+        assert_eq!(field(|c| c.database_url = "mysql://x".into()), "database-url");
+    }
+}

@@ -1,0 +1,51 @@
+//! What is known of the functions that the database has registered as commands.
+//!
+//! The registry's truth is `farwrite.functions`; this is one lane's copy. A command that it does
+//! not know makes it read the registry again before it says so, so that a function that was
+//! registered a moment ago is found.
+
+use std::collections::HashMap;
+
+use farwrite_schemas::CommandName;
+use sqlx::PgConnection;
+
+/// A registered function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    /// What `farwrite.call` knows it by.
+    pub(crate) number: i32,
+    /// Whether it wants a transaction of its own.
+    pub(crate) alone: bool,
+}
+
+/// The registered functions, by command name and version.
+#[derive(Default)]
+pub(crate) struct Functions {
+    by_name: HashMap<(CommandName, u32), Function>,
+}
+
+impl Functions {
+    /// The function of a command, if one is known.
+    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<Function> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Reads the registry.
+    pub(crate) async fn refresh(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let rows: Vec<(String, i32, i32, bool)> =
+            sqlx::query_as("SELECT name, version, function_id, alone FROM farwrite.functions")
+                .fetch_all(connection)
+                .await?;
+        self.by_name = rows
+            .into_iter()
+            .filter_map(|(name, version, number, alone)| {
+                let name = CommandName::new(name).ok()?;
+                Some(((name, version.unsigned_abs()), Function { number, alone }))
+            })
+            .collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Commands that are applied by Rust.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+
+use farwrite_schemas::{Command, CommandId, CommandName, Key, NameError, Origin, Rejection};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+
+/// What is known about a command beside its body.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// The command id. Derive the ids of rows from it, not from a sequence: after a failover that
+    /// lost commits the command is applied again, and a sequence would give other numbers.
+    pub id: CommandId,
+    /// What it is ordered by.
+    pub key: Option<Key>,
+    /// The region that published it.
+    pub origin: Origin,
+    /// What it is called.
+    pub name: CommandName,
+    /// The version of its body's form.
+    pub version: u32,
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// When the stream stored it.
+    pub published_at: SystemTime,
+}
+
+/// Why a handler did not apply a command. Either way none of its effects stay.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// It refuses: the caller is told, and the same command would be refused again.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// A statement failed. What is done about it depends on the SQLSTATE: a constraint that the
+    /// command violates rejects it, a deadlock is tried again, a lost connection waits.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Applies one kind of command, in the transaction of the batch that it is in.
+///
+/// It runs at least once and commits exactly once: an attempt that fails, or that shares its fate
+/// with another command of its batch, is rolled back and run again. So it has no effects outside
+/// `connection`, and it neither commits nor rolls back what it was given (it may `begin` a
+/// transaction of its own within: that is a savepoint). Settings (`SET LOCAL`, a role) that it
+/// leaves changed would meet other commands: it puts them back.
+pub trait Handler<C: Command>: Send + Sync + 'static {
+    /// Applies `command` and answers its output.
+    ///
+    /// # Errors
+    /// A rejection, or the error of a statement, which is passed on with `?`.
+    fn apply(
+        &self,
+        connection: &mut PgConnection,
+        command: C,
+        meta: &Meta,
+    ) -> impl Future<Output = Result<C::Output, HandlerError>> + Send;
+}
+
+type Applied<'a> = Pin<Box<dyn Future<Output = Result<Box<RawValue>, HandlerError>> + Send + 'a>>;
+
+/// A handler whose command's type is forgotten.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        body: &'a [u8],
+        meta: &'a Meta,
+    ) -> Applied<'a>;
+}
+
+struct Typed<C, H> {
+    handler: H,
+    command: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<C, H> AnyHandler for Typed<C, H>
+where
+    C: Command + DeserializeOwned + Send + 'static,
+    C::Output: serde::Serialize + Send,
+    H: Handler<C>,
+{
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        body: &'a [u8],
+        meta: &'a Meta,
+    ) -> Applied<'a> {
+        Box::pin(async move {
+            let command: C = serde_json::from_slice(body).map_err(|error| {
+                Rejection::new(
+                    "bad_body",
+                    format!("the body is not of the command's form: {error}"),
+                )
+            })?;
+            let output = self.handler.apply(connection, command, meta).await?;
+            serde_json::value::to_raw_value(&output).map_err(|error| {
+                Rejection::new(
+                    "bad_output",
+                    format!("the output cannot be written as JSON: {error}"),
+                )
+                .into()
+            })
+        })
+    }
+}
+
+/// The Rust handlers of a worker, by command name and version.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_name: HashMap<(CommandName, u32), Arc<dyn AnyHandler>>,
+}
+
+impl Handlers {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the handler of a command's name and version; a later one replaces an earlier one.
+    ///
+    /// # Errors
+    /// When the command's name does not have a name's form.
+    pub fn with<C, H>(mut self, handler: H) -> Result<Self, NameError>
+    where
+        C: Command + DeserializeOwned + Send + 'static,
+        C::Output: serde::Serialize + Send,
+        H: Handler<C>,
+    {
+        let typed = Typed { handler, command: std::marker::PhantomData };
+        self.by_name.insert((CommandName::new(C::NAME)?, C::VERSION), Arc::new(typed));
+        Ok(self)
+    }
+
+    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<&Arc<dyn AnyHandler>> {
+        self.by_name.get(name)
+    }
+}

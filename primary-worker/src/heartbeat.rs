@@ -1,0 +1,88 @@
+//! The commit that follows a burst.
+//!
+//! A position that was handed out can, now and then, lie inside another session's record; a
+//! replica reaches it only when somebody writes again. So when commits stop, one commit of nothing
+//! follows within 200 ms. Without commits there is none: an idle database stays idle.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use sqlx::PgConnection;
+use tokio::sync::Notify;
+
+use crate::{metrics, primary};
+
+/// How long commits must have stopped, looked at in steps of this: a commit is followed by a
+/// heartbeat after one to two of them, which is within 200 ms.
+const QUIET: Duration = Duration::from_millis(90);
+
+/// Tells the heartbeat that something was committed.
+#[derive(Default)]
+pub(crate) struct Pulse {
+    committed: AtomicBool,
+    wake: Notify,
+}
+
+impl Pulse {
+    /// Something was committed.
+    pub(crate) fn committed(&self) {
+        if !self.committed.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for a commit, and then until there were none for a while.
+    async fn burst_ended(&self) {
+        while !self.committed.swap(false, Ordering::Relaxed) {
+            self.wake.notified().await;
+        }
+        loop {
+            tokio::time::sleep(QUIET).await;
+            if !self.committed.swap(false, Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+/// Beats after each burst, until the connection fails.
+pub(crate) async fn run(pulse: &Pulse, mut connection: PgConnection) -> sqlx::Error {
+    loop {
+        pulse.burst_ended().await;
+        if let Err(error) = primary::heartbeat(&mut connection).await {
+            return error;
+        }
+        metrics::heartbeat();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_followed_once_and_within_200_ms() {
+        let pulse = Arc::new(Pulse::default());
+        let waiting = tokio::spawn({
+            let pulse = Arc::clone(&pulse);
+            async move {
+                pulse.burst_ended().await;
+                tokio::time::Instant::now()
+            }
+        });
+        let mut last = tokio::time::Instant::now();
+        for _ in 0..20 {
+            pulse.committed();
+            last = tokio::time::Instant::now();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let ended = waiting.await.unwrap();
+        assert!(ended > last && ended - last <= Duration::from_millis(200), "{:?}", ended - last);
+        let idle = tokio::time::timeout(Duration::from_secs(3_600), pulse.burst_ended()).await;
+        assert!(idle.is_err(), "a heartbeat without a commit");
+    }
+}

@@ -1,0 +1,163 @@
+//! After the commit: telling whoever waits.
+//!
+//! The flush position is read at once after the commit, on the lane's own connection: read later
+//! it could lie inside somebody else's record, which no replica reaches until it is complete. It
+//! is read only when somebody waits. A reply that NATS does not take at once is dropped: whoever
+//! waits asks the outcome service, and a lane never waits for NATS.
+
+use std::{sync::Arc, time::Instant};
+
+use farwrite_schemas::{Bookmark, Outcome, Rejection, Reply, headers};
+use futures_util::FutureExt;
+use sqlx::PgConnection;
+use tracing::warn;
+
+use crate::{
+    failpoint::Failpoint,
+    heartbeat::Pulse,
+    metrics::{self, ReplyResult},
+    primary,
+    stream::Delivery,
+    takeover::Takeover,
+};
+
+use super::{
+    Shared,
+    apply::{Committed, Settled},
+    batch::Item,
+};
+
+/// Settles the batches of one lane.
+pub(super) struct Settler {
+    takeover: Arc<Takeover>,
+    client: async_nats::Client,
+    pulse: Arc<Pulse>,
+    /// What a reply's subject starts with, before the origin.
+    reply_prefix: String,
+}
+
+impl Settler {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            takeover: Arc::clone(&shared.takeover),
+            client: shared.client.clone(),
+            pulse: Arc::clone(&shared.pulse),
+            reply_prefix: format!("farwrite.{}.reply.", shared.config.database),
+        }
+    }
+
+    /// Replies to whoever waits for a command of a committed batch, and counts.
+    pub(super) async fn settle(
+        &self,
+        connection: &mut PgConnection,
+        items: &[Item],
+        committed: &Committed,
+    ) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        self.pulse.committed();
+        let pairs = || items.iter().zip(&committed.settled);
+        if pairs().any(|(item, _)| waits(&item.delivery) || item.echoes.iter().any(waits)) {
+            let lsn = primary::flush_lsn(connection).await?;
+            Failpoint::BeforeReply.pass();
+            let bookmark = self.takeover.bookmark(lsn);
+            for (item, settled) in pairs() {
+                self.reply(item, &item.delivery, &settled.outcome, &bookmark);
+                for echo in &item.echoes {
+                    self.reply(item, echo, &settled.outcome, &bookmark);
+                }
+            }
+            metrics::settled_in(began.elapsed());
+        }
+        count(items, &committed.settled);
+        Ok(())
+    }
+
+    /// Tells one outcome, where somebody waits for it. An echo that is another command under the
+    /// same id is told so.
+    fn reply(&self, first: &Item, delivery: &Delivery, outcome: &Outcome, bookmark: &Bookmark) {
+        let Some(inbox) = delivery.header(headers::REPLY) else { return };
+        let Ok(envelope) = &delivery.envelope else { return };
+        if !is_inbox_of(inbox, &self.reply_prefix, envelope.origin.as_str()) {
+            warn!(sequence = delivery.sequence, id = %envelope.id, origin = %envelope.origin, "the reply inbox is not the origin's: no reply is sent");
+            metrics::reply(ReplyResult::Refused);
+            return;
+        }
+        let is_other = first
+            .delivery
+            .envelope
+            .as_ref()
+            .is_ok_and(|first| first.fingerprint != envelope.fingerprint);
+        let outcome = if is_other {
+            Outcome::Rejected(Rejection::new(
+                "id_reused",
+                "this command id was used for another command (its name, version, key or body differs); nothing was applied",
+            ))
+        } else {
+            outcome.clone()
+        };
+        let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone() };
+        let sent = reply.encode().is_ok_and(|payload| {
+            let publish = self.client.publish(inbox.to_owned(), payload.into());
+            matches!(publish.now_or_never(), Some(Ok(())))
+        });
+        metrics::reply(if sent { ReplyResult::Sent } else { ReplyResult::Dropped });
+    }
+}
+
+fn waits(delivery: &Delivery) -> bool {
+    delivery.header(headers::REPLY).is_some()
+}
+
+/// Whether a subject is under the origin's own prefix and one that can be published to: a command
+/// must not make the worker write into another region's inbox, or anywhere else.
+fn is_inbox_of(inbox: &str, prefix: &str, origin: &str) -> bool {
+    let own = inbox.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(origin));
+    let Some(rest) = own.and_then(|rest| rest.strip_prefix('.')) else { return false };
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    rest.len() <= 128 && rest.split('.').all(|token| !token.is_empty() && token.bytes().all(word))
+}
+
+fn count(items: &[Item], settled: &[Settled]) {
+    let mut words: [(&'static str, u64); 4] =
+        [("applied", 0), ("rejected", 0), ("expired", 0), ("dead_lettered", 0)];
+    let mut repeated = 0;
+    for (item, settled) in items.iter().zip(settled) {
+        repeated += item.echoes.len() as u64 + u64::from(settled.repeated);
+        let word = settled.outcome.word();
+        if !settled.repeated
+            && let Some(entry) = words.iter_mut().find(|entry| entry.0 == word)
+        {
+            entry.1 += 1;
+        }
+    }
+    for (word, commands) in words.into_iter().filter(|entry| entry.1 > 0) {
+        metrics::settled(word, commands);
+    }
+    if repeated > 0 {
+        metrics::repeated(repeated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_is_the_origins_own_or_none() {
+        let is = |inbox: &str| is_inbox_of(inbox, "farwrite.shop.reply.", "jfk");
+        assert!(is("farwrite.shop.reply.jfk.x"));
+        assert!(is("farwrite.shop.reply.jfk.x.7"));
+        for inbox in [
+            "farwrite.shop.reply.jfk",
+            "farwrite.shop.reply.jfk.",
+            "farwrite.shop.reply.jfkx.y",
+            "farwrite.shop.reply.lga.x",
+            "farwrite.shop.reply.jfk.x y",
+            "farwrite.shop.reply.jfk.*",
+            "farwrite.shop.reply.jfk.x\r\nPUB",
+            "$JS.API.STREAM.DELETE.x",
+        ] {
+            assert!(!is(inbox), "{inbox:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The worker's metrics: every name, unit and label, once. `docs/metrics.md` has the same table.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+const COMMANDS: &str = "farwrite_worker_commands_total";
+const REPEATED: &str = "farwrite_worker_duplicates_suppressed_total";
+const BATCH_COMMANDS: &str = "farwrite_worker_batch_commands";
+const APPLY_SECONDS: &str = "farwrite_worker_apply_seconds";
+const SETTLE_SECONDS: &str = "farwrite_worker_settle_seconds";
+const BACKLOG: &str = "farwrite_worker_backlog_commands";
+const LANE_QUEUE: &str = "farwrite_worker_lane_queue_commands";
+const RETRIED_BATCHES: &str = "farwrite_worker_batches_retried_total";
+const REPLIES: &str = "farwrite_worker_replies_total";
+const OUTCOMES_ASKED: &str = "farwrite_worker_outcomes_asked_total";
+const HEARTBEATS: &str = "farwrite_worker_heartbeats_total";
+const TAKEOVERS: &str = "farwrite_worker_takeovers_total";
+const READER_RESTARTS: &str = "farwrite_worker_reader_restarts_total";
+const WAITING: &str = "farwrite_worker_waiting_for_primary";
+
+/// Says what each metric is.
+pub fn describe() {
+    describe_counter!(COMMANDS, Unit::Count, "Commands settled, by outcome");
+    describe_counter!(
+        REPEATED,
+        Unit::Count,
+        "Commands whose id the ledger knew: not applied again"
+    );
+    describe_histogram!(BATCH_COMMANDS, Unit::Count, "Commands in a committed batch");
+    describe_histogram!(
+        APPLY_SECONDS,
+        Unit::Seconds,
+        "From a batch's first statement to its commit"
+    );
+    describe_histogram!(SETTLE_SECONDS, Unit::Seconds, "From a batch's commit to its last reply");
+    describe_gauge!(BACKLOG, Unit::Count, "Commands in the stream that are not read yet");
+    describe_gauge!(LANE_QUEUE, Unit::Count, "Commands read that wait for their lane, by lane");
+    describe_counter!(
+        RETRIED_BATCHES,
+        Unit::Count,
+        "Batches that failed and were run again in parts"
+    );
+    describe_counter!(
+        REPLIES,
+        Unit::Count,
+        "Replies, by result: sent, dropped (NATS took no more), refused (inbox of another origin)"
+    );
+    describe_counter!(OUTCOMES_ASKED, Unit::Count, "Questions for an outcome, by answer");
+    describe_counter!(HEARTBEATS, Unit::Count, "Heartbeat commits");
+    describe_counter!(TAKEOVERS, Unit::Count, "Takeovers of this process");
+    describe_counter!(READER_RESTARTS, Unit::Count, "Times that reading the stream began anew");
+    describe_gauge!(WAITING, Unit::Count, "1 while the worker waits for the primary or the stream");
+}
+
+/// How a reply ended.
+#[derive(Clone, Copy)]
+pub(crate) enum ReplyResult {
+    Sent,
+    Dropped,
+    Refused,
+}
+
+pub(crate) fn settled(outcome: &'static str, commands: u64) {
+    counter!(COMMANDS, "outcome" => outcome).increment(commands);
+}
+
+pub(crate) fn repeated(commands: u64) {
+    counter!(REPEATED).increment(commands);
+}
+
+pub(crate) fn applied(commands: usize, took: Duration) {
+    histogram!(BATCH_COMMANDS).record(commands as f64);
+    histogram!(APPLY_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn settled_in(took: Duration) {
+    histogram!(SETTLE_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn backlog(commands: u64) {
+    gauge!(BACKLOG).set(commands as f64);
+}
+
+pub(crate) fn lane_queue(lane: u32, commands: usize) {
+    gauge!(LANE_QUEUE, "lane" => lane.to_string()).set(commands as f64);
+}
+
+pub(crate) fn batch_retried() {
+    counter!(RETRIED_BATCHES).increment(1);
+}
+
+pub(crate) fn reply(result: ReplyResult) {
+    let result = match result {
+        ReplyResult::Sent => "sent",
+        ReplyResult::Dropped => "dropped",
+        ReplyResult::Refused => "refused",
+    };
+    counter!(REPLIES, "result" => result).increment(1);
+}
+
+pub(crate) fn outcome_asked(answer: &'static str) {
+    counter!(OUTCOMES_ASKED, "answer" => answer).increment(1);
+}
+
+pub(crate) fn heartbeat() {
+    counter!(HEARTBEATS).increment(1);
+}
+
+pub(crate) fn took_over() {
+    counter!(TAKEOVERS).increment(1);
+}
+
+pub(crate) fn reader_restarted() {
+    counter!(READER_RESTARTS).increment(1);
+}
+
+pub(crate) fn waiting(waiting: bool) {
+    gauge!(WAITING).set(if waiting { 1.0 } else { 0.0 });
+}

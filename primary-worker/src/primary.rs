@@ -1,0 +1,159 @@
+//! Connections to the primary, and whether it is one that a worker can work on.
+
+use std::{str::FromStr, time::Duration};
+
+use farwrite_schemas::{Epoch, Lsn, Timeline};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::config::Config;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a transaction may stand idle: a worker that was stopped in the middle of one keeps the
+/// lane's row locked for no longer.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+/// How long a statement waits for a lock that somebody else holds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What lane connections are called in `pg_stat_activity`: a takeover ends those of other epochs.
+pub(crate) const LANE_APPLICATION: &str = "farwrite-lane-";
+
+/// The server is not one that a worker can work on.
+#[derive(Debug, thiserror::Error)]
+pub enum PrimaryError {
+    /// It cannot be reached, or failed.
+    #[error("the primary: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// A connection took longer than ten seconds.
+    #[error("the primary did not accept a connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    ConnectTimeout,
+    /// The URL is not one.
+    #[error("database-url is not a PostgreSQL URL: {0}")]
+    Url(String),
+    /// It is a replica.
+    #[error(
+        "the server is a replica (pg_is_in_recovery() is true): give the worker the primary's URL"
+    )]
+    Replica,
+    /// Its commits may be lost by a crash, and its flush position means nothing.
+    #[error(
+        "synchronous_commit is off here, so a commit may be lost and its position says nothing: \
+             set it to on for the worker's role, e.g. ALTER ROLE … SET synchronous_commit = on"
+    )]
+    AsynchronousCommit,
+    /// It is too old.
+    #[error("PostgreSQL {0} is too old: Farwrite needs 15 or newer")]
+    TooOld(i32),
+    /// `migrate` was not run, or by an older program.
+    #[error(
+        "the farwrite schema is at version {found}, this program needs {needed}: run `primary-worker migrate`"
+    )]
+    NotMigrated {
+        /// The newest migration found; 0 for none.
+        found: i64,
+        /// The newest that this program knows.
+        needed: i64,
+    },
+}
+
+impl PrimaryError {
+    /// Whether it may pass by itself, and waiting is right.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Sql(error) => {
+                use crate::verdict::{Fault, Verdict};
+                matches!(Fault::of(error).verdict(), Verdict::Wait | Verdict::Retry)
+            }
+            Self::ConnectTimeout => true,
+            Self::Url(_)
+            | Self::Replica
+            | Self::AsynchronousCommit
+            | Self::TooOld(_)
+            | Self::NotMigrated { .. } => false,
+        }
+    }
+}
+
+/// What a connection is for: its name in `pg_stat_activity`.
+pub(crate) enum Purpose {
+    /// Takeover, heartbeat, outcomes, upkeep.
+    Control,
+    /// Applying batches, under an epoch.
+    Lane(Epoch),
+}
+
+/// Connects. The statements and their parameters are never logged.
+pub(crate) async fn connect(
+    config: &Config,
+    purpose: &Purpose,
+) -> Result<PgConnection, PrimaryError> {
+    let application = match purpose {
+        Purpose::Control => "farwrite-worker".to_owned(),
+        Purpose::Lane(epoch) => format!("{LANE_APPLICATION}{epoch}"),
+    };
+    let milliseconds = |duration: Duration| duration.as_millis().to_string();
+    let options = PgConnectOptions::from_str(&config.database_url)
+        .map_err(|error| PrimaryError::Url(error.to_string()))?
+        .application_name(&application)
+        .options([
+            ("default_transaction_isolation", "read committed"),
+            ("statement_timeout", &milliseconds(config.statement_timeout)),
+            ("lock_timeout", &milliseconds(LOCK_TIMEOUT)),
+            ("idle_in_transaction_session_timeout", &milliseconds(IDLE_IN_TRANSACTION)),
+            ("client_min_messages", "warning"),
+        ])
+        .disable_statement_logging();
+    let connecting = PgConnection::connect_with(&options);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connection) => Ok(connection?),
+        Err(_) => Err(PrimaryError::ConnectTimeout),
+    }
+}
+
+/// Checks that this is a primary whose commits are durable, of a version that works.
+pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<(), PrimaryError> {
+    let (is_replica, synchronous_commit, version): (bool, String, i32) = sqlx::query_as(
+        "SELECT pg_is_in_recovery(), current_setting('synchronous_commit'),
+                current_setting('server_version_num')::int",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if version < 150_000 {
+        Err(PrimaryError::TooOld(version / 10_000))
+    } else if is_replica {
+        Err(PrimaryError::Replica)
+    } else if synchronous_commit == "off" {
+        Err(PrimaryError::AsynchronousCommit)
+    } else {
+        Ok(())
+    }
+}
+
+/// The log's position up to which it is safe on disk. Read straight after a commit, it is at or
+/// behind the commit's end and a position that replicas reach; the insert position is not (it can
+/// point past a page header that nobody writes).
+pub(crate) async fn flush_lsn(connection: &mut PgConnection) -> Result<Lsn, sqlx::Error> {
+    let bytes: i64 =
+        sqlx::query_scalar("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")
+            .fetch_one(connection)
+            .await?;
+    Ok(Lsn(bytes.unsigned_abs()))
+}
+
+/// The primary's timeline, from the name of the file being written: the control file is stale
+/// until the next checkpoint.
+pub(crate) async fn timeline(connection: &mut PgConnection) -> Result<Timeline, sqlx::Error> {
+    let timeline: i32 = sqlx::query_scalar(
+        "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Timeline(timeline.unsigned_abs()))
+}
+
+/// A commit that changes nothing. It pushes the log on, so that a position that was handed out in
+/// the middle of somebody else's record is reached by every replica.
+pub(crate) async fn heartbeat(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_logical_emit_message(true, 'farwrite', '')").execute(connection).await?;
+    Ok(())
+}

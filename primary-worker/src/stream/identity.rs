@@ -1,0 +1,158 @@
+//! Whether the stream is the one whose positions the database holds.
+//!
+//! A sequence alone proves nothing: a stream that was made again counts from 1, and a store that
+//! was put back from an older copy keeps its name and its time of creation and uses sequences a
+//! second time. So the database keeps the stream's time of creation, the random id in its
+//! metadata, and an anchor: the last applied message's sequence, time and message id. All of it is
+//! compared before anything is read (invariant 9), after each takeover and at each consumer.
+
+use async_nats::jetstream::stream::{Info, Stream};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{IDENTITY_KEY, StreamError};
+
+/// What makes a stream itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    name: String,
+    pub(super) created: String,
+    pub(super) id: Uuid,
+}
+
+/// A message that was applied: if the stream holds another one in its place, it is another stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    /// Its place.
+    pub(crate) sequence: u64,
+    /// The stream's time of it, in nanoseconds since 1970.
+    pub(crate) at_ns: i64,
+    /// Its message id, if it had one.
+    pub(crate) id: Option<String>,
+}
+
+/// How far the database has come in a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    /// Everything up to here (inclusive) is settled.
+    pub(crate) low_water: u64,
+    /// Something up to here (inclusive) is settled.
+    pub(crate) high_water: u64,
+    /// The last message that was applied, if one was.
+    pub(crate) anchor: Option<Anchor>,
+}
+
+/// The identity that a stream shows.
+pub(super) fn of(info: &Info) -> Result<Identity, StreamError> {
+    let name = info.config.name.clone();
+    let id = info.config.metadata.get(IDENTITY_KEY).and_then(|id| Uuid::try_parse(id).ok());
+    let Some(id) = id else {
+        return Err(StreamError::Contract {
+            stream: name,
+            broken: vec![format!(
+                "its metadata has no {IDENTITY_KEY} (a UUID): it was not made by `primary-worker migrate`; add one"
+            )],
+        });
+    };
+    Ok(Identity { name, created: info.created.to_string(), id })
+}
+
+/// The identity that the database knows.
+pub(super) async fn known(
+    connection: &mut PgConnection,
+    stream: &str,
+) -> Result<Identity, StreamError> {
+    let row: Option<(String, Uuid)> =
+        sqlx::query_as("SELECT created, identity FROM farwrite.streams WHERE name = $1")
+            .bind(stream)
+            .fetch_optional(connection)
+            .await?;
+    let (created, id) = row.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))?;
+    Ok(Identity { name: stream.to_owned(), created, id })
+}
+
+impl Identity {
+    /// Compares with what the stream shows.
+    pub(super) fn check(&self, info: &Info) -> Result<(), StreamError> {
+        let shown = of(info)?;
+        if *self == shown {
+            return Ok(());
+        }
+        Err(self.unknown(format!(
+            "it was created {} with the identity {}, the database knows one created {} with {}",
+            shown.created, shown.id, self.created, self.id
+        )))
+    }
+
+    fn unknown(&self, reason: String) -> StreamError {
+        StreamError::Unknown { stream: self.name.clone(), reason }
+    }
+
+    /// Compares the stream's extent with the positions that the database holds.
+    fn check_extent(&self, info: &Info, position: &Position) -> Result<(), StreamError> {
+        let state = &info.state;
+        let first =
+            if state.messages == 0 { state.last_sequence + 1 } else { state.first_sequence };
+        if state.last_sequence < position.high_water {
+            Err(self.unknown(format!(
+                "it ends at sequence {}, and commands up to {} are applied: its tail is lost",
+                state.last_sequence, position.high_water
+            )))
+        } else if first > position.low_water + 1 {
+            Err(self.unknown(format!(
+                "it begins at sequence {first}, and commands from {} to {} are not applied: they are gone from it",
+                position.low_water + 1,
+                first - 1
+            )))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Compares identity, extent and anchor; nothing may be read before this.
+pub(crate) async fn verify(
+    connection: &mut PgConnection,
+    stream: &Stream,
+    position: &Position,
+) -> Result<(), StreamError> {
+    let info = stream
+        .get_info()
+        .await
+        .map_err(|error| StreamError::jetstream(&stream.cached_info().config.name, error))?;
+    let known = known(connection, &info.config.name).await?;
+    known.check(&info)?;
+    known.check_extent(&info, position)?;
+    check_anchor(&known, stream, position.anchor.as_ref()).await
+}
+
+async fn check_anchor(
+    known: &Identity,
+    stream: &Stream,
+    anchor: Option<&Anchor>,
+) -> Result<(), StreamError> {
+    let Some(anchor) = anchor else { return Ok(()) };
+    let message = stream.get_raw_message(anchor.sequence).await.map_err(|error| {
+        use async_nats::jetstream::stream::RawMessageErrorKind;
+        match error.kind() {
+            RawMessageErrorKind::NoMessageFound => known.unknown(format!(
+                "it no longer holds the message {} that was applied last",
+                anchor.sequence
+            )),
+            _ => StreamError::jetstream(&known.name, error),
+        }
+    })?;
+    let at_ns = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+    let id = message.headers.get(farwrite_schemas::headers::COMMAND_ID).map(|id| id.as_str());
+    if at_ns == anchor.at_ns && id == anchor.id.as_deref() {
+        return Ok(());
+    }
+    Err(known.unknown(format!(
+        "its message {} is another one than the one that was applied (time {} and {} ns, id {} and {})",
+        anchor.sequence,
+        at_ns,
+        anchor.at_ns,
+        id.unwrap_or("none"),
+        anchor.id.as_deref().unwrap_or("none"),
+    )))
+}

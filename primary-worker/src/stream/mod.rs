@@ -1,0 +1,159 @@
+//! The command stream: what it must be, which one it is, and reading it.
+
+mod contract;
+mod identity;
+mod reader;
+
+use farwrite_schemas::Subjects;
+use sqlx::PgConnection;
+
+use crate::config::Config;
+
+pub(crate) use identity::{Anchor, Position, verify};
+pub(crate) use reader::{Delivery, Reader, ReaderEnd, Sink};
+
+/// The key of the stream's metadata that holds its identity.
+const IDENTITY_KEY: &str = "farwrite-identity";
+
+/// The stream cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// NATS cannot be reached.
+    #[error("NATS at {url}: {reason}")]
+    Connect {
+        /// Where, without credentials.
+        url: String,
+        /// What the client says.
+        reason: String,
+    },
+    /// JetStream answered with an error, or not at all.
+    #[error("JetStream, stream {stream}: {reason}")]
+    JetStream {
+        /// The stream's name.
+        stream: String,
+        /// What was asked and what was answered.
+        reason: String,
+    },
+    /// A setting would lose commands that are not applied yet.
+    #[error("stream {stream} breaks the contract: {}", broken.join("; "))]
+    Contract {
+        /// The stream's name.
+        stream: String,
+        /// Each setting, with what to change.
+        broken: Vec<String>,
+    },
+    /// It is not the stream whose positions the database holds.
+    #[error(
+        "stream {stream} is not the one that this database knows: {reason}. \
+             Nothing was read from it. Find out what happened to the stream before anything else"
+    )]
+    Unknown {
+        /// The stream's name.
+        stream: String,
+        /// What differs.
+        reason: String,
+    },
+    /// The database was never told of it.
+    #[error("stream {0} is not registered in this database: run `primary-worker migrate`")]
+    NotRegistered(String),
+    /// The database failed while the stream was registered.
+    #[error("the primary: {0}")]
+    Sql(#[from] sqlx::Error),
+}
+
+impl StreamError {
+    /// Whether it may pass by itself, and waiting is right.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::JetStream { .. } => true,
+            Self::Sql(error) => {
+                use crate::verdict::{Fault, Verdict};
+                matches!(Fault::of(error).verdict(), Verdict::Wait | Verdict::Retry)
+            }
+            Self::Contract { .. } | Self::Unknown { .. } | Self::NotRegistered(_) => false,
+        }
+    }
+
+    fn jetstream(stream: &str, reason: impl std::fmt::Display) -> Self {
+        Self::JetStream { stream: stream.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// Connects to NATS; afterwards the client reconnects by itself, for ever.
+pub(crate) async fn connect(url: &str) -> Result<async_nats::Client, StreamError> {
+    let failed = |reason: String| StreamError::Connect { url: without_credentials(url), reason };
+    let servers: Vec<async_nats::ServerAddr> = url
+        .split(',')
+        .map(|one| one.trim().parse())
+        .collect::<Result<_, _>>()
+        .map_err(|error: std::io::Error| failed(error.to_string()))?;
+    async_nats::ConnectOptions::new()
+        .name("farwrite primary-worker")
+        .event_callback(|event| async move { tracing::info!(%event, "NATS") })
+        .connect(servers)
+        .await
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// A URL list as it may be logged.
+fn without_credentials(url: &str) -> String {
+    let strip = |one: &str| match one.rsplit_once('@') {
+        Some((_, host)) => host.to_owned(),
+        None => one.to_owned(),
+    };
+    url.split(',').map(|one| strip(one.trim())).collect::<Vec<_>>().join(",")
+}
+
+/// Makes the stream, or checks the one that is there.
+pub(crate) async fn create_or_check(
+    client: &async_nats::Client,
+    config: &Config,
+) -> Result<async_nats::jetstream::stream::Info, StreamError> {
+    let context = async_nats::jetstream::new(client.clone());
+    let subjects = Subjects::new(config.database.clone());
+    let wanted = contract::new_stream(config, &subjects);
+    let stream = context
+        .get_or_create_stream(wanted)
+        .await
+        .map_err(|error| StreamError::jetstream(&config.stream, error))?;
+    let info =
+        stream.get_info().await.map_err(|error| StreamError::jetstream(&config.stream, error))?;
+    contract::check(&info.config, &subjects)?;
+    Ok(info)
+}
+
+/// Finds the stream and checks its settings.
+pub(crate) async fn find(
+    client: &async_nats::Client,
+    config: &Config,
+) -> Result<async_nats::jetstream::stream::Stream, StreamError> {
+    let context = async_nats::jetstream::new(client.clone());
+    let stream = context
+        .get_stream(&config.stream)
+        .await
+        .map_err(|error| StreamError::jetstream(&config.stream, error))?;
+    contract::check(&stream.cached_info().config, &Subjects::new(config.database.clone()))?;
+    Ok(stream)
+}
+
+/// Writes the identity of a stream down that the database does not know yet, or checks that it is
+/// the one that it knows.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    config: &Config,
+    info: &async_nats::jetstream::stream::Info,
+) -> Result<(), StreamError> {
+    let identity = identity::of(info)?;
+    sqlx::query(
+        "INSERT INTO farwrite.streams (name, created, identity, low_water)
+         VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(&config.stream)
+    .bind(&identity.created)
+    .bind(identity.id)
+    // A stream that was trimmed before this database knew it begins where it begins.
+    .bind(info.state.first_sequence.saturating_sub(1) as i64)
+    .execute(&mut *connection)
+    .await?;
+    identity::known(connection, &config.stream).await?.check(info)
+}

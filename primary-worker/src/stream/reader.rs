@@ -1,0 +1,220 @@
+//! Reading the command stream, in order and without acknowledgements.
+//!
+//! The position is PostgreSQL's, so the consumer is a mere cursor: ephemeral, in memory, without
+//! acknowledgements, begun where the database says. It has a name of its own, because an unnamed
+//! one is refused under tight permissions, and a new one each time, so that a former worker that
+//! wakes up cannot disturb its successor's.
+//!
+//! A full subscription drops messages with no more than an event, so every message's sequence is
+//! compared with the one that was expected: a hole makes a new consumer. When the new one shows
+//! the same hole, the stream itself has one, and that stops the worker.
+
+use std::{pin::pin, time::Duration};
+
+use async_nats::jetstream::{
+    consumer::{AckPolicy, DeliverPolicy, pull},
+    stream::Stream,
+};
+use bytes::Bytes;
+use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
+use tokio_stream::StreamExt;
+use tracing::{info, warn};
+
+use super::StreamError;
+
+/// How often JetStream says that it is there while it has nothing to deliver.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How long one pull request stands.
+const EXPIRES: Duration = Duration::from_secs(20);
+/// Messages in one pull: what may wait in the client, beside the lanes' own queues.
+const PULL_MAX_MESSAGES: usize = 1_000;
+/// When JetStream forgets a consumer that nobody pulls from.
+const INACTIVE: Duration = Duration::from_secs(60);
+/// First and longest pause before another consumer is made.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A message of the stream, read once.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// Its place in the stream.
+    pub(crate) sequence: u64,
+    /// The stream's time of it, in nanoseconds since 1970.
+    pub(crate) at_ns: i64,
+    /// The message as it came.
+    pub(crate) message: async_nats::Message,
+    /// What it says as a command, or why it is none.
+    pub(crate) envelope: Result<Envelope, EnvelopeError>,
+}
+
+impl Delivery {
+    /// Reads a message of the stream.
+    fn decode(message: async_nats::jetstream::Message, sequence: u64, at_ns: i64) -> Self {
+        let message = message.message;
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+        let envelope = decode_envelope(message.subject.as_str(), header, &message.payload);
+        Self { sequence, at_ns, message, envelope }
+    }
+
+    /// The command's body.
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.message.payload
+    }
+
+    /// A header of the message.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.message.headers.as_ref()?.get(name).map(|value| value.as_str())
+    }
+
+    /// The message id, whether or not it is a command id.
+    pub(crate) fn message_id(&self) -> Option<&str> {
+        self.header(headers::COMMAND_ID)
+    }
+
+    /// Bytes that it holds in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.message.length
+    }
+}
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReaderEnd {
+    /// Whoever takes the messages has gone: the worker is stopping.
+    #[error("nobody takes what is read")]
+    Closed,
+    /// The stream is not one to go on with.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// Takes what the reader reads.
+pub(crate) trait Sink {
+    /// Takes a message; waits while there is no room for it. False when nobody takes any more.
+    async fn take(&mut self, delivery: Delivery) -> bool;
+    /// Is told how many messages of the stream are still to come.
+    fn remaining(&mut self, messages: u64);
+}
+
+/// Reads a stream from a position on.
+pub(crate) struct Reader {
+    stream: Stream,
+    name: String,
+    next: u64,
+    consumers: u32,
+}
+
+/// How one consumer ended.
+enum ConsumerEnd {
+    /// It failed or fell silent: another one may do.
+    Broken(String),
+    /// The sequence after the expected one came first.
+    Gap { found: u64 },
+    /// Nobody takes what is read.
+    Closed,
+}
+
+impl Reader {
+    /// Reads from `next` on; `name` begins the names of its consumers.
+    pub(crate) fn new(stream: Stream, name: String, next: u64) -> Self {
+        Self { stream, name, next, consumers: 0 }
+    }
+
+    /// Reads until nobody takes what is read, or the stream turns out to be another one.
+    pub(crate) async fn run(mut self, sink: &mut impl Sink) -> ReaderEnd {
+        let mut pause = PAUSE.0;
+        let mut gap_at = None;
+        loop {
+            let before = self.next;
+            match self.read_one_consumer(sink).await {
+                ConsumerEnd::Closed => return ReaderEnd::Closed,
+                ConsumerEnd::Broken(reason) => {
+                    warn!(next = self.next, reason, "reading is interrupted");
+                    crate::metrics::reader_restarted();
+                }
+                ConsumerEnd::Gap { found } if gap_at == Some(self.next) => {
+                    return ReaderEnd::Stream(self.hole(found));
+                }
+                ConsumerEnd::Gap { found } => {
+                    warn!(next = self.next, found, "messages were skipped: reading again");
+                    crate::metrics::reader_restarted();
+                    gap_at = Some(self.next);
+                }
+            }
+            pause = if self.next > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn hole(&self, found: u64) -> StreamError {
+        StreamError::Unknown {
+            stream: self.stream.cached_info().config.name.clone(),
+            reason: format!(
+                "sequences {} to {} are missing from it, and their commands were not applied",
+                self.next,
+                found - 1
+            ),
+        }
+    }
+
+    async fn read_one_consumer(&mut self, sink: &mut impl Sink) -> ConsumerEnd {
+        self.consumers += 1;
+        let name = format!("{}-{}", self.name, self.consumers);
+        let config = pull::Config {
+            name: Some(name.clone()),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: INACTIVE,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer = match self.stream.create_consumer(config).await {
+            Ok(consumer) => consumer,
+            Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
+        };
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(PULL_MAX_MESSAGES)
+            .heartbeat(HEARTBEAT)
+            .expires(EXPIRES)
+            .messages()
+            .await;
+        let end = match messages {
+            Ok(messages) => self.forward(messages, sink).await,
+            Err(error) => ConsumerEnd::Broken(format!("pulling: {error}")),
+        };
+        // Best effort: JetStream forgets it by itself.
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.stream.delete_consumer(&name)).await;
+        end
+    }
+
+    async fn forward(&mut self, messages: pull::Stream, sink: &mut impl Sink) -> ConsumerEnd {
+        info!(next = self.next, "reading");
+        let mut messages = pin!(messages);
+        while let Some(message) = messages.next().await {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return ConsumerEnd::Broken(error.to_string()),
+            };
+            let (sequence, at_ns, pending) = match message.info() {
+                Ok(info) => {
+                    let at_ns = i64::try_from(info.published.unix_timestamp_nanos());
+                    (info.stream_sequence, at_ns.unwrap_or(i64::MAX), info.pending)
+                }
+                Err(error) => {
+                    return ConsumerEnd::Broken(format!("a message without its place: {error}"));
+                }
+            };
+            if sequence != self.next {
+                return ConsumerEnd::Gap { found: sequence };
+            }
+            sink.remaining(pending);
+            if !sink.take(Delivery::decode(message, sequence, at_ns)).await {
+                return ConsumerEnd::Closed;
+            }
+            self.next = sequence + 1;
+        }
+        ConsumerEnd::Broken("the subscription ended".to_owned())
+    }
+}

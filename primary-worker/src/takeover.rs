@@ -1,0 +1,300 @@
+//! Becoming the one worker of a database.
+//!
+//! A takeover mints a random token, the epoch, and writes it into every lane's row. That is the
+//! fence (invariant 2): each batch begins by updating its lane's row under the epoch and from the
+//! position that it knows, and fails when either differs. Updating the rows also waits for batches
+//! in flight, so that the positions that a takeover reads are final. A token and not a counter: a
+//! failover rolls a counter back, and the number would be given twice.
+//!
+//! Every reconnection is a takeover of one's own. What is not here yet: a lease, which would let
+//! a second worker wait instead of taking over at once.
+
+use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
+use sqlx::{Connection, PgConnection, PgTransaction};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    lane::HASH_VERSION,
+    primary::{self, LANE_APPLICATION},
+    stream::{Anchor, Position, StreamError},
+};
+
+/// A takeover that was committed: the right to apply, until somebody else takes over.
+#[derive(Clone, Debug)]
+pub(crate) struct Takeover {
+    /// The fence of every batch.
+    pub(crate) epoch: Epoch,
+    /// The primary's timeline; bookmarks carry it.
+    pub(crate) timeline: Timeline,
+    /// The database's row of the stream.
+    pub(crate) stream_id: i32,
+    /// Where each lane stands, by its number.
+    pub(crate) lanes: Vec<LanePosition>,
+    database: DatabaseName,
+}
+
+/// Where a lane stands.
+#[derive(Clone, Debug)]
+pub(crate) struct LanePosition {
+    /// Every command of the lane up to here (inclusive) is settled.
+    pub(crate) sequence: u64,
+    /// The last message that it applied, if any.
+    pub(crate) anchor: Option<Anchor>,
+}
+
+/// Taking over did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeoverError {
+    /// The database failed.
+    #[error("taking over: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// The stream is not registered.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Somebody else took over since this worker did.
+    #[error("another worker has taken over this database")]
+    Fenced,
+}
+
+impl Takeover {
+    /// A bookmark for a position of this epoch.
+    pub(crate) fn bookmark(&self, lsn: Lsn) -> Bookmark {
+        let database = self.database.clone();
+        Bookmark { database, timeline: self.timeline, epoch: self.epoch, lsn }
+    }
+
+    /// How far the database has come in the stream.
+    pub(crate) fn position(&self) -> Position {
+        position(&self.lanes)
+    }
+}
+
+/// How far lanes have come in all; for a stream without lanes that is nowhere.
+fn position(lanes: &[LanePosition]) -> Position {
+    let sequences = || lanes.iter().map(|lane| lane.sequence);
+    Position {
+        low_water: sequences().min().unwrap_or(0),
+        high_water: sequences().max().unwrap_or(0),
+        anchor: newest_anchor(lanes),
+    }
+}
+
+fn newest_anchor(lanes: &[LanePosition]) -> Option<Anchor> {
+    lanes.iter().filter_map(|lane| lane.anchor.clone()).max_by_key(|anchor| anchor.sequence)
+}
+
+/// Reads how far the database has come, without taking over.
+pub(crate) async fn read_position(
+    connection: &mut PgConnection,
+    stream: &str,
+) -> Result<Position, TakeoverError> {
+    let row = stream_row(connection, stream).await?;
+    let lanes = lane_rows(connection, row.stream_id, None).await?;
+    Ok(if lanes.is_empty() {
+        position(&[LanePosition::at(row.low_water)])
+    } else {
+        position(&lanes)
+    })
+}
+
+/// Takes over. `mine` is the epoch of this worker's last takeover: when the database holds another
+/// one by now, somebody else has taken over since, and this worker stops.
+pub(crate) async fn take_over(
+    connection: &mut PgConnection,
+    config: &Config,
+    mine: Option<Epoch>,
+) -> Result<Takeover, TakeoverError> {
+    let epoch = Epoch(Uuid::new_v4());
+    let mut tx = connection.begin().await?;
+    let parent = claim(&mut tx, config, epoch, mine).await?;
+    end_other_lanes(&mut tx, epoch).await?;
+    let stream = stream_row(&mut tx, &config.stream).await?;
+    let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
+    let timeline = primary::timeline(&mut tx).await?;
+    sqlx::query(
+        "INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, taken_at)
+         SELECT $1, $2, $3, l, CASE WHEN $2 IS NULL THEN NULL ELSE l END, now() FROM pg_current_wal_flush_lsn() l",
+    )
+    .bind(epoch.0)
+    .bind(parent.map(|parent| parent.0))
+    .bind(timeline.0.cast_signed())
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    let database = config.database.clone();
+    let takeover = Takeover { epoch, timeline, stream_id: stream.stream_id, lanes, database };
+    let position = takeover.position();
+    info!(%epoch, timeline = timeline.0, low_water = position.low_water, high_water = position.high_water, "took over");
+    Ok(takeover)
+}
+
+/// Writes the owner's row; takeovers queue up here. Answers the epoch before.
+async fn claim(
+    tx: &mut PgTransaction<'_>,
+    config: &Config,
+    epoch: Epoch,
+    mine: Option<Epoch>,
+) -> Result<Option<Epoch>, TakeoverError> {
+    sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut **tx).await?;
+    let before: Option<Uuid> =
+        sqlx::query_scalar("SELECT epoch FROM farwrite.owner").fetch_optional(&mut **tx).await?;
+    let before = before.map(Epoch);
+    if mine.is_some() && mine != before {
+        return Err(TakeoverError::Fenced);
+    }
+    sqlx::query(
+        "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at) VALUES ($1, $2, $3, now())
+         ON CONFLICT (only_row) DO UPDATE SET database_name = excluded.database_name,
+             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at",
+    )
+    .bind(config.database.as_str())
+    .bind(epoch.0)
+    .bind(worker_name())
+    .execute(&mut **tx)
+    .await?;
+    Ok(before)
+}
+
+/// Ends the lane connections of former epochs, this worker's own broken ones too: a stopped
+/// process keeps its session, and an open transaction in it keeps a lane's row locked. What they
+/// were doing rolls back, and is done again from the position that stands.
+async fn end_other_lanes(tx: &mut PgTransaction<'_>, epoch: Epoch) -> Result<(), sqlx::Error> {
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND usename = current_user
+           AND starts_with(application_name, $1) AND application_name <> $1 || $2",
+    )
+    .bind(LANE_APPLICATION)
+    .bind(epoch.to_string())
+    .fetch_one(&mut **tx)
+    .await?;
+    if ended > 0 {
+        info!(ended, "ended the lane connections of a former epoch");
+    }
+    Ok(())
+}
+
+struct StreamRow {
+    stream_id: i32,
+    generation: i32,
+    lanes: u32,
+    hash_version: i32,
+    low_water: u64,
+}
+
+async fn stream_row(connection: &mut PgConnection, name: &str) -> Result<StreamRow, TakeoverError> {
+    let row: Option<(i32, i32, i32, i32, i64)> = sqlx::query_as(
+        "SELECT stream_id, generation, lanes, hash_version, low_water
+         FROM farwrite.streams WHERE name = $1",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    let (stream_id, generation, lanes, hash_version, low_water) =
+        row.ok_or_else(|| StreamError::NotRegistered(name.to_owned()))?;
+    let (lanes, low_water) = (lanes.unsigned_abs(), low_water.unsigned_abs());
+    Ok(StreamRow { stream_id, generation, lanes, hash_version, low_water })
+}
+
+impl LanePosition {
+    const fn at(sequence: u64) -> Self {
+        Self { sequence, anchor: None }
+    }
+}
+
+/// Writes the epoch into every lane of the database, and brings the stream's lanes to the wanted
+/// number: new rows begin at the lowest old position, where what is read again is known from the
+/// ledger.
+async fn claim_lanes(
+    tx: &mut PgTransaction<'_>,
+    stream: &StreamRow,
+    wanted: u32,
+    epoch: Epoch,
+) -> Result<Vec<LanePosition>, TakeoverError> {
+    sqlx::query("UPDATE farwrite.lanes SET epoch = $1").bind(epoch.0).execute(&mut **tx).await?;
+    let old = lane_rows(tx, stream.stream_id, Some(stream.generation)).await?;
+    if stream.lanes == wanted && stream.hash_version == HASH_VERSION && old.len() == wanted as usize
+    {
+        return Ok(old);
+    }
+    let low_water = if old.is_empty() { stream.low_water } else { position(&old).low_water };
+    // The newest anchor must survive the change: lane 0 keeps it.
+    let mut new = vec![LanePosition::at(low_water); wanted as usize];
+    if let Some(first) = new.first_mut() {
+        first.anchor = newest_anchor(&old);
+    }
+    replace_lanes(tx, stream, &new, epoch).await?;
+    info!(lanes = wanted, from = low_water, "the number of lanes changed");
+    Ok(new)
+}
+
+async fn replace_lanes(
+    tx: &mut PgTransaction<'_>,
+    stream: &StreamRow,
+    lanes: &[LanePosition],
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    let generation = stream.generation + 1;
+    sqlx::query("DELETE FROM farwrite.lanes WHERE stream_id = $1")
+        .bind(stream.stream_id)
+        .execute(&mut **tx)
+        .await?;
+    for (number, lane) in lanes.iter().enumerate() {
+        let anchor = lane.anchor.as_ref();
+        sqlx::query(
+            "INSERT INTO farwrite.lanes (stream_id, lane, generation, epoch, sequence, anchor_sequence, anchor_at, anchor_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(stream.stream_id)
+        .bind(number as i32)
+        .bind(generation)
+        .bind(epoch.0)
+        .bind(lane.sequence.cast_signed())
+        .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
+        .bind(anchor.map(|anchor| anchor.at_ns))
+        .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+        .execute(&mut **tx)
+        .await?;
+    }
+    sqlx::query("UPDATE farwrite.streams SET generation = $2, lanes = $3, hash_version = $4 WHERE stream_id = $1")
+        .bind(stream.stream_id)
+        .bind(generation)
+        .bind(lanes.len() as i32)
+        .bind(HASH_VERSION)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn lane_rows(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    generation: Option<i32>,
+) -> Result<Vec<LanePosition>, sqlx::Error> {
+    let rows: Vec<(i64, i64, Option<i64>, Option<String>)> = sqlx::query_as(
+        "SELECT sequence, anchor_sequence, anchor_at, anchor_id FROM farwrite.lanes
+         WHERE stream_id = $1 AND generation = coalesce($2, generation) ORDER BY lane",
+    )
+    .bind(stream_id)
+    .bind(generation)
+    .fetch_all(connection)
+    .await?;
+    let lane =
+        |(sequence, anchor_sequence, anchor_at, id): (i64, i64, Option<i64>, Option<String>)| {
+            let anchor = anchor_at.map(|at_ns| Anchor {
+                sequence: anchor_sequence.unsigned_abs(),
+                at_ns,
+                id,
+            });
+            LanePosition { sequence: sequence.unsigned_abs(), anchor }
+        };
+    Ok(rows.into_iter().map(lane).collect())
+}
+
+/// Host and process, for people who look at the owner's row.
+fn worker_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
+}

@@ -1,0 +1,118 @@
+//! What must be done from time to time: the low-water mark, and the ledger's days.
+//!
+//! The ledger's partitions reach from as far back as an id can come again to two days ahead. How
+//! far back is counted from what is not settled yet, and not from now: a worker that was away for
+//! ten days finds the days that it needs.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    stream::StreamError,
+    verdict::{Fault, Verdict},
+};
+
+/// How often the low-water mark is written.
+const LOW_WATER: Duration = Duration::from_secs(5);
+/// Every how many of those the ledger's days are looked at: about ten minutes.
+const DAYS_EVERY: u32 = 120;
+
+/// Makes the days that the first batches may need. Runs before anything is read.
+pub(crate) async fn prepare(
+    connection: &mut PgConnection,
+    stream: &async_nats::jetstream::stream::Stream,
+    stream_id: i32,
+    config: &Config,
+) -> Result<(), StreamError> {
+    let info = stream.get_info().await.map_err(|error| StreamError::JetStream {
+        stream: config.stream.clone(),
+        reason: error.to_string(),
+    })?;
+    // A stream that was never applied from begins with its first message, however old.
+    let oldest =
+        (info.state.messages > 0).then(|| info.state.first_timestamp.unix_timestamp() as f64);
+    sqlx::query("UPDATE farwrite.streams SET low_water_at = to_timestamp($2) WHERE stream_id = $1 AND low_water_at IS NULL")
+        .bind(stream_id)
+        .bind(oldest)
+        .execute(&mut *connection)
+        .await?;
+    make_days(connection, config).await?;
+    Ok(())
+}
+
+/// Keeps house until the database fails.
+pub(crate) async fn run(mut connection: PgConnection, config: &Config) -> sqlx::Error {
+    let mut ticks: u32 = 0;
+    loop {
+        tokio::time::sleep(LOW_WATER).await;
+        ticks = ticks.wrapping_add(1);
+        if let Err(error) = tick(&mut connection, config, ticks).await {
+            match Fault::of(&error).verdict() {
+                // Somebody holds a lock on the ledger: there is time until the next round.
+                Verdict::Retry => warn!(%error, "upkeep is put off"),
+                Verdict::Wait | Verdict::Reject | Verdict::DeadLetter | Verdict::Fenced => {
+                    return error;
+                }
+            }
+        }
+    }
+}
+
+async fn tick(
+    connection: &mut PgConnection,
+    config: &Config,
+    ticks: u32,
+) -> Result<(), sqlx::Error> {
+    write_low_water(connection).await?;
+    if ticks.is_multiple_of(DAYS_EVERY) {
+        make_days(connection, config).await?;
+        drop_days(connection, config).await?;
+    }
+    Ok(())
+}
+
+/// The lowest position of a stream's lanes, and the time of the oldest message that a lane stands
+/// at. Writes nothing when nothing moved, so that an idle database stays idle.
+async fn write_low_water(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.streams s
+         SET low_water = l.sequence, low_water_at = coalesce(to_timestamp(l.at / 1e9), s.low_water_at)
+         FROM (SELECT stream_id, min(sequence) AS sequence, min(anchor_at) AS at FROM farwrite.lanes GROUP BY stream_id) l
+         WHERE l.stream_id = s.stream_id AND s.low_water < l.sequence",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn make_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
+    let made: i32 = sqlx::query_scalar(
+        "SELECT farwrite.make_ledger_days(
+             least(now(), (SELECT min(low_water_at) FROM farwrite.streams)) - make_interval(secs => $1),
+             now() + interval '2 days')",
+    )
+    .bind(config.ledger_keep.as_secs_f64())
+    .fetch_one(connection)
+    .await?;
+    if made > 0 {
+        info!(made, "the ledger has new days");
+    }
+    Ok(())
+}
+
+async fn drop_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
+    let dropped: i32 = sqlx::query_scalar(
+        "SELECT farwrite.drop_ledger_days(
+             least(now(), (SELECT min(low_water_at) FROM farwrite.streams)) - make_interval(secs => $1))",
+    )
+    .bind(config.ledger_keep.as_secs_f64())
+    .fetch_one(connection)
+    .await?;
+    if dropped > 0 {
+        info!(dropped, "days of the ledger that are older than it keeps are dropped");
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! The worker's life: prepare, take over, serve; and again when the world fails.
+//!
+//! ```text
+//! starting  => serving    the primary and the stream are what they must be, and the takeover is committed
+//! serving   => starting   the primary or NATS failed: everything is dropped, and begins with a new takeover
+//! serving   => ended      asked to stop, fenced, or the stream is another one
+//! starting  => ended      the configuration or the stream break the contract, or fenced
+//! ```
+//!
+//! A takeover's tasks live and die together, in one `JoinSet`: when the first of them ends, the
+//! others are ended.
+
+use std::{sync::Arc, time::Duration};
+
+use farwrite_schemas::{Epoch, Subjects};
+use sqlx::PgConnection;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, ConfigError},
+    failpoint::Failpoint,
+    handler::Handlers,
+    heartbeat::{self, Pulse},
+    lane::{self, LaneEnd, Shared},
+    metrics, migrate,
+    outcomes::{self, OutcomesEnd},
+    primary::{self, PrimaryError, Purpose},
+    stream::{self, Reader, ReaderEnd, StreamError},
+    takeover::{self, TakeoverError},
+    upkeep,
+};
+
+/// First and longest pause before the worker begins again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a batch in flight may take to finish once the worker is asked to stop; then it is
+/// left to roll back, and done again by whoever comes next.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long the last replies may take to leave.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a worker ended, other than being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A setting breaks its rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The primary is not one to work on.
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
+    /// The stream is not one to work with, or not the one that the database knows.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Another worker has taken over; it applies, this one must not.
+    #[error("another worker has taken over this database: this one stops")]
+    Fenced,
+    /// A handler committed or rolled back the batch's transaction.
+    #[error(
+        "a handler broke its promise, and the worker stops before more is lost: {0}. \
+             Look for the commands of the last batch in farwrite.ledger, and mend the handler"
+    )]
+    Broken(String),
+    /// A part of the worker ended unexpectedly.
+    #[error("{0} ended unexpectedly")]
+    Task(&'static str),
+}
+
+/// How one takeover's service ended.
+enum End {
+    /// It was asked to stop.
+    Stopped,
+    /// Something that may pass: begin again.
+    Again(String),
+    /// Something that will not.
+    Fatal(WorkerError),
+}
+
+/// Applies the commands of one database, until it is asked to stop.
+///
+/// ```no_run
+/// # use farwrite_primary_worker::{Config, Handlers, Worker};
+/// # async fn example(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+/// let stop = tokio_util::sync::CancellationToken::new();
+/// Worker::new(config, Handlers::new())?.run(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Worker {
+    config: Arc<Config>,
+    handlers: Arc<Handlers>,
+}
+
+impl Worker {
+    /// A worker with Rust handlers; functions that the database has registered need none.
+    ///
+    /// # Errors
+    /// When a setting breaks its rule.
+    pub fn new(config: Config, handlers: Handlers) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self { config: Arc::new(config), handlers: Arc::new(handlers) })
+    }
+
+    /// Works until `stop` is cancelled: then it finishes the batches in flight, settles them and
+    /// returns. While the primary or NATS is away it waits, for ever.
+    ///
+    /// # Errors
+    /// When it must not go on; the error says why and what to do.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let mut pause = PAUSE.0;
+        let mut epoch = None;
+        loop {
+            let before = epoch;
+            let end = tokio::select! {
+                biased;
+                end = self.serve(&stop, &mut epoch) => end,
+                // Only while it starts: from the takeover on, serving ends by itself.
+                () = stop.cancelled(), if epoch == before => End::Stopped,
+            };
+            match end {
+                End::Stopped => return Ok(()),
+                End::Fatal(error) => return Err(error),
+                End::Again(reason) => {
+                    metrics::waiting(true);
+                    warn!(reason, "waiting, then beginning again");
+                }
+            }
+            // A takeover that succeeded begins the pauses anew.
+            pause = if epoch == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// From the first connection to the end of one takeover.
+    async fn serve(&self, stop: &CancellationToken, epoch: &mut Option<Epoch>) -> End {
+        match self.start(epoch).await {
+            Ok(serving) => serving.run(stop).await,
+            Err(end) => end,
+        }
+    }
+
+    /// Everything that must hold before anything is read.
+    async fn start(&self, epoch: &mut Option<Epoch>) -> Result<Serving, End> {
+        let config = &self.config;
+        let mut control = primary::connect(config, &Purpose::Control).await?;
+        primary::check_server(&mut control).await?;
+        migrate::check_migrated(&mut control).await?;
+        let client = stream::connect(&config.nats_url).await?;
+        let stream = stream::find(&client, config).await?;
+        // Looked at first without taking over: a worker that is pointed at the wrong stream must
+        // not disturb the one that works.
+        let position = takeover::read_position(&mut control, &config.stream).await?;
+        stream::verify(&mut control, &stream, &position).await?;
+        let takeover = takeover::take_over(&mut control, config, *epoch).await?;
+        *epoch = Some(takeover.epoch);
+        metrics::took_over();
+        Failpoint::AfterTakeover.pass();
+        stream::verify(&mut control, &stream, &takeover.position()).await?;
+        upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
+        let shared = Shared {
+            config: Arc::clone(config),
+            takeover: Arc::new(takeover),
+            handlers: Arc::clone(&self.handlers),
+            client,
+            pulse: Arc::new(Pulse::default()),
+        };
+        let mut lanes = Vec::with_capacity(config.lanes as usize);
+        for _ in 0..config.lanes {
+            lanes.push(primary::connect(config, &Purpose::Lane(shared.takeover.epoch)).await?);
+        }
+        let heartbeat = primary::connect(config, &Purpose::Control).await?;
+        let outcomes = primary::connect(config, &Purpose::Control).await?;
+        Ok(Serving { shared, stream, lanes, control, heartbeat, outcomes })
+    }
+}
+
+/// A takeover with everything that it needs.
+struct Serving {
+    shared: Shared,
+    stream: async_nats::jetstream::stream::Stream,
+    lanes: Vec<PgConnection>,
+    control: PgConnection,
+    heartbeat: PgConnection,
+    outcomes: PgConnection,
+}
+
+/// A task of a takeover, and how it ended.
+enum TaskEnd {
+    Reader(ReaderEnd),
+    Heartbeat(sqlx::Error),
+    Outcomes(OutcomesEnd),
+    Upkeep(sqlx::Error),
+}
+
+impl Serving {
+    /// Serves until the first task ends or the worker is asked to stop.
+    async fn run(self, stop: &CancellationToken) -> End {
+        let Self { shared, stream, lanes, control, heartbeat, outcomes } = self;
+        let Shared { config, takeover, client, pulse, .. } = &shared;
+        let lanes_stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let next = takeover.position().low_water + 1;
+        let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
+        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes);
+        let reader = Reader::new(stream, name, next);
+        tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
+        let mut lanes = JoinSet::new();
+        for lane in open_lanes {
+            lanes.spawn(lane.run(lanes_stop.clone()));
+        }
+        tasks.spawn({
+            let pulse = Arc::clone(pulse);
+            async move { TaskEnd::Heartbeat(heartbeat::run(&pulse, heartbeat).await) }
+        });
+        tasks.spawn({
+            let subjects = Subjects::new(config.database.clone());
+            let (client, takeover) = (client.clone(), Arc::clone(takeover));
+            async move { TaskEnd::Outcomes(outcomes::serve(client, subjects, takeover, outcomes).await) }
+        });
+        tasks.spawn({
+            let config = Arc::clone(config);
+            async move { TaskEnd::Upkeep(upkeep::run(control, &config).await) }
+        });
+        metrics::waiting(false);
+        info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
+        let end = tokio::select! {
+            biased;
+            () = stop.cancelled() => End::Stopped,
+            Some(end) = lanes.join_next() => lane_end(end),
+            Some(end) = tasks.join_next() => match end {
+                Ok(end) => task_end(end),
+                Err(error) => panicked(&error),
+            },
+        };
+        finish(&lanes_stop, lanes, end, client).await
+    }
+}
+
+/// Lets the batches in flight finish and their replies leave.
+async fn finish(
+    lanes_stop: &CancellationToken,
+    mut lanes: JoinSet<LaneEnd>,
+    end: End,
+    client: &async_nats::Client,
+) -> End {
+    lanes_stop.cancel();
+    let drained =
+        tokio::time::timeout(STOP_WITHIN, async { while lanes.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        warn!("a batch did not finish in time: it is left to roll back, and will be applied again");
+        lanes.shutdown().await;
+    }
+    // Hangs while NATS is away; the replies that it would have sent can be asked for.
+    let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
+    end
+}
+
+fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
+    match end {
+        Ok(LaneEnd::Fenced) => End::Fatal(WorkerError::Fenced),
+        Ok(LaneEnd::World(reason)) => End::Again(format!("the primary: {reason}")),
+        Ok(LaneEnd::Broken(reason)) => End::Fatal(WorkerError::Broken(reason)),
+        Ok(LaneEnd::Drained) => End::Fatal(WorkerError::Task("a lane")),
+        Err(error) => panicked(&error),
+    }
+}
+
+fn task_end(end: TaskEnd) -> End {
+    match end {
+        TaskEnd::Reader(ReaderEnd::Stream(error)) => error.into(),
+        TaskEnd::Reader(ReaderEnd::Closed) => End::Fatal(WorkerError::Task("the reader")),
+        TaskEnd::Heartbeat(error) => End::Again(format!("the heartbeat: {error}")),
+        TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
+        TaskEnd::Outcomes(error) => End::Again(error.to_string()),
+    }
+}
+
+fn panicked(cause: &tokio::task::JoinError) -> End {
+    error!(%cause, "a task panicked");
+    End::Fatal(WorkerError::Task("a task"))
+}
+
+impl From<PrimaryError> for End {
+    fn from(error: PrimaryError) -> Self {
+        if error.may_pass() { Self::Again(error.to_string()) } else { Self::Fatal(error.into()) }
+    }
+}
+
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        if error.may_pass() { Self::Again(error.to_string()) } else { Self::Fatal(error.into()) }
+    }
+}
+
+impl From<TakeoverError> for End {
+    fn from(error: TakeoverError) -> Self {
+        match error {
+            TakeoverError::Sql(error) => PrimaryError::Sql(error).into(),
+            TakeoverError::Stream(error) => error.into(),
+            TakeoverError::Fenced => Self::Fatal(WorkerError::Fenced),
+        }
+    }
+}
