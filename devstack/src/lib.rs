@@ -1,1 +1,38 @@
-//! placeholder
+//! Real servers on this machine, for tests, the demo and benchmarks.
+//!
+//! A [`Devstack`] is one NATS server with JetStream on disk, one PostgreSQL primary in the first
+//! region and one streaming replica in each other region. Everything that would cross a WAN goes
+//! through a [`Link`]: a proxy whose delay can be set, and which can be cut and healed. Servers
+//! listen on Unix sockets and ephemeral loopback ports, so stacks run side by side. However the
+//! process ends that owns a stack, no server and no folder stays behind.
+//!
+//! Not here: promotion of a replica, cascading replicas and a NATS cluster; they will be methods
+//! of [`Postgres`] and [`Nats`].
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use std::time::Duration;
+//! use farwrite_devstack::Devstack;
+//!
+//! let stack = Devstack::builder().regions(["ewr", "jfk"]).rtt(Duration::from_millis(30)).start().await?;
+//! println!("{} {}", stack.primary().url("postgres"), stack.nats_url("jfk")?);
+//! stack.replication_link("jfk")?.cut();
+//! # Ok(())
+//! # }
+//! ```
+
+mod account;
+mod link;
+mod nats;
+mod postgres;
+mod program;
+mod reaper;
+mod stack;
+mod tools;
+
+pub use link::Link;
+pub use nats::Nats;
+pub use postgres::Postgres;
+pub use program::Program;
+pub use stack::{Builder, Devstack};
+pub use tools::{Tools, fetch};

@@ -1,0 +1,188 @@
+//! A link that would cross a WAN: a TCP proxy whose delay can be set, and which can be cut.
+//!
+//! Each direction is delayed by half the round trip. What is read is stamped with the time at
+//! which it is due and waits in a bounded queue; several pieces are on their way at once, so delay
+//! does not limit throughput. A cut link keeps what was sent, as TCP does over a cut cable: it
+//! arrives when the link is healed.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+
+/// Bytes read at once.
+const PIECE: usize = 16 << 10;
+/// Pieces on their way in one direction: 4 MiB, more than a WAN's window.
+const PIECES: usize = 256;
+
+/// Where a link leads.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    one_way: Duration,
+    cut: bool,
+    /// Counts the times that all connections were dropped.
+    dropped: u64,
+}
+
+/// One link.
+pub struct Link {
+    addr: SocketAddr,
+    state: watch::Sender<State>,
+    accepting: AbortHandle,
+}
+
+impl Link {
+    /// Opens a link without delay; it works on `runtime`.
+    pub(crate) fn open(runtime: &Handle, target: Target) -> Result<Self> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("opening a proxy")?;
+        listener.set_nonblocking(true).context("opening a proxy")?;
+        let addr = listener.local_addr().context("opening a proxy")?;
+        let (state, watching) =
+            watch::channel(State { one_way: Duration::ZERO, cut: false, dropped: 0 });
+        let entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).context("opening a proxy")?;
+        drop(entered);
+        let accepting = runtime.spawn(accept(listener, target, watching)).abort_handle();
+        Ok(Self { addr, state, accepting })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Sets the time that a round trip takes; what is on its way already keeps its own.
+    pub fn set_rtt(&self, rtt: Duration) {
+        self.state.send_modify(|state| state.one_way = rtt / 2);
+    }
+
+    /// Cuts it: nothing arrives in either direction, and connections hang.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cut = true);
+    }
+
+    /// Heals it: what was sent meanwhile arrives.
+    pub fn heal(&self) {
+        self.state.send_modify(|state| state.cut = false);
+    }
+
+    /// Breaks every connection; new ones are accepted.
+    pub fn drop_connections(&self) {
+        self.state.send_modify(|state| state.dropped += 1);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, target: Target, state: watch::Receiver<State>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { continue };
+                connections.spawn(connect(client, target.clone(), state.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connect(client: TcpStream, target: Target, mut state: watch::Receiver<State>) {
+    let dropped = state.borrow().dropped;
+    let mut dropping = state.clone();
+    let carrying = async {
+        if state.wait_for(|state| !state.cut).await.is_err() {
+            return;
+        }
+        let _ = client.set_nodelay(true);
+        match target {
+            Target::Tcp(addr) => {
+                if let Ok(server) = TcpStream::connect(addr).await {
+                    let _ = server.set_nodelay(true);
+                    carry(client.into_split(), server.into_split(), state).await;
+                }
+            }
+            Target::Unix(path) => {
+                if let Ok(server) = UnixStream::connect(path).await {
+                    carry(client.into_split(), server.into_split(), state).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = carrying => {}
+        _ = dropping.wait_for(|state| state.dropped != dropped) => {}
+    }
+}
+
+async fn carry<R1, W1, R2, W2>(client: (R1, W1), server: (R2, W2), state: watch::Receiver<State>)
+where
+    R1: AsyncRead + Unpin,
+    W1: AsyncWrite + Unpin,
+    R2: AsyncRead + Unpin,
+    W2: AsyncWrite + Unpin,
+{
+    let there = one_way(client.0, server.1, state.clone());
+    let back = one_way(server.0, client.1, state);
+    // Both: a client that has said all may still be told something. But nobody reads on once one
+    // side is gone.
+    let _ = tokio::try_join!(there, back);
+}
+
+async fn one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut state: watch::Receiver<State>,
+) -> std::io::Result<()> {
+    let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
+    let delays = state.clone();
+    let reading = async move {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let read = from.read_buf(&mut piece).await;
+            let due = Instant::now() + delays.borrow().one_way;
+            let more = matches!(read, Ok(1..));
+            // The end is what closes the queue, after everything in it.
+            if !more || sender.send((due, piece)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((due, piece)) = pieces.recv().await {
+            tokio::time::sleep_until(due.into()).await;
+            let healed = state.wait_for(|state| !state.cut).await.is_ok();
+            if !healed {
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
+            to.write_all(&piece).await?;
+        }
+        to.shutdown().await
+    };
+    // Writing decides: it ends after the last piece, or when the other side is gone.
+    tokio::select! {
+        written = writing => written,
+        () = async { reading.await; std::future::pending().await } => Ok(()),
+    }
+}
