@@ -1,0 +1,11 @@
+//! The guarantees, end to end: real servers, the real worker program, no mocks.
+//!
+//! One stack of servers is shared; each test has a database and a stream of its own, so that they
+//! run in parallel. What a test waits for it waits for by asking, with a deadline that only a
+//! broken product reaches.
+
+mod crash;
+mod exactly_once;
+mod failure;
+mod refusal;
+mod support;
