@@ -1,0 +1,41 @@
+# Everything that is done with this project, by one word each. `make` lists them.
+
+CARGO    ?= cargo
+FLIGHTS  ?= loadtest/demo/flights-2013-01.csv.gz
+REGIONS  ?= ewr,jfk,lga
+RTT_MS   ?= 30
+HANDLER  ?= sql
+# An installed PostgreSQL 15, where there is one: the guarantees are tested on it too.
+PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-15 check tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
+
+demo: tools ## replay a month of real departures: FLIGHTS=file.csv[.gz] REGIONS=ewr,jfk,lga RTT_MS=30 HANDLER=sql|rust
+	$(CARGO) build --release --workspace --bins
+	target/release/loadtest demo --flights $(FLIGHTS) --regions $(REGIONS) --rtt-ms $(RTT_MS) --handler $(HANDLER)
+
+test: tools ## all tests, against real servers
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+	@if [ -n "$(PG15_BIN)" ]; then $(MAKE) --no-print-directory test-15; else echo 'no PostgreSQL 15 is installed: the guarantees were tested on the fetched version only'; fi
+
+test-15: tools ## the guarantees on an installed PostgreSQL 15 (PG15_BIN=folder)
+	$(CARGO) build --workspace --bins
+	FARWRITE_PG_BIN='$(PG15_BIN)' $(CARGO) test -p farwrite-loadtest --test guarantees
+
+check: ## formatter, clippy, rustdoc and licences, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check licenses bans; else echo 'cargo-deny is not installed: licences were not checked'; fi
+
+tools: ## fetch nats-server and PostgreSQL into .tools
+	python3 devstack/fetch-tools.py
+
+clean: ## remove what was built and fetched
+	$(CARGO) clean
+	rm -rf .tools
