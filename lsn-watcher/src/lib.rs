@@ -1,1 +1,58 @@
-//! placeholder
+//! Says when a replica has replayed a position of the log, to everyone who waits for it.
+//!
+//! An app that wrote through Farwrite holds the position of its commit. It may read its own write
+//! from the replica next door as soon as that replica has replayed the position, and this crate
+//! tells it when: [`Watcher::wait`]. Who is authoritative is the replica itself; nothing here is
+//! believed longer than it was just heard.
+//!
+//! ```text
+//!                 ┌── embedded: one task, one connection ──── replica
+//!   callers → Board
+//!                 └── over NATS: Interest → / ← Progress ──── `lsn-watcher run` ──── replica
+//! ```
+//!
+//! - **One loop for everybody.** However many callers wait, the replica is asked by one loop on
+//!   one connection, and only while somebody waits for what has not been reached.
+//! - **A mark lives for one start of the server.** A replica that crashed can come back *behind*
+//!   what it had shown, so the furthest position seen (the mark) is forgotten whenever the
+//!   connection or the server's start changes, and a mark that is not fresh answers nobody. See
+//!   [`mark`](self#the-mark) below.
+//! - **Callers survive the replica.** It may restart, refuse or be cut off while they wait; the
+//!   loop comes back by itself and they go on waiting until their own deadline. Only then do they
+//!   learn whether the replica was slow ([`WaitError::TimedOut`]) or away
+//!   ([`WaitError::ReplicaGone`]).
+//! - **Whoever gives up leaves.** Dropping a wait takes it off the board at once.
+//!
+//! # The mark
+//!
+//! [`Reached`] carries the server's start time beside the position. A pool that reads afterwards
+//! compares it with `pg_postmaster_start_time()` of the connection that it hands out: that closes
+//! the last gap, a server that crashed and came back between the answer and the read.
+//!
+//! # Not here
+//!
+//! Timelines and the epoch of a bookmark: a position of another branch of history is not told
+//! apart yet. The one place where that will be decided is `visible.rs`.
+
+mod answer;
+mod backoff;
+mod board;
+mod embedded;
+mod mark;
+pub mod metrics;
+mod over_nats;
+mod pace;
+mod poll;
+mod region;
+mod replica;
+mod visible;
+mod wait;
+mod watcher;
+mod wishes;
+
+pub use answer::{GoneReason, Reached, Seen, WaitError};
+pub use embedded::{ConfigError, EmbeddedConfig};
+pub use over_nats::NatsConfig;
+pub use pace::Pace;
+pub use region::{RegionConfig, RegionError, watch_region};
+pub use watcher::Watcher;

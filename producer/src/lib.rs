@@ -1,1 +1,94 @@
-//! placeholder
+//! What an app links: it publishes idempotent commands from its own region, learns how they ended
+//! at the primary, and reads its own writes from the replica next door.
+//!
+//! Three verbs, from the weakest promise to the strongest; a stronger one is a weaker one, awaited
+//! further.
+//!
+//! | verb | answers when | promise |
+//! |---|---|---|
+//! | [`publish`](Call::publish) | the stream has stored it | [`Accepted`]: it will be applied, or its failure recorded; the app may go away |
+//! | [`submit`](Call::submit) | the primary has committed it | [`Committed`]: the command's output, or its rejection, and a bookmark |
+//! | [`write`](Call::write) | this region's replica has replayed it | [`Visible`]: read it here, now |
+//!
+//! ```no_run
+//! use farwrite_producer::{Command, Key, KeyError, Producer};
+//! use serde::Serialize;
+//!
+//! #[derive(Serialize)]
+//! struct PlaceOrder { customer: String, article: String }
+//!
+//! impl Command for PlaceOrder {
+//!     const NAME: &'static str = "order.place";
+//!     type Output = i64;
+//!     fn key(&self) -> Result<Option<Key>, KeyError> {
+//!         Key::new(&self.customer).map(Some)
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let producer = Producer::from_env().await?;
+//! let order = PlaceOrder { customer: "alice".into(), article: "lamp".into() };
+//! let placed = producer.write(&order).await?;
+//! let article: String = sqlx::query_scalar("SELECT article FROM orders WHERE id = $1")
+//!     .bind(placed.output)
+//!     .fetch_one(producer.reads()?)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//!
+//! - **A command is its id.** Every attempt carries it, and so may every later try of the app's
+//!   ([`Call::id`]): the effect is one. The stream and the ledger are authoritative; a producer
+//!   keeps nothing that a crash could lose, except order (below).
+//! - **Errors say what is known**: [`Known`] for a publish; where the command is, for a submit; the
+//!   output and the bookmark, for a write whose replica is late. None of them forgets anything.
+//! - **Order per key, in the order of the calls.** A key has one unacknowledged publish; many keys
+//!   are in flight. A publish whose result is unknown when its time is up blocks its key in this
+//!   producer: the next call of the key sends it again first. The promise is order among
+//!   acknowledged predecessors; a call that the app dropped is none, and neither is one of another
+//!   process.
+//! - **Dropping a call leaves nothing behind**: see [`Producer::pending`]. The command may be on
+//!   its way all the same; its id knows.
+//! - **Everything is bounded**: [`Limits`].
+//!
+//! # Not here
+//!
+//! Expiry and schedules, atomic batches, and the choice between replica and primary after a budget.
+//! A bookmark of a lost branch of history is not told apart yet; the watcher's `visible.rs` is the
+//! place.
+
+mod ask;
+mod attempt;
+mod backoff;
+mod builder;
+mod call;
+mod connection;
+mod inbox;
+mod limits;
+mod message;
+mod metrics;
+mod producer;
+mod publish;
+mod reads;
+mod routes;
+mod send;
+mod submit;
+mod turns;
+mod write;
+
+pub use ask::{LastHeard, OutcomeError};
+pub use builder::{BuildError, Builder};
+pub use call::{Call, InvalidCommand, RawCommand};
+pub use farwrite_lsn_watcher::{WaitError, Watcher};
+pub use farwrite_schemas::{
+    Bookmark, Command, CommandId, CommandName, DatabaseName, Key, KeyError, NameError, Origin,
+    Outcome, OutcomeAnswer, Rejection, Reply,
+};
+pub use limits::{LimitError, Limits, TIMEOUT_MAX};
+pub use producer::{Pending, Producer};
+pub use publish::{Accepted, Known, PublishError, SizeLimit, WaitingFor};
+pub use reads::NoReads;
+pub use submit::{Committed, RawOutput, SubmitError};
+pub use write::{BookmarkError, Visible, WriteError};

@@ -7,5 +7,7 @@
 mod crash;
 mod exactly_once;
 mod failure;
+mod reachability;
 mod refusal;
 mod support;
+mod visible;

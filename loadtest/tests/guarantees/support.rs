@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::{HeaderMap, jetstream, jetstream::publish::PublishAck};
 use farwrite_devstack::{Devstack, Program};
-use farwrite_schemas::{CommandId, OutcomeAnswer, Reply, headers};
+use farwrite_producer::{Limits, Producer};
+use farwrite_schemas::{Command as Typed, CommandId, Key, KeyError, OutcomeAnswer, Reply, headers};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -152,6 +153,21 @@ impl Case {
         self.stack.primary().connect(&self.name).await
     }
 
+    /// A producer of the app in a region; where there is a replica, it reads there.
+    pub(crate) async fn producer(&self, region: &str) -> Result<Producer> {
+        let builder = Producer::builder(self.name.parse()?, region.parse()?)
+            .nats_url(self.stack.nats_url(region)?);
+        let builder = match self.stack.replica(region) {
+            Ok(replica) => {
+                replica.wait_caught_up(self.stack.primary(), DEADLINE).await?;
+                builder.replica(replica.url(&self.name))
+            }
+            Err(_) => builder.primary_reads(self.stack.primary().url(&self.name)),
+        };
+        let limits = Limits { timeout: DEADLINE, ..Limits::default() };
+        Ok(builder.limits(limits).connect().await?)
+    }
+
     /// Where command `name` of origin `jfk` is published.
     pub(crate) fn subject(&self, name: &str) -> String {
         format!("farwrite.{}.cmd.jfk.{name}", self.name)
@@ -278,6 +294,29 @@ impl Case {
     /// A count in the database.
     pub(crate) async fn count(&self, sql: &'static str) -> Result<i64> {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.primary().await?).await?)
+    }
+}
+
+/// `app.append` as an app's code has it.
+#[derive(serde::Serialize)]
+pub(crate) struct Append {
+    #[serde(skip)]
+    pub(crate) key: String,
+    pub(crate) n: i32,
+}
+
+/// What it answers.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Appended {
+    /// Its place among the key's effects, from 1.
+    pub(crate) place: i32,
+}
+
+impl Typed for Append {
+    const NAME: &'static str = "app.append";
+    type Output = Appended;
+    fn key(&self) -> Result<Option<Key>, KeyError> {
+        Key::new(&self.key).map(Some)
     }
 }
 

@@ -45,6 +45,11 @@ impl Work {
         Self::DeadLetter { letter, in_ledger }
     }
 
+    /// Whether it is only to be recorded: nothing of the app's runs any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self, Self::Reject(_) | Self::DeadLetter { .. })
+    }
+
     fn is_alone(&self) -> bool {
         matches!(self, Self::Function(Function { alone: true, .. }))
     }

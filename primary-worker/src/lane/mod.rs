@@ -65,8 +65,14 @@ const QUEUE_MAX_COMMANDS: usize = 512;
 const IDLE: Duration = Duration::from_millis(500);
 /// Attempts of a command that fails alone by chance, before it is dead-lettered.
 const ATTEMPTS_MAX: u32 = 5;
-/// First pause between them; doubles each time.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// First and longest pause between them; doubles each time.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// The pause after so many attempts.
+fn retry_pause(attempts: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+    RETRY_PAUSE.0.saturating_mul(doubled).min(RETRY_PAUSE.1)
+}
 
 /// The lane that a message belongs to: by its key, so that a key keeps its order; by its id where
 /// it has no key, so that a repetition meets the first in one lane.
@@ -291,7 +297,12 @@ impl Lane {
         let mut last = failed;
         loop {
             if let Some(failed) = last.take() {
-                self.judge(item, failed, attempts).await;
+                self.judge(item, failed, attempts);
+                // The first attempt at recording what was found does not wait; everything that
+                // fails twice does, longer each time.
+                if attempts > 1 || !item.work.is_settled() {
+                    tokio::time::sleep(retry_pause(attempts)).await;
+                }
             }
             attempts += 1;
             match self.attempt(std::slice::from_ref(item), to, Care::Plain).await? {
@@ -304,42 +315,35 @@ impl Lane {
         }
     }
 
-    /// What becomes of a command that failed alone: the one clear place. Either it waits a little
-    /// and is tried again, or from now on it is recorded instead of run.
-    async fn judge(&mut self, item: &mut Item, failed: FailedCommand, attempts: u32) {
+    /// What becomes of a command that failed alone: the one clear place. Either it is tried again,
+    /// or from now on it is recorded instead of run.
+    fn judge(&self, item: &mut Item, failed: FailedCommand, attempts: u32) {
         let FailedCommand { verdict, rejection } = failed;
         let sequence = item.delivery.sequence;
         let id = item.delivery.message_id().unwrap_or("none");
-        item.work = match verdict {
+        let code = rejection.code.clone();
+        let dead_letter = |reason: &str| {
+            let message = format!("{} ({})", rejection.message, rejection.code);
+            let letter = farwrite_schemas::DeadLetter { reason: reason.to_owned(), message };
+            Work::DeadLetter { letter, in_ledger: true }
+        };
+        let work = match verdict {
             Verdict::Reject => Work::Reject(rejection),
-            Verdict::Retry if attempts < ATTEMPTS_MAX => {
+            Verdict::Retry if attempts < ATTEMPTS_MAX || item.work.is_settled() => {
                 warn!(
                     lane = self.number,
-                    sequence,
-                    id,
-                    attempts,
-                    code = rejection.code,
-                    "failed by chance: trying again"
+                    sequence, id, attempts, code, "failed by chance: trying again"
                 );
-                tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(attempts - 1)).await;
                 return;
             }
-            Verdict::Retry | Verdict::DeadLetter | Verdict::Wait | Verdict::Fenced => {
-                warn!(
-                    lane = self.number,
-                    sequence,
-                    id,
-                    attempts,
-                    code = rejection.code,
-                    "dead-lettered"
-                );
-                let message = format!("{} ({})", rejection.message, rejection.code);
-                let reason =
-                    if verdict == Verdict::Retry { "attempts_used_up" } else { "cannot_apply" };
-                let letter = farwrite_schemas::DeadLetter { reason: reason.to_owned(), message };
-                Work::DeadLetter { letter, in_ledger: true }
-            }
+            Verdict::Retry => dead_letter("attempts_used_up"),
+            Verdict::DeadLetter | Verdict::Wait | Verdict::Fenced => dead_letter("cannot_apply"),
         };
+        // A rejection is told to its caller; an operator has to look at a dead letter.
+        if matches!(work, Work::DeadLetter { .. }) {
+            warn!(lane = self.number, sequence, id, attempts, code, "dead-lettered");
+        }
+        item.work = work;
     }
 
     /// One attempt; a failure that is not a command's ends the lane.

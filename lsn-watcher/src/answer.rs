@@ -1,0 +1,112 @@
+//! What a wait ends with: the position was reached, or one of five reasons why not.
+//!
+//! Every reason that took time carries [`Seen`], because "it timed out" helps nobody: a caller
+//! wants to know how far the replica had come, and whether it was heard at all.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use farwrite_schemas::Lsn;
+
+/// The replica has replayed what was waited for: a new snapshot on it shows the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// How far the replica has replayed; at or past what was waited for.
+    pub lsn: Lsn,
+    /// When that server was started (`pg_postmaster_start_time()`), in microseconds since 1970.
+    /// The answer holds for this start only: a server that crashed can come back behind it.
+    pub server_start_us: i64,
+    /// How long the caller waited.
+    pub waited: Duration,
+}
+
+/// What was seen of the replica by the time that a wait ended in vain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The furthest position seen on the present start of the server; `None` when none was, or
+    /// when the connection was lost since.
+    pub reached: Option<Lsn>,
+    /// Bytes of log from `reached` to what was waited for.
+    pub missing_bytes: Option<u64>,
+    /// How long the caller waited.
+    pub waited: Duration,
+    /// Answers of the replica (or of the region's watcher) during the wait.
+    pub answers: u64,
+    /// How long ago the last answer came, whenever that was; `None` when there never was one.
+    pub heard_ago: Option<Duration>,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.reached, self.missing_bytes) {
+            (Some(reached), Some(missing)) => write!(f, "seen {reached}, {missing} bytes short")?,
+            _ => write!(f, "no position seen")?,
+        }
+        write!(f, "; waited {:?}, {} answers", self.waited, self.answers)?;
+        match self.heard_ago {
+            Some(ago) => write!(f, ", the last one {ago:?} ago"),
+            None => write!(f, ", never heard"),
+        }
+    }
+}
+
+/// Why the replica cannot be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GoneReason {
+    /// The connection was refused or broke, or the server said no.
+    #[error("the connection failed: {0}")]
+    Connection(#[source] Arc<sqlx::Error>),
+    /// The server accepted a connection or a query and was silent.
+    #[error("no answer within {limit:?}")]
+    Hung {
+        /// The limit on one connection attempt or one query.
+        limit: Duration,
+    },
+    /// A question is out and nobody answered it: over NATS, no watcher runs for the region.
+    #[error("nobody answered for {silent:?}")]
+    Unanswered {
+        /// How long ago the first unanswered question was asked.
+        silent: Duration,
+    },
+    /// The region's watcher answers, and says that it cannot ask the replica.
+    #[error("the region's watcher cannot ask the replica")]
+    ToldByWatcher,
+    /// The connection to NATS is down, so that the region's watcher cannot be heard.
+    #[error("NATS is not connected")]
+    NatsDown,
+}
+
+/// Why a wait ended without its position being reached.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The time is up; the replica answers, and is not there yet.
+    #[error("the replica has not replayed {target} in time ({seen})")]
+    TimedOut {
+        /// What was waited for.
+        target: Lsn,
+        /// How far it had come.
+        seen: Seen,
+    },
+    /// The time is up, and the replica could not be asked.
+    #[error("the replica cannot be asked for {target}: {reason} ({seen})")]
+    ReplicaGone {
+        /// What was waited for.
+        target: Lsn,
+        /// What had been seen of it before.
+        seen: Seen,
+        /// Why it cannot be asked.
+        reason: GoneReason,
+    },
+    /// The server is not in recovery: it was promoted, or is a primary. Its replay position stands
+    /// still for ever. Told at once, not at the deadline.
+    #[error("the server is not a replica: it may have been promoted")]
+    NotAReplica,
+    /// As many callers wait as may. Told at once.
+    #[error("{limit} callers wait already, which is the limit")]
+    TooManyWaiters {
+        /// The limit.
+        limit: usize,
+    },
+    /// The watcher was shut down, or its NATS client was closed for good.
+    #[error("the watcher was shut down")]
+    Closed,
+}

@@ -1,0 +1,148 @@
+//! `lsn-watcher`: one watcher for a region; see `lsn-watcher run --help`.
+//!
+//! It is the library's [`watch_region`] with settings, a log, a metrics endpoint and signals. All
+//! that runs is owned by one `JoinSet`: the first task that ends ends the program, with a reason.
+
+mod cli;
+mod settings;
+
+use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::{Client, ConnectOptions};
+use farwrite_lsn_watcher::{RegionError, metrics, watch_region};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tracing_subscriber::{fmt, layer::SubscriberExt as _};
+
+use crate::{cli::Settings, settings::SettingsError};
+
+const FAILED: u8 = 1;
+const BAD_SETTINGS: u8 = 2;
+const NOT_A_REPLICA: u8 = 3;
+
+/// Buckets of the wait histogram in seconds: around a round trip inside a region, around one
+/// between regions, and around people's deadlines.
+const WAIT_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// How long tasks may take to end after the last word.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+/// A NATS connection that is silent for two of these is made anew.
+const NATS_PING: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts to reach NATS: apps wait for this watcher meanwhile.
+const NATS_PAUSE: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let matches = match settings::parse(cli::command()) {
+        Ok(matches) => matches,
+        // Prints help and version too, and ends with 0 for these and 2 for an error.
+        Err(SettingsError::Flags(error)) => error.exit(),
+        Err(error) => return refuse(&error),
+    };
+    let Some(run) = matches.subcommand_matches("run") else {
+        return ExitCode::from(BAD_SETTINGS);
+    };
+    match Settings::read(run) {
+        Ok(settings) => start(settings),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("lsn-watcher: {error}");
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn start(settings: Settings) -> ExitCode {
+    let log = fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr);
+    let log = log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish();
+    if tracing::subscriber::set_global_default(log.with(settings.log.clone())).is_err() {
+        return ExitCode::from(FAILED);
+    }
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "the runtime cannot be started");
+                return ExitCode::from(FAILED);
+            }
+        };
+    let ended = runtime.block_on(run(settings));
+    runtime.shutdown_timeout(END_TIMEOUT);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "stopped");
+            match error.downcast_ref() {
+                Some(RegionError::NotAReplica) => ExitCode::from(NOT_A_REPLICA),
+                Some(RegionError::Config(_)) => ExitCode::from(BAD_SETTINGS),
+                _ => ExitCode::from(FAILED),
+            }
+        }
+    }
+}
+
+/// Runs until a signal comes or a task ends.
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut tasks: JoinSet<anyhow::Result<Infallible>> = JoinSet::new();
+    if let Some(addr) = settings.metrics_addr {
+        expose_metrics(&mut tasks, addr).context("the metrics cannot be exposed")?;
+    }
+    let client = connect(settings.nats).await.context("NATS")?;
+    let region = settings.region;
+    tracing::info!(
+        database = %region.subjects.database(), region = %region.region, "watching the replica"
+    );
+    tasks.spawn(async move { Ok(watch_region(client, region).await?) });
+    // A signal first: it must end the program whatever the tasks are doing.
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => tracing::info!("stopped by SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("stopped by SIGINT"),
+        Some(ended) = tasks.join_next() => match ended.context("a task failed")?? {},
+    }
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Connects in the background: watcher and broker may start in any order, and a broker that is
+/// away at the start is no different from one that goes away later. Refused credentials end the
+/// client for good, and with it the program.
+async fn connect(servers: Vec<async_nats::ServerAddr>) -> Result<Client, async_nats::ConnectError> {
+    ConnectOptions::new()
+        .name("farwrite lsn-watcher")
+        .retry_on_initial_connect()
+        .ping_interval(NATS_PING)
+        .reconnect_delay_callback(|attempt| {
+            let attempt = u32::try_from(attempt).unwrap_or(u32::MAX).saturating_sub(1);
+            Duration::from_millis(50).saturating_mul(attempt).min(NATS_PAUSE)
+        })
+        .event_callback(|event| async move { tracing::info!(%event, "NATS") })
+        .connect(servers)
+        .await
+}
+
+fn expose_metrics(
+    tasks: &mut JoinSet<anyhow::Result<Infallible>>,
+    addr: SocketAddr,
+) -> anyhow::Result<()> {
+    // The exporter does not tell which port it was given, so a free one is looked for here.
+    let addr = std::net::TcpListener::bind(addr)?.local_addr()?;
+    let (recorder, exporter) = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(metrics::WAIT_SECONDS.to_owned()), &WAIT_BUCKETS)?
+        .with_http_listener(addr)
+        .build()?;
+    ::metrics::set_global_recorder(recorder)?;
+    metrics::describe();
+    tracing::info!(%addr, "metrics are served at /metrics");
+    tasks.spawn(async move {
+        let ended = exporter.await;
+        anyhow::bail!("the metrics endpoint ended: {ended:?}")
+    });
+    Ok(())
+}

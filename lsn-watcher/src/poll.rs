@@ -1,0 +1,304 @@
+//! The poll loop: asks a server while its audience wants to know, and tells it what was seen.
+//!
+//! ```text
+//! idle     => polling     somebody waits
+//! polling  => polling     after the pace's interval, or at once for a new caller
+//! polling  => backing off the server could not be asked
+//! backing off => polling  the pause is over
+//! any      => idle        nobody waits any more
+//! ```
+//!
+//! It never ends by itself; its owner drops it. What is done with an answer is the audience's
+//! affair: the board of an app wakes waiters, a region's watcher broadcasts.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    GoneReason, Pace,
+    backoff::Backoff,
+    metrics,
+    replica::{Server, Sight},
+};
+
+/// That somebody waits for something that was not seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// When the youngest caller came.
+    pub(crate) youngest: Instant,
+    /// Somebody wants an answer now, whatever the pace.
+    pub(crate) at_once: bool,
+}
+
+/// Whoever wants to know how far the server has come.
+pub(crate) trait Audience: Send + Sync {
+    /// Whether anybody waits.
+    fn demand(&self) -> Option<Demand>;
+    /// Resolves when the demand may have changed; a change while nobody listens is kept.
+    fn demanded(&self) -> impl Future<Output = ()> + Send;
+    /// A question is about to be asked.
+    fn asking(&self);
+    /// The server answered.
+    fn saw(&self, sight: Sight) -> impl Future<Output = ()> + Send;
+    /// The server could not be asked: what had been seen on its connection no longer counts.
+    fn lost(&self, reason: GoneReason) -> impl Future<Output = ()> + Send;
+}
+
+#[derive(Debug)]
+pub(crate) struct PollLoop<S, A> {
+    server: S,
+    audience: Arc<A>,
+    pace: Pace,
+    backoff: Backoff,
+    /// Before this the server is left alone.
+    not_before: Instant,
+    asked_at: Instant,
+    moved_at: Instant,
+    last: Option<Sight>,
+}
+
+impl<S: Server, A: Audience> PollLoop<S, A> {
+    pub(crate) fn new(server: S, audience: Arc<A>, pace: Pace) -> Self {
+        let now = Instant::now();
+        let (not_before, asked_at, moved_at) = (now, now, now);
+        let backoff = Backoff::default();
+        Self { server, audience, pace, backoff, not_before, asked_at, moved_at, last: None }
+    }
+
+    pub(crate) async fn run(mut self) -> Infallible {
+        // Once at the start, so that a wrong address is seen in the log and the first caller finds
+        // a connection. A replica that is not there yet is no error.
+        self.poll().await;
+        loop {
+            let Some(demand) = self.audience.demand() else {
+                self.audience.demanded().await;
+                continue;
+            };
+            // A poll that is due comes before a new caller's arrival, which can only hasten it:
+            // otherwise a stream of arrivals would put it off for ever.
+            tokio::select! {
+                biased;
+                () = sleep_until(rounded(self.due(demand))) => self.poll().await,
+                () = self.audience.demanded() => {}
+            }
+        }
+    }
+
+    /// When to ask next.
+    fn due(&self, demand: Demand) -> Instant {
+        let now = Instant::now();
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let interval = if demand.at_once || demand.youngest > self.asked_at {
+            // Somebody came after the last question: at once, but however many come, at most two
+            // questions an interval.
+            self.pace.eager / 2
+        } else {
+            self.pace.interval(since(demand.youngest), since(self.moved_at))
+        };
+        (self.asked_at + interval).max(self.not_before)
+    }
+
+    async fn poll(&mut self) {
+        self.asked_at = Instant::now();
+        self.audience.asking();
+        metrics::polled();
+        match self.server.ask().await {
+            Ok(sight) => self.seen(sight).await,
+            Err(reason) => self.failed(reason).await,
+        }
+    }
+
+    async fn seen(&mut self, sight: Sight) {
+        if self.backoff.is_failing() {
+            tracing::info!("the replica answers again");
+            metrics::reconnected();
+        }
+        self.backoff.reset();
+        if self.last.replace(sight) != Some(sight) {
+            self.moved_at = Instant::now();
+        }
+        self.audience.saw(sight).await;
+    }
+
+    async fn failed(&mut self, reason: GoneReason) {
+        // Logged once a failure, not once an attempt.
+        if self.backoff.is_failing() {
+            tracing::debug!(%reason, "the replica still cannot be asked");
+        } else {
+            tracing::warn!(%reason, "the replica cannot be asked; trying again while callers wait");
+        }
+        self.not_before = Instant::now() + self.backoff.next();
+        self.last = None;
+        self.audience.lost(reason).await;
+    }
+}
+
+/// The moment to sleep until in order to wake near `due`.
+///
+/// The timer rounds up twice, to its own tick of a millisecond and to that of the system call
+/// below it, so that a sleep of 1 ms takes 2 (measured: half of all waits became 1 ms longer).
+/// Whatever is left of a millisecond is therefore left to the rounding.
+fn rounded(due: Instant) -> Instant {
+    const ROUNDING: Duration = Duration::from_micros(900);
+    let now = Instant::now();
+    match due.saturating_duration_since(now) {
+        Duration::ZERO => due,
+        left => now + left.saturating_sub(ROUNDING).max(Duration::from_micros(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, PoisonError},
+    };
+
+    use farwrite_schemas::Lsn;
+
+    use super::*;
+    use crate::{
+        WaitError,
+        board::{Board, Limits},
+        wait::Wait,
+    };
+
+    /// A server that answers from a script, and with its last line for ever; it notes when.
+    #[derive(Clone, Debug)]
+    struct Scripted(Arc<Mutex<Script>>);
+
+    #[derive(Debug)]
+    struct Script {
+        lines: VecDeque<Result<Sight, GoneReason>>,
+        asked_ms: Vec<u128>,
+        began: Instant,
+    }
+
+    impl Scripted {
+        fn new(lines: impl IntoIterator<Item = Result<Sight, GoneReason>>) -> Self {
+            let (asked_ms, began) = (Vec::new(), Instant::now());
+            let lines = lines.into_iter().collect();
+            Self(Arc::new(Mutex::new(Script { lines, asked_ms, began })))
+        }
+
+        fn asked_ms(&self) -> Vec<u128> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).asked_ms.clone()
+        }
+    }
+
+    impl Server for Scripted {
+        async fn ask(&mut self) -> Result<Sight, GoneReason> {
+            let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked_ms = script.began.elapsed().as_millis();
+            script.asked_ms.push(asked_ms);
+            let next = if script.lines.len() > 1 {
+                script.lines.pop_front()
+            } else {
+                script.lines.front().cloned()
+            };
+            next.unwrap_or(Err(GoneReason::NatsDown))
+        }
+    }
+
+    fn at(lsn: u64) -> Result<Sight, GoneReason> {
+        Ok(Sight { replayed: Some(Lsn(lsn)), server_start_us: 1, in_recovery: true })
+    }
+
+    fn away() -> Result<Sight, GoneReason> {
+        Err(GoneReason::Hung { limit: Duration::from_millis(500) })
+    }
+
+    struct Stage {
+        board: Arc<Board>,
+        server: Scripted,
+        _loop: tokio::task::JoinHandle<Infallible>,
+    }
+
+    /// Starts the loop; it has asked once when this returns.
+    async fn stage(lines: impl IntoIterator<Item = Result<Sight, GoneReason>>) -> Stage {
+        let board = Arc::new(Board::new(Limits {
+            max_waiters: 10,
+            fresh_for: Duration::from_millis(10),
+            forget_after: Duration::from_secs(1),
+            answer_within: Duration::from_millis(100),
+        }));
+        let server = Scripted::new(lines);
+        let polls = PollLoop::new(server.clone(), Arc::clone(&board), Pace::default());
+        let running = tokio::spawn(polls.run());
+        tokio::task::yield_now().await;
+        Stage { board, server, _loop: running }
+    }
+
+    impl Stage {
+        async fn wait(&self, lsn: u64, ms: u64) -> Result<crate::Reached, WaitError> {
+            let (wait, answers) = Wait::new(&self.board, Lsn(lsn));
+            let began = wait.began();
+            let waited = tokio::time::timeout(Duration::from_millis(ms), wait).await;
+            waited.unwrap_or_else(|_| Err(self.board.missed(Lsn(lsn), began, answers)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_and_nobody_asks() {
+        let stage = stage([at(5)]).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.server.asked_ms(), [0], "once, at the start");
+        stage.wait(5, 100).await.unwrap();
+        assert_eq!(stage.server.asked_ms(), [0, 60_000], "at once, for a mark that was stale");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.server.asked_ms().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asks_eagerly_at_first_and_patiently_when_nothing_moves() {
+        let stage = stage([at(5)]).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let error = stage.wait(6, 2_000).await.unwrap_err();
+        let asked: Vec<_> =
+            stage.server.asked_ms().into_iter().skip(1).map(|ms| ms - 10_000).collect();
+        assert_eq!(asked[..5], [0, 1, 2, 3, 4]);
+        assert_eq!(asked.iter().filter(|ms| **ms < 50).count(), 50);
+        assert_eq!(asked.iter().filter(|ms| (50..500).contains(*ms)).count(), 450 / 5);
+        let patient = asked.iter().filter(|ms| **ms >= 500).count();
+        assert!((74..=76).contains(&patient), "{patient} polls in 1.5 s");
+        let WaitError::TimedOut { seen, .. } = error else { panic!("{error}") };
+        assert_eq!((seen.reached, seen.missing_bytes), (Some(Lsn(5)), Some(1)));
+        assert_eq!(seen.answers, asked.len() as u64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_survives_a_server_that_is_away_and_comes_back_behind() {
+        let stage = stage([at(5), at(5), away(), away(), away(), at(3), at(4), at(8)]).await;
+        let reached = stage.wait(8, 10_000).await.unwrap();
+        assert_eq!(reached.lsn, Lsn(8));
+        assert!(reached.waited >= Duration::from_millis(25 + 50 + 100), "it backed off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stays_away_is_told_apart_from_a_slow_one() {
+        let stage = stage([at(5), away()]).await;
+        let error = stage.wait(8, 5_000).await.unwrap_err();
+        let WaitError::ReplicaGone { reason: GoneReason::Hung { .. }, seen, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(seen.reached, None, "what was seen on the lost connection does not count");
+        let asked = stage.server.asked_ms().len();
+        assert!((7..=16).contains(&asked), "{asked} attempts in 5 s");
+        // Impatient callers in a row do not make it knock more often.
+        for _ in 0..50 {
+            stage.wait(8, 20).await.unwrap_err();
+        }
+        assert!(stage.server.asked_ms().len() <= asked + 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_no_replica_is_told_at_once() {
+        let promoted = Sight { replayed: Some(Lsn(9)), server_start_us: 1, in_recovery: false };
+        let stage = stage([at(5), at(5), Ok(promoted)]).await;
+        let began = Instant::now();
+        let error = stage.wait(8, 60_000).await.unwrap_err();
+        assert!(matches!(error, WaitError::NotAReplica), "{error}");
+        assert!(began.elapsed() < Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,299 @@
+//! Building a producer, by hand or from the environment.
+//!
+//! Everything is checked before the first connection is made. NATS is connected at once, so that a
+//! wrong address is found at the start; the databases when they are first needed, because an app
+//! whose replica is away can still write.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions};
+use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, NatsConfig, Watcher};
+use farwrite_schemas::{DatabaseName, NameError, Origin, Subjects};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::Semaphore;
+
+use crate::{
+    connection::Nats,
+    inbox::Inbox,
+    limits::{LimitError, Limits},
+    message::Targets,
+    metrics,
+    producer::{Inner, Producer},
+    reads::Reads,
+    routes::Routes,
+    turns::Turns,
+};
+
+/// Why a producer could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing says where NATS is.
+    #[error("no NATS: give a URL or a client (FARWRITE_NATS_URL)")]
+    NoNats,
+    /// A variable of the environment is missing.
+    #[error("the variable {0} is not set")]
+    Missing(&'static str),
+    /// A variable of the environment has none of the values that it may have.
+    #[error("the variable {name} must be {rule}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The database's or the origin's name does not have a name's form.
+    #[error("the {0}")]
+    Name(#[from] NameError),
+    /// A limit breaks its rule.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Two settings contradict each other.
+    #[error("{0}")]
+    Contradiction(&'static str),
+    /// A database URL cannot be read.
+    #[error("the {what} URL: {source}")]
+    Url {
+        /// Which one.
+        what: &'static str,
+        /// What is wrong with it.
+        source: sqlx::Error,
+    },
+    /// The watcher's configuration breaks a rule.
+    #[error("the watcher: {0}")]
+    Watcher(#[from] ConfigError),
+    /// NATS cannot be connected to.
+    #[error("cannot connect to NATS: {0}")]
+    Nats(#[from] async_nats::ConnectError),
+    /// The inbox could not be opened.
+    #[error("cannot listen to the inbox: {0}")]
+    Inbox(#[from] async_nats::SubscribeError),
+}
+
+/// How this region's replica is watched.
+enum Watch {
+    /// Over a connection of the producer's own.
+    Embedded,
+    /// Through the region's `lsn-watcher` program.
+    OverNats,
+    /// By a watcher that the app brings.
+    Given(Watcher),
+}
+
+/// Collects what a producer needs. Made by [`Producer::builder`].
+#[must_use = "a builder does nothing until it connects"]
+pub struct Builder {
+    database: DatabaseName,
+    origin: Origin,
+    nats_url: Option<String>,
+    nats_options: Option<ConnectOptions>,
+    client: Option<Client>,
+    replica: Option<String>,
+    primary_reads: Option<String>,
+    watch: Watch,
+    pool: PgPoolOptions,
+    limits: Limits,
+}
+
+impl Producer {
+    /// Begins a producer of commands for `database`, published from `origin`.
+    ///
+    /// ```no_run
+    /// use farwrite_producer::{DatabaseName, Origin, Producer};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let producer = Producer::builder(DatabaseName::new("shop")?, Origin::new("jfk")?)
+    ///     .nats_url("nats://jfk:secret@nats.internal:4222")
+    ///     .replica("postgres://app@replica.jfk.internal/shop")
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(database: DatabaseName, origin: Origin) -> Builder {
+        Builder {
+            database,
+            origin,
+            nats_url: None,
+            nats_options: None,
+            client: None,
+            replica: None,
+            primary_reads: None,
+            watch: Watch::Embedded,
+            pool: PgPoolOptions::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Builds a producer from the environment and connects it.
+    ///
+    /// | variable | |
+    /// |---|---|
+    /// | `FARWRITE_DATABASE` | the database's name, required |
+    /// | `FARWRITE_ORIGIN` | the region, required |
+    /// | `FARWRITE_NATS_URL` | where NATS is, with user and password where needed, required |
+    /// | `FARWRITE_REPLICA_URL` | this region's replica |
+    /// | `FARWRITE_WATCHER` | `embedded` (default), or `nats`: through the region's `lsn-watcher` |
+    /// | `DATABASE_URL` | the primary, for reads, where there is no `FARWRITE_REPLICA_URL` |
+    /// | `FARWRITE_TIMEOUT_MS` | a call's default timeout in milliseconds |
+    ///
+    /// # Errors
+    /// When a variable is missing or wrong, or NATS cannot be connected to.
+    pub async fn from_env() -> Result<Self, BuildError> {
+        Builder::from_env()?.connect().await
+    }
+}
+
+fn variable(name: &'static str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Builder {
+    /// A builder with what the environment says, to be changed before it connects. The variables
+    /// are those of [`Producer::from_env`].
+    ///
+    /// # Errors
+    /// When a variable is missing or wrong.
+    pub fn from_env() -> Result<Self, BuildError> {
+        let required = |name| variable(name).ok_or(BuildError::Missing(name));
+        let database = DatabaseName::new(required("FARWRITE_DATABASE")?)?;
+        let origin = Origin::new(required("FARWRITE_ORIGIN")?)?;
+        let mut builder =
+            Producer::builder(database, origin).nats_url(required("FARWRITE_NATS_URL")?);
+        builder = match (variable("FARWRITE_REPLICA_URL"), variable("DATABASE_URL")) {
+            (Some(replica), _) => builder.replica(replica),
+            (None, Some(primary)) => builder.primary_reads(primary),
+            (None, None) => builder,
+        };
+        builder = match variable("FARWRITE_WATCHER").as_deref() {
+            None | Some("embedded") => builder,
+            Some("nats") => builder.watch_over_nats(),
+            Some(_) => {
+                let (name, rule) = ("FARWRITE_WATCHER", "\"embedded\" or \"nats\"");
+                return Err(BuildError::Variable { name, rule });
+            }
+        };
+        if let Some(timeout) = variable("FARWRITE_TIMEOUT_MS") {
+            let (name, rule) = ("FARWRITE_TIMEOUT_MS", "a number of milliseconds");
+            let timeout = timeout.parse().map_err(|_| BuildError::Variable { name, rule })?;
+            builder.limits.timeout = Duration::from_millis(timeout);
+        }
+        Ok(builder)
+    }
+
+    /// Where NATS is: `nats://[user:password@]host:port`, several joined by commas.
+    pub fn nats_url(self, url: impl Into<String>) -> Self {
+        Self { nats_url: Some(url.into()), ..self }
+    }
+
+    /// How to connect to NATS. The event callback is replaced by the producer's own, which it
+    /// needs to notice what is not permitted.
+    pub fn nats_options(self, options: ConnectOptions) -> Self {
+        Self { nats_options: Some(options), ..self }
+    }
+
+    /// A NATS client that the app has already. The server tells what is not permitted only to the
+    /// client's event callback, which cannot be added later: a publish that is not permitted ends
+    /// as timed out on such a client, instead of at once as not permitted.
+    pub fn client(self, client: Client) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
+    /// This region's replica: what [`Producer::reads`] reads from and `write` waits for. A direct
+    /// connection to one server, neither a pooler nor a balancer.
+    pub fn replica(self, url: impl Into<String>) -> Self {
+        Self { replica: Some(url.into()), ..self }
+    }
+
+    /// Reads go to the primary: for the primary's own region. What is committed is visible.
+    pub fn primary_reads(self, url: impl Into<String>) -> Self {
+        Self { primary_reads: Some(url.into()), ..self }
+    }
+
+    /// Waits for the replica through the region's `lsn-watcher` program instead of a connection of
+    /// the producer's own: for regions with many app processes.
+    pub fn watch_over_nats(self) -> Self {
+        Self { watch: Watch::OverNats, ..self }
+    }
+
+    /// Waits with a watcher that the app has already. It must watch the replica that is read.
+    pub fn watcher(self, watcher: Watcher) -> Self {
+        Self { watch: Watch::Given(watcher), ..self }
+    }
+
+    /// How the pool of [`Producer::reads`] behaves. Its `after_connect` is replaced by the
+    /// producer's own for a replica, which checks what the connection shows.
+    pub fn pool(self, options: PgPoolOptions) -> Self {
+        Self { pool: options, ..self }
+    }
+
+    /// What the producer may hold and how long it tries.
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Checks everything, connects to NATS and opens the inbox.
+    ///
+    /// # Errors
+    /// When a setting is wrong or NATS cannot be connected to. With
+    /// [`ConnectOptions::retry_on_initial_connect`] the latter is not an error: calls wait for the
+    /// connection, each until its own deadline.
+    pub async fn connect(self) -> Result<Producer, BuildError> {
+        let Self { database, origin, limits, watch, pool, .. } = self;
+        limits.validate()?;
+        metrics::describe();
+        let nats = match (self.client, self.nats_url) {
+            (Some(client), _) => Nats::Client(client),
+            (None, Some(url)) => {
+                let options = Box::new(self.nats_options.unwrap_or_default());
+                Nats::Connect { url, options }
+            }
+            (None, None) => return Err(BuildError::NoNats),
+        };
+        let options = |what, url: &Option<String>| {
+            let parse = |url: &String| {
+                url.parse::<PgConnectOptions>().map_err(|source| BuildError::Url { what, source })
+            };
+            url.as_ref().map(parse).transpose()
+        };
+        let replica = options("replica's", &self.replica)?;
+        let primary = options("primary's", &self.primary_reads)?;
+        let subjects = Subjects::new(database);
+        let inbox = Inbox::new_subject(&subjects, &origin);
+        let routes = Arc::new(Routes::default());
+        let client = nats.connect(&inbox, &routes).await?;
+        let watcher = match (watch, self.replica) {
+            (Watch::Given(watcher), _) => Some(watcher),
+            (Watch::OverNats, _) => {
+                let config = NatsConfig::default();
+                Some(Watcher::over_nats(client.clone(), &subjects, &origin, config)?)
+            }
+            (Watch::Embedded, Some(url)) => Some(Watcher::embedded(EmbeddedConfig::new(url))?),
+            (Watch::Embedded, None) => None,
+        };
+        let reads = match (watcher, primary) {
+            (Some(_), Some(_)) => {
+                let both = "reads go to a replica or to the primary, not to both";
+                return Err(BuildError::Contradiction(both));
+            }
+            (Some(watcher), None) => Reads::replica(watcher, replica.map(|url| (pool, url))),
+            (None, Some(primary)) => Reads::Primary(pool.connect_lazy_with(primary)),
+            (None, None) => Reads::Nowhere,
+        };
+        let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await?;
+        let inner = Inner {
+            client,
+            outcome_subject: subjects.outcome().into(),
+            targets: Targets::new(subjects.clone(), origin.clone()),
+            subjects,
+            origin,
+            inbox,
+            routes,
+            turns: Arc::new(Turns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
+            in_flight: Semaphore::new(limits.max_in_flight),
+            pending: Default::default(),
+            limits,
+            reads,
+        };
+        Ok(Producer { inner: Arc::new(inner) })
+    }
+}

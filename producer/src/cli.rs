@@ -1,0 +1,154 @@
+//! The program's command line: what may be said, and what the exit status says back.
+
+use std::{io::Read, process::ExitCode, time::Duration};
+
+use clap::{Arg, ArgMatches, Command};
+use farwrite_producer::{Builder, CommandId, DatabaseName, Key, Limits, Origin, Producer};
+use serde_json::value::RawValue;
+
+const EXIT_STATUSES: &str = "\
+Prints one line of JSON. Exit status:
+  0  done: accepted, committed or visible, as the verb promises
+  1  failed before it was accepted, or visible; may be tried again with the same id
+  2  the command line is wrong
+  3  rejected, expired or dead-lettered: trying again does not help
+  4  the time was up and the outcome is not known; ask for it, or try again with the same id
+
+The settings may come from the environment; DATABASE_URL gives the primary for reads where there is
+no replica.";
+
+/// What the exit status says.
+#[derive(Clone, Copy)]
+pub(crate) enum Status {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Refused = 3,
+    OutOfTime = 4,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// A command from the command line.
+pub(crate) struct Wish {
+    pub(crate) id: Option<CommandId>,
+    pub(crate) name: String,
+    pub(crate) version: u32,
+    pub(crate) key: Option<Key>,
+    pub(crate) body: Box<RawValue>,
+}
+
+/// What is to be done.
+pub(crate) enum Verb {
+    Publish(Wish),
+    Submit(Wish),
+    Write(Wish),
+    Outcome(CommandId),
+}
+
+/// What is to be done, and where.
+pub(crate) struct Request {
+    pub(crate) builder: Builder,
+    pub(crate) verb: Verb,
+}
+
+/// Reads the command line. Help, and what clap itself refuses (status 2), end the program here.
+pub(crate) fn read() -> Result<Request, Box<dyn std::error::Error>> {
+    let matches = command().get_matches();
+    let Some((verb, arguments)) = matches.subcommand() else {
+        return Err("choose a verb".into());
+    };
+    let builder = builder(arguments)?;
+    let id = arguments.get_one::<String>("id").map(|id| id.parse::<CommandId>()).transpose()?;
+    let verb = match (verb, id) {
+        ("outcome", Some(id)) => Verb::Outcome(id),
+        ("publish", id) => Verb::Publish(wish(id, arguments)?),
+        ("submit", id) => Verb::Submit(wish(id, arguments)?),
+        (_, id) => Verb::Write(wish(id, arguments)?),
+    };
+    Ok(Request { builder, verb })
+}
+
+fn command() -> Command {
+    let verb = |name, about| {
+        settings(Command::new(name).about(about))
+            .arg(Arg::new("id").long("id").value_name("UUID").help("The command id [default: new]"))
+            .arg(Arg::new("key").long("key").help("What the command is ordered by"))
+            .arg(
+                Arg::new("version")
+                    .long("version")
+                    .value_parser(clap::value_parser!(u32))
+                    .default_value("1")
+                    .help("The version of the body's form"),
+            )
+            .arg(Arg::new("name").value_name("NAME").required(true).help("Such as order.place"))
+            .arg(
+                Arg::new("json")
+                    .value_name("JSON")
+                    .required(true)
+                    .help("The body; - reads standard input"),
+            )
+    };
+    Command::new("producer")
+        .about("Publishes a command to Farwrite and tells how it went")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(EXIT_STATUSES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(verb("publish", "Answers when the stream has stored it"))
+        .subcommand(verb("submit", "Answers when the primary has committed its outcome"))
+        .subcommand(verb("write", "Answers when this region's replica shows its effects"))
+        .subcommand(
+            settings(Command::new("outcome").about("Tells how a command ended"))
+                .arg(Arg::new("id").value_name("UUID").required(true).help("The command id")),
+        )
+}
+
+fn settings(command: Command) -> Command {
+    let setting = |name: &'static str, variable: &'static str, help: &'static str| {
+        Arg::new(name).long(name).env(variable).hide_env_values(true).help(help)
+    };
+    command
+        .after_help(EXIT_STATUSES)
+        .arg(setting("database", "FARWRITE_DATABASE", "The database's name").required(true))
+        .arg(setting("origin", "FARWRITE_ORIGIN", "This region").required(true))
+        .arg(setting("nats-url", "FARWRITE_NATS_URL", "Where NATS is").required(true))
+        .arg(setting("replica-url", "FARWRITE_REPLICA_URL", "This region's replica, for write"))
+        .arg(
+            setting("timeout-ms", "FARWRITE_TIMEOUT_MS", "The whole call's time in milliseconds")
+                .value_parser(clap::value_parser!(u64).range(1..))
+                .default_value("10000"),
+        )
+}
+
+fn builder(arguments: &ArgMatches) -> Result<Builder, Box<dyn std::error::Error>> {
+    let text = |name| arguments.get_one::<String>(name).map_or("", String::as_str);
+    let timeout_ms = arguments.get_one::<u64>("timeout-ms").copied().unwrap_or(10_000);
+    let limits = Limits { timeout: Duration::from_millis(timeout_ms), ..Limits::default() };
+    let database = DatabaseName::new(text("database"))?;
+    let builder = Producer::builder(database, Origin::new(text("origin"))?)
+        .nats_url(text("nats-url"))
+        .limits(limits);
+    Ok(match (arguments.get_one::<String>("replica-url"), std::env::var("DATABASE_URL")) {
+        (Some(replica), _) => builder.replica(replica),
+        (None, Ok(primary)) => builder.primary_reads(primary),
+        (None, Err(_)) => builder,
+    })
+}
+
+fn wish(id: Option<CommandId>, arguments: &ArgMatches) -> Result<Wish, Box<dyn std::error::Error>> {
+    let text = |name| arguments.get_one::<String>(name).cloned().unwrap_or_default();
+    let mut json = text("json");
+    if json == "-" {
+        json.clear();
+        std::io::stdin().read_to_string(&mut json)?;
+    }
+    let body = RawValue::from_string(json).map_err(|error| format!("the body: {error}"))?;
+    let key = arguments.get_one::<String>("key").map(Key::new).transpose()?;
+    let version = arguments.get_one("version").copied().unwrap_or(1);
+    Ok(Wish { id, name: text("name"), version, key, body })
+}

@@ -1,0 +1,101 @@
+//! The connection to NATS, and what the server says on it outside of any answer.
+//!
+//! A publish that is not permitted gets no answer at all, only an event on the connection. The
+//! builder's connections have a callback for it that fails the waiting publishes at once; a client
+//! that the app brings has none, and there such a publish ends as timed out.
+
+use std::sync::Arc;
+
+use async_nats::{Client, ConnectOptions, Event, ServerError};
+
+use crate::{inbox::Inbox, routes::Routes};
+
+/// How to reach NATS.
+pub(crate) enum Nats {
+    /// A connection of the producer's own.
+    Connect { url: String, options: Box<ConnectOptions> },
+    /// A connection that the app brings.
+    Client(Client),
+}
+
+impl Nats {
+    /// Connects, listening for what the server refuses.
+    pub(crate) async fn connect(
+        self,
+        inbox: &str,
+        routes: &Arc<Routes>,
+    ) -> Result<Client, async_nats::ConnectError> {
+        let (url, options) = match self {
+            Self::Client(client) => return Ok(client),
+            Self::Connect { url, options } => (url, *options),
+        };
+        let wildcard: Arc<str> = Inbox::wildcard(inbox).into();
+        let routes = Arc::clone(routes);
+        let options = options.event_callback(move |event| {
+            notice(&event, &wildcard, &routes);
+            std::future::ready(())
+        });
+        // The client reads one address from a text; several are a list.
+        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+        options.connect(servers.as_slice()).await
+    }
+}
+
+/// Takes note of an event. Whatever cannot be tied to a call is only logged.
+fn notice(event: &Event, inbox: &str, routes: &Routes) {
+    match event {
+        Event::Connected => routes.reconnected(),
+        Event::ServerError(ServerError::Other(text)) => match read_violation(text) {
+            Some(Violation::Publish(subject)) => routes.deny(subject),
+            Some(Violation::Subscription(subject)) if subject == inbox => routes.deafen(),
+            Some(Violation::Subscription(_)) | None => {
+                tracing::warn!(error = text.as_str(), "NATS reports an error");
+            }
+        },
+        Event::Disconnected
+        | Event::LameDuckMode
+        | Event::Draining
+        | Event::Closed
+        | Event::SlowConsumer(_)
+        | Event::ServerError(_)
+        | Event::ClientError(_) => tracing::warn!(%event, "NATS connection"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Violation<'a> {
+    Publish(&'a str),
+    Subscription(&'a str),
+}
+
+/// Reads `Permissions Violation for Publish to "<subject>"`, the server's words since its first
+/// version; they are compared without case, as the client itself does.
+fn read_violation(text: &str) -> Option<Violation<'_>> {
+    let after = |words: &str| {
+        let head = text.get(..words.len())?;
+        let rest = text.get(words.len()..)?;
+        head.eq_ignore_ascii_case(words).then(|| rest.split('"').next())?
+    };
+    after("Permissions Violation for Publish to \"").map(Violation::Publish).or_else(|| {
+        after("Permissions Violation for Subscription to \"").map(Violation::Subscription)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_names_its_subject() {
+        let publish = "Permissions Violation for Publish to \"farwrite.shop.cmd.jfk.order.place\"";
+        let subject = "farwrite.shop.cmd.jfk.order.place";
+        assert_eq!(read_violation(publish), Some(Violation::Publish(subject)));
+        let lower = publish.to_lowercase();
+        assert_eq!(read_violation(&lower), Some(Violation::Publish(subject)));
+        let listen = "Permissions Violation for Subscription to \"a.*\" using queue \"q\"";
+        assert_eq!(read_violation(listen), Some(Violation::Subscription("a.*")));
+        for text in ["", "Stale Connection", "Permissions Violation for Publish to \u{e9}"] {
+            assert_eq!(read_violation(text), None, "{text:?}");
+        }
+    }
+}

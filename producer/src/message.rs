@@ -1,0 +1,151 @@
+//! A command made ready for the wire: serialised once, sent as often as it takes.
+//!
+//! Everything that an attempt needs is here and does not change between attempts: the same id, the
+//! same bytes, the same subject. That is what makes a retry harmless. The body is [`Bytes`], so an
+//! attempt copies nothing; headers are made for each attempt, because the client consumes them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+use farwrite_schemas::{CommandId, CommandName, Fingerprint, Key, Origin, Subjects, headers};
+
+use crate::limits::REMEMBERED_NAMES;
+
+/// A command name with the subject that its commands go to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: CommandName,
+    pub(crate) subject: Subject,
+}
+
+/// A command with its id, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) id: CommandId,
+    pub(crate) target: Arc<Target>,
+    pub(crate) version: u32,
+    pub(crate) key: Option<Key>,
+    pub(crate) body: Bytes,
+    /// Where the outcome is to be sent; `None` when nobody waits for it.
+    pub(crate) reply: Option<Box<str>>,
+}
+
+impl Message {
+    /// The headers of one attempt.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        map.insert(headers::COMMAND_ID, self.id.to_string());
+        if let Some(key) = &self.key {
+            map.insert(headers::KEY, key.as_str());
+        }
+        if self.version != 1 {
+            map.insert(headers::VERSION, self.version.to_string());
+        }
+        if let Some(reply) = &self.reply {
+            map.insert(headers::REPLY, reply.as_ref());
+        }
+        map
+    }
+}
+
+/// What tells this command from another under the same id.
+pub(crate) fn fingerprint(
+    target: &Target,
+    version: u32,
+    key: Option<&Key>,
+    body: &[u8],
+) -> Fingerprint {
+    Fingerprint::of(&target.name, version, key, body)
+}
+
+/// The subjects of the names that were used, made once each.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    subjects: Subjects,
+    origin: Origin,
+    remembered: Mutex<HashMap<Box<str>, Arc<Target>>>,
+}
+
+impl Targets {
+    pub(crate) fn new(subjects: Subjects, origin: Origin) -> Self {
+        Self { subjects, origin, remembered: Mutex::default() }
+    }
+
+    /// Where commands of this name go.
+    ///
+    /// # Errors
+    /// When it cannot be a command's name.
+    pub(crate) fn of(&self, name: &str) -> Result<Arc<Target>, farwrite_schemas::NameError> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = remembered.get(name) {
+            return Ok(Arc::clone(target));
+        }
+        let name = CommandName::new(name)?;
+        let subject = self.subjects.command(&self.origin, &name).into();
+        let target = Arc::new(Target { name, subject });
+        if remembered.len() < REMEMBERED_NAMES {
+            remembered.insert(target.name.as_str().into(), Arc::clone(&target));
+        }
+        Ok(target)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use farwrite_schemas::DatabaseName;
+
+    use super::*;
+
+    pub(crate) fn targets() -> Targets {
+        let database = DatabaseName::new("shop").unwrap();
+        Targets::new(Subjects::new(database), Origin::new("jfk").unwrap())
+    }
+
+    pub(crate) fn message(key: Option<&str>, body: &'static str) -> Arc<Message> {
+        Arc::new(Message {
+            id: CommandId::now(),
+            target: targets().of("order.place").unwrap(),
+            version: 1,
+            key: key.map(|key| Key::new(key).unwrap()),
+            body: Bytes::from_static(body.as_bytes()),
+            reply: None,
+        })
+    }
+
+    #[test]
+    fn headers_say_what_is_not_the_default_and_nothing_else() {
+        let plain = message(None, "{}");
+        assert_eq!(plain.target.subject.as_str(), "farwrite.shop.cmd.jfk.order.place");
+        let map = plain.headers();
+        assert_eq!(map.get(headers::COMMAND_ID).unwrap().as_str(), plain.id.to_string());
+        assert_eq!(map.iter().count(), 1);
+        let full = Message {
+            version: 2,
+            key: Some(Key::new("alice").unwrap()),
+            reply: Some("farwrite.shop.reply.jfk.x".into()),
+            id: plain.id,
+            target: Arc::clone(&plain.target),
+            body: plain.body.clone(),
+        };
+        let map = full.headers();
+        assert_eq!(map.get(headers::KEY).unwrap().as_str(), "alice");
+        assert_eq!(map.get(headers::VERSION).unwrap().as_str(), "2");
+        assert_eq!(map.get(headers::REPLY).unwrap().as_str(), "farwrite.shop.reply.jfk.x");
+    }
+
+    #[test]
+    fn a_name_has_its_subject_made_once() {
+        let targets = targets();
+        let one = targets.of("order.place").unwrap();
+        assert!(Arc::ptr_eq(&one, &targets.of("order.place").unwrap()));
+        assert!(targets.of("order place").is_err());
+        for number in 0..REMEMBERED_NAMES + 10 {
+            targets.of(&format!("n{number}")).unwrap();
+        }
+        assert_eq!(targets.remembered.lock().unwrap().len(), REMEMBERED_NAMES);
+    }
+}

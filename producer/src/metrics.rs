@@ -1,0 +1,98 @@
+//! What a producer counts. Names and units are written down here and nowhere else.
+
+use std::{sync::Once, time::Duration};
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+const PUBLISHES: &str = "farwrite_producer_publishes_total";
+const PUBLISH_SECONDS: &str = "farwrite_producer_publish_seconds";
+const RETRIES: &str = "farwrite_producer_publish_retries_total";
+const DUPLICATES: &str = "farwrite_producer_duplicates_total";
+const SUBMITS: &str = "farwrite_producer_submits_total";
+const SUBMIT_SECONDS: &str = "farwrite_producer_submit_seconds";
+const VISIBLE_SECONDS: &str = "farwrite_producer_visible_wait_seconds";
+const BLOCKED_KEYS: &str = "farwrite_producer_blocked_keys";
+const LATE_REPLIES: &str = "farwrite_producer_late_replies_total";
+const UNREADABLE_REPLIES: &str = "farwrite_producer_unreadable_replies_total";
+const OUTCOME_QUESTIONS: &str = "farwrite_producer_outcome_questions_total";
+const REFUSED_READS: &str = "farwrite_producer_read_connections_refused_total";
+
+/// Gives every metric its unit and its sentence, once a process.
+pub(crate) fn describe() {
+    static DESCRIBED: Once = Once::new();
+    DESCRIBED.call_once(|| {
+        describe_counter!(PUBLISHES, "Publish calls that ended, by result.");
+        describe_histogram!(
+            PUBLISH_SECONDS,
+            Unit::Seconds,
+            "From the call to the acknowledgement."
+        );
+        describe_counter!(RETRIES, "Attempts that failed and were repeated, by reason.");
+        describe_counter!(DUPLICATES, "Acknowledgements that said the id was stored already.");
+        describe_counter!(SUBMITS, "Submit calls that ended, by result.");
+        describe_histogram!(SUBMIT_SECONDS, Unit::Seconds, "From the call to the outcome.");
+        describe_histogram!(VISIBLE_SECONDS, Unit::Seconds, "From the outcome to its visibility.");
+        describe_gauge!(BLOCKED_KEYS, "Keys that wait for an unresolved publish.");
+        describe_counter!(LATE_REPLIES, "Messages to the inbox that nobody waited for any more.");
+        describe_counter!(UNREADABLE_REPLIES, "Messages to the inbox that could not be read.");
+        describe_counter!(OUTCOME_QUESTIONS, "Questions to the outcome service, by result.");
+        describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
+    });
+}
+
+/// A publish ended well.
+pub(crate) fn published(after: Duration, is_duplicate: bool) {
+    counter!(PUBLISHES, "result" => "accepted").increment(1);
+    histogram!(PUBLISH_SECONDS).record(after);
+    if is_duplicate {
+        counter!(DUPLICATES).increment(1);
+    }
+}
+
+/// A publish ended with an error.
+pub(crate) fn publish_failed(result: &'static str) {
+    counter!(PUBLISHES, "result" => result).increment(1);
+}
+
+/// An attempt failed and will be repeated.
+pub(crate) fn retried(reason: &'static str) {
+    counter!(RETRIES, "reason" => reason).increment(1);
+}
+
+/// A submit ended.
+pub(crate) fn submitted(after: Duration, result: &'static str) {
+    counter!(SUBMITS, "result" => result).increment(1);
+    histogram!(SUBMIT_SECONDS).record(after);
+}
+
+/// A wait for visibility ended well.
+pub(crate) fn visible(after: Duration) {
+    histogram!(VISIBLE_SECONDS).record(after);
+}
+
+/// So many keys are blocked now.
+pub(crate) fn blocked_keys(count: usize) {
+    gauge!(BLOCKED_KEYS).set(count as f64);
+}
+
+/// Something came that nobody waited for any more.
+pub(crate) fn late_reply() {
+    counter!(LATE_REPLIES).increment(1);
+}
+
+/// Something came that could not be read.
+pub(crate) fn unreadable_reply() {
+    counter!(UNREADABLE_REPLIES).increment(1);
+}
+
+/// A question for an outcome was answered, or not.
+pub(crate) fn asked(result: &'static str) {
+    counter!(OUTCOME_QUESTIONS, "result" => result).increment(1);
+}
+
+/// A connection to a replica was refused because it shows less than was promised.
+pub(crate) fn read_refused() {
+    counter!(REFUSED_READS).increment(1);
+}

@@ -1,0 +1,245 @@
+//! The order of a key's publishes: one at a time, in the order of the calls.
+//!
+//! A publish that is retried would land behind its successor if that were already under way, so a
+//! key has one unacknowledged publish. Many keys are in flight together; they know nothing of each
+//! other.
+//!
+//! ```text
+//! call ── enter ──▶ waiting ── the turn before ends ──▶ holder ── drop ──▶ gone
+//!                                                          │
+//!                                                  block ──▶ the key keeps the unresolved message:
+//!                                                            the next holder sends it first
+//! ```
+//!
+//! The map is the truth and the channel only a wake-up: a waiter that leaves in the moment in which
+//! it becomes the holder passes the turn on when it is dropped. A key without calls and without an
+//! unresolved message has no entry.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use farwrite_schemas::{CommandId, Key};
+use tokio::sync::oneshot;
+
+use crate::message::Message;
+
+/// As many keys are blocked, or as many bytes kept for them, as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyBlocked;
+
+#[derive(Debug, Default)]
+struct Queue {
+    holder: Option<u64>,
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    unresolved: Option<Arc<Message>>,
+}
+
+#[derive(Debug, Default)]
+struct Keys {
+    last_number: u64,
+    queues: HashMap<Key, Queue>,
+    blocked: usize,
+    blocked_bytes: usize,
+}
+
+/// The queues of all keys.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    keys: Mutex<Keys>,
+    max_blocked_keys: usize,
+    max_blocked_bytes: usize,
+}
+
+impl Turns {
+    pub(crate) fn new(max_blocked_keys: usize, max_blocked_bytes: usize) -> Self {
+        Self { keys: Mutex::default(), max_blocked_keys, max_blocked_bytes }
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues up for a key.
+    ///
+    /// The bound on blocked keys is kept here, before anything is sent: a call that is already
+    /// under way may still block its key, so that it can be passed by as many as are pending.
+    ///
+    /// # Errors
+    /// When too much is blocked already, and this key is not among it.
+    pub(crate) fn enter(self: &Arc<Self>, key: &Key) -> Result<Turn, TooManyBlocked> {
+        let mut keys = self.keys();
+        let is_full =
+            keys.blocked >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
+        let is_blocked = keys.queues.get(key).is_some_and(|queue| queue.unresolved.is_some());
+        if is_full && !is_blocked {
+            return Err(TooManyBlocked);
+        }
+        keys.last_number += 1;
+        let number = keys.last_number;
+        let queue = keys.queues.entry(key.clone()).or_default();
+        let called = if queue.holder.is_none() {
+            queue.holder = Some(number);
+            None
+        } else {
+            let (call, called) = oneshot::channel();
+            queue.waiting.insert(number, call);
+            Some(called)
+        };
+        Ok(Turn { turns: Arc::clone(self), key: key.clone(), number, called })
+    }
+
+    /// Keys with an entry, and how many of them are blocked.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let keys = self.keys();
+        (keys.queues.len(), keys.blocked)
+    }
+}
+
+/// A place in a key's queue. Dropping it lets the next one go.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
+    key: Key,
+    number: u64,
+    called: Option<oneshot::Receiver<()>>,
+}
+
+impl Turn {
+    /// Waits until every call of the key before this one has ended.
+    pub(crate) async fn come(&mut self) {
+        if let Some(called) = &mut self.called {
+            // The sender is only dropped with this turn's own entry.
+            drop(called.await);
+            self.called = None;
+        }
+    }
+
+    /// The message that blocks the key, if one does.
+    pub(crate) fn unresolved(&self) -> Option<Arc<Message>> {
+        self.turns.keys().queues.get(&self.key).and_then(|queue| queue.unresolved.clone())
+    }
+
+    /// Blocks the key until `message` is resolved. An earlier one stays: it is the older.
+    pub(crate) fn block(&self, message: &Arc<Message>) {
+        let mut keys = self.turns.keys();
+        let Some(queue) = keys.queues.get_mut(&self.key) else { return };
+        if queue.unresolved.is_none() {
+            queue.unresolved = Some(Arc::clone(message));
+            keys.blocked += 1;
+            keys.blocked_bytes += message.body.len();
+        }
+    }
+
+    /// The message with this id is resolved: if it blocked the key, it does no longer.
+    pub(crate) fn resolve(&self, id: CommandId) {
+        let mut keys = self.turns.keys();
+        let Some(queue) = keys.queues.get_mut(&self.key) else { return };
+        if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
+            keys.blocked -= 1;
+            keys.blocked_bytes -= message.body.len();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut keys = self.turns.keys();
+        let Some(queue) = keys.queues.get_mut(&self.key) else { return };
+        if queue.holder == Some(self.number) {
+            queue.holder = None;
+            if let Some((next, call)) = queue.waiting.pop_first() {
+                queue.holder = Some(next);
+                // Where it has just left, its own drop, which waits for this lock, goes on.
+                let _ = call.send(());
+            }
+        } else {
+            queue.waiting.remove(&self.number);
+        }
+        if queue.holder.is_none() && queue.unresolved.is_none() {
+            keys.queues.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::message::tests::message;
+
+    fn key(key: &str) -> Key {
+        Key::new(key).unwrap()
+    }
+
+    fn turns() -> Arc<Turns> {
+        Arc::new(Turns::new(2, 1_000))
+    }
+
+    #[test]
+    fn one_key_goes_one_by_one_in_the_order_of_the_calls_and_others_go_on() {
+        let turns = turns();
+        let mut places: Vec<Turn> = (0..3).map(|_| turns.enter(&key("a")).unwrap()).collect();
+        let mut other = turns.enter(&key("b")).unwrap();
+        assert!(other.come().now_or_never().is_some());
+        assert!(places[0].come().now_or_never().is_some());
+        assert!(places[1].come().now_or_never().is_none());
+        assert!(places[2].come().now_or_never().is_none());
+        places.remove(0);
+        assert!(places[1].come().now_or_never().is_none());
+        assert!(places[0].come().now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_leaves_the_queue_is_passed_over() {
+        let turns = turns();
+        let holder = turns.enter(&key("a")).unwrap();
+        let leaving = turns.enter(&key("a")).unwrap();
+        let called_and_gone = turns.enter(&key("a")).unwrap();
+        let mut last = turns.enter(&key("a")).unwrap();
+        drop(leaving);
+        drop(holder);
+        assert!(last.come().now_or_never().is_none(), "it is the third one's turn");
+        drop(called_and_gone);
+        assert!(last.come().now_or_never().is_some());
+        drop(last);
+        assert_eq!(turns.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_key_is_blocked_until_its_id_is_resolved() {
+        let turns = turns();
+        let first = turns.enter(&key("a")).unwrap();
+        let (old, new) = (message(Some("a"), "{}"), message(Some("a"), "{}"));
+        first.block(&old);
+        first.block(&new);
+        drop(first);
+        assert_eq!(turns.counts(), (1, 1));
+        let next = turns.enter(&key("a")).unwrap();
+        assert_eq!(next.unresolved().unwrap().id, old.id);
+        next.resolve(new.id);
+        assert!(next.unresolved().is_some(), "another id resolves nothing");
+        next.resolve(old.id);
+        assert!(next.unresolved().is_none());
+        drop(next);
+        assert_eq!(turns.counts(), (0, 0));
+    }
+
+    #[test]
+    fn blocked_keys_and_the_bytes_kept_for_them_are_bounded() {
+        let turns = turns();
+        for name in ["a", "b"] {
+            turns.enter(&key(name)).unwrap().block(&message(Some(name), "{}"));
+        }
+        assert_eq!(turns.enter(&key("c")).unwrap_err(), TooManyBlocked);
+        let blocked = turns.enter(&key("a")).expect("a blocked key may try to get free");
+        blocked.resolve(blocked.unresolved().unwrap().id);
+        assert!(turns.enter(&key("c")).is_ok());
+
+        let turns = Arc::new(Turns::new(100, 2));
+        turns.enter(&key("a")).unwrap().block(&message(Some("a"), "{}"));
+        assert_eq!(turns.enter(&key("c")).unwrap_err(), TooManyBlocked);
+    }
+}
