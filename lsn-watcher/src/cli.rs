@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use async_nats::ServerAddr;
 use clap::{Arg, ArgMatches, Command};
 use farwrite_lsn_watcher::{EmbeddedConfig, RegionConfig};
-use farwrite_schemas::{DatabaseName, Origin, Subjects};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-
-use crate::settings;
+use farwrite_schemas::{
+    DatabaseName, Origin, Subjects,
+    program::{log, settings},
+};
+use tracing_subscriber::filter::Targets;
 
 const ABOUT: &str = "Watches a region's replica for all apps of the region";
 
@@ -144,26 +145,10 @@ impl Settings {
             let rule = "an address and a port, such as 127.0.0.1:9187";
             wrong("metrics-addr", "FARWRITE_METRICS_ADDR", rule.to_owned())
         })?;
-        let log = text("log").parse::<Targets>().map_err(|_| {
-            let rule =
-                "a level (error, warn, info, debug, trace), or target=level joined by commas";
-            wrong("log", "FARWRITE_LOG", rule.to_owned())
-        })?;
-        Ok(Self { region, nats, metrics_addr, log: without_urls(&log) })
+        let log = log::filter(text("log"))
+            .map_err(|error| wrong("log", "FARWRITE_LOG", error.to_string()))?;
+        Ok(Self { region, nats, metrics_addr, log })
     }
-}
-
-/// Below info async-nats logs the URLs that it connects to, with their passwords.
-fn without_urls(log: &Targets) -> Targets {
-    let capped = |target: &str, level: LevelFilter| match target {
-        target if target.starts_with("async_nats") => level.min(LevelFilter::INFO),
-        _ => level,
-    };
-    let default = log.default_level().unwrap_or(LevelFilter::OFF);
-    let kept = log.iter().map(|(target, level)| (target.to_owned(), capped(target, level)));
-    let has_own = log.iter().any(|(target, _)| target == "async_nats");
-    let own = (!has_own).then(|| ("async_nats".to_owned(), capped("async_nats", default)));
-    kept.chain(own).collect::<Targets>().with_default(default)
 }
 
 #[cfg(test)]
@@ -205,18 +190,5 @@ mod tests {
             let error = read(&[flag, wrong]).unwrap_err().to_string();
             assert!(error.starts_with(flag) && !error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn async_nats_never_logs_its_urls() {
-        use tracing_subscriber::filter::LevelFilter as Level;
-        for text in ["trace", "async_nats=trace", "info,async_nats::connector=debug"] {
-            let log = without_urls(&text.parse().unwrap());
-            let target = "async_nats::connector";
-            assert!(!log.would_enable(target, &tracing::Level::DEBUG), "{text}");
-        }
-        assert_eq!(without_urls(&"warn".parse().unwrap()).default_level(), Some(Level::WARN));
-        let log = without_urls(&"warn".parse().unwrap());
-        assert!(!log.would_enable("async_nats", &tracing::Level::INFO));
     }
 }

@@ -4,13 +4,13 @@
 //! that runs is owned by one `JoinSet`: the first task that ends ends the program, with a reason.
 
 mod cli;
-mod settings;
 
 use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use async_nats::{Client, ConnectOptions};
 use farwrite_lsn_watcher::{RegionError, metrics, watch_region};
+use farwrite_schemas::program::settings::{self, SettingsError};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing_subscriber::{fmt, layer::SubscriberExt as _};
 
-use crate::{cli::Settings, settings::SettingsError};
+use crate::cli::Settings;
 
 const FAILED: u8 = 1;
 const BAD_SETTINGS: u8 = 2;

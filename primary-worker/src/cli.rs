@@ -6,10 +6,16 @@
 use std::{net::SocketAddr, process::ExitCode, str::FromStr, time::Duration};
 
 use clap::{Arg, ArgMatches, Command};
-use farwrite_schemas::{DatabaseName, parse_settings};
+use farwrite_schemas::{
+    DatabaseName,
+    program::{
+        log,
+        settings::{self, SettingsError},
+    },
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     config::{self, Config, NewStream},
@@ -36,41 +42,18 @@ Settings come from flags, then the environment, then the file that --config name
 /// Runs the command line with the given handlers; the end of a program's `main`.
 #[must_use]
 pub fn main(name: &'static str, handlers: Handlers) -> ExitCode {
-    match parse(name) {
+    match settings::parse(command(name)) {
         Ok(matches) => start(&matches, handlers),
-        Err(error) => error.exit(),
+        // Prints help and version too, and ends with 0 for these and 2 for an error.
+        Err(SettingsError::Flags(error)) => error.exit(),
+        Err(error) => refuse(&error),
     }
 }
 
-/// Flags over environment over file over defaults: the file's values become the flags' defaults.
-fn parse(name: &'static str) -> Result<ArgMatches, clap::Error> {
-    let command = command(name);
-    // The file's place itself comes from a flag or the environment; everything else may be
-    // missing at this first look.
-    let first = command.clone().ignore_errors(true).try_get_matches()?;
-    let run = first.subcommand().map_or(&first, |(_, matches)| matches);
-    let Some(path) = run.try_get_one::<String>("config").ok().flatten().cloned() else {
-        return command.try_get_matches();
-    };
-    let invalid = |message: String| command.clone().error(clap::error::ErrorKind::Io, message);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| invalid(format!("--config {path}: {error}")))?;
-    let settings = parse_settings(&text, &names())
-        .map_err(|error| invalid(format!("--config {path}: {error}")))?;
-    let with_file = |command: Command| {
-        settings.iter().fold(command, |command, (name, value)| {
-            let Some(id) = SETTINGS.iter().find(|setting| setting.environment == name) else {
-                return command;
-            };
-            let value = clap::builder::OsStr::from(value.clone());
-            command.mut_arg(id.flag, |arg| arg.required(false).default_value(value))
-        })
-    };
-    command
-        .clone()
-        .mut_subcommand("run", with_file)
-        .mut_subcommand("migrate", with_file)
-        .try_get_matches()
+/// The configuration is wrong, and nothing was contacted.
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(2)
 }
 
 struct Setting {
@@ -176,18 +159,9 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-fn names() -> Vec<&'static str> {
-    SETTINGS.iter().map(|setting| setting.environment).collect()
-}
-
 fn command(name: &'static str) -> Command {
-    let settings = |command: Command| {
-        let config = Arg::new("config")
-            .long("config")
-            .env("FARWRITE_CONFIG")
-            .value_name("FILE")
-            .help("A file of settings, lines of FARWRITE_NAME=value");
-        SETTINGS.iter().fold(command.arg(config), |command, setting| {
+    let with_settings = |command: Command| {
+        SETTINGS.iter().fold(command.arg(settings::file_argument()), |command, setting| {
             let arg = Arg::new(setting.flag)
                 .long(setting.flag)
                 .env(setting.environment)
@@ -207,28 +181,22 @@ fn command(name: &'static str) -> Command {
         .after_help(STATUSES)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(settings(Command::new("migrate").about("Prepares the database (schema farwrite) and the stream; safe to repeat").after_help(STATUSES)))
-        .subcommand(settings(Command::new("run").about("Applies commands until it is asked to stop").after_help(STATUSES)))
+        .subcommand(with_settings(Command::new("migrate").about("Prepares the database (schema farwrite) and the stream; safe to repeat").after_help(STATUSES)))
+        .subcommand(with_settings(Command::new("run").about("Applies commands until it is asked to stop").after_help(STATUSES)))
 }
 
 fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
     let Some((subcommand, matches)) = matches.subcommand() else { return ExitCode::from(2) };
-    let config = match log(matches).and_then(|()| config_of(matches)) {
+    let config = match start_log(matches).and_then(|()| config_of(matches)) {
         Ok(config) => config,
-        Err(message) => {
-            eprintln!("error: {message}");
-            return ExitCode::from(2);
-        }
+        Err(message) => return refuse(&message),
     };
     match failpoint::armed() {
         Ok(None) => {}
         Ok(Some(point)) => {
             warn!(failpoint = point.name(), "ARMED: this process will kill itself there")
         }
-        Err(message) => {
-            eprintln!("error: {message}");
-            return ExitCode::from(2);
-        }
+        Err(message) => return refuse(&message),
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -243,9 +211,9 @@ fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
     }
 }
 
-fn log(matches: &ArgMatches) -> Result<(), String> {
+fn start_log(matches: &ArgMatches) -> Result<(), String> {
     let filter = text(matches, "log").unwrap_or_else(|| "info".to_owned());
-    let filter = Targets::from_str(&filter).map_err(|error| format!("log: {error}"))?;
+    let filter = log::filter(&filter).map_err(|error| format!("log: {error}"))?;
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry()
         .with(format)

@@ -6,6 +6,8 @@
 //! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
 //! form changes: what was once published must be readable for as long as a stream keeps it.
 //!
+//! With the feature `program` there is also what the programs' command lines share.
+//!
 //! The database's side is [`migrations`]: the `farwrite` schema as SQL text, applied by
 //! `primary-worker migrate`.
 
@@ -20,8 +22,9 @@ mod lsn;
 pub mod migrations;
 mod name;
 mod outcome;
+#[cfg(feature = "program")]
+pub mod program;
 mod progress;
-mod settings;
 mod subject;
 
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
@@ -36,5 +39,4 @@ pub use outcome::{
     DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
 };
 pub use progress::{Interest, Progress};
-pub use settings::{SettingsError, parse_settings};
 pub use subject::{CommandSubject, Subjects};

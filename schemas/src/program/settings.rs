@@ -22,28 +22,46 @@ const FILE_ENV: &str = "FARWRITE_CONFIG";
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
+pub enum SettingsError {
     /// Flags that clap refuses, or a call for help, which it answers.
     #[error(transparent)]
     Flags(#[from] clap::Error),
+    /// The file cannot be read.
     #[error("cannot read the configuration file {}: {source}", path.display())]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A line of the file cannot be understood.
     #[error("{}, line {line}: {problem}", path.display())]
-    Line { path: PathBuf, line: usize, problem: LineProblem },
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it; never its value.
+        problem: LineProblem,
+    },
 }
 
+/// What is wrong with a line of the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LineProblem {
+pub enum LineProblem {
+    /// It is no setting and no comment.
     #[error("a line is NAME=value, or a comment that begins with #")]
     Shape,
+    /// No argument bears that name.
     #[error("{0:?} is not a setting")]
     UnknownName(String),
+    /// The name came before.
     #[error("{0} is set twice")]
     Twice(String),
 }
 
-/// The arguments that every command with settings has: the file itself.
-pub(crate) fn file_argument() -> Arg {
+/// The argument that every command with settings has: the file itself.
+pub fn file_argument() -> Arg {
     Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -55,7 +73,7 @@ pub(crate) fn file_argument() -> Arg {
 ///
 /// # Errors
 /// When the file cannot be read or understood, or clap refuses the flags.
-pub(crate) fn parse(command: Command) -> Result<ArgMatches, SettingsError> {
+pub fn parse(command: Command) -> Result<ArgMatches, SettingsError> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let file = file_in(&args).or_else(|| std::env::var_os(FILE_ENV).map(PathBuf::from));
     let text = match &file {
