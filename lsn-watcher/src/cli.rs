@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use async_nats::ServerAddr;
 use clap::{Arg, ArgMatches, Command};
 use farwrite_lsn_watcher::{EmbeddedConfig, RegionConfig};
 use farwrite_schemas::{
-    DatabaseName, Origin, Subjects,
+    DatabaseName, NatsServers, Origin, Subjects,
     program::{log, settings},
 };
 use tracing_subscriber::filter::Targets;
@@ -35,7 +34,7 @@ Exit status:
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) region: RegionConfig,
-    pub(crate) nats: Vec<ServerAddr>,
+    pub(crate) nats: NatsServers,
     pub(crate) metrics_addr: Option<SocketAddr>,
     pub(crate) log: Targets,
 }
@@ -134,12 +133,12 @@ impl Settings {
         region
             .validate()
             .map_err(|error| wrong("replica-url", "FARWRITE_REPLICA_URL", error.rule.to_owned()))?;
-        let nats = text("nats-url").split(',').map(|url| url.trim().parse::<ServerAddr>());
-        let nats = nats.collect::<Result<Vec<_>, _>>().ok();
-        let nats = nats.filter(|_| !text("nats-url").trim().is_empty()).ok_or_else(|| {
+        let nats = NatsServers::parse(text("nats-url"));
+        let is_valid = |url: &String| url.parse::<async_nats::ServerAddr>().is_ok();
+        if nats.urls.is_empty() || !nats.urls.iter().all(is_valid) {
             let rule = "URLs like nats://host:4222, joined by commas";
-            wrong("nats-url", "FARWRITE_NATS_URL", rule.to_owned())
-        })?;
+            return Err(wrong("nats-url", "FARWRITE_NATS_URL", rule.to_owned()));
+        }
         let metrics_addr = run.get_one::<String>("metrics-addr").map(|text| text.parse());
         let metrics_addr = metrics_addr.transpose().map_err(|_| {
             let rule = "an address and a port, such as 127.0.0.1:9187";

@@ -10,7 +10,10 @@ use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duratio
 use anyhow::Context as _;
 use async_nats::{Client, ConnectOptions};
 use farwrite_lsn_watcher::{RegionError, metrics, watch_region};
-use farwrite_schemas::program::settings::{self, SettingsError};
+use farwrite_schemas::{
+    NatsCredentials, NatsServers,
+    program::settings::{self, SettingsError},
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -113,8 +116,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Connects in the background: watcher and broker may start in any order, and a broker that is
 /// away at the start is no different from one that goes away later. Refused credentials end the
 /// client for good, and with it the program.
-async fn connect(servers: Vec<async_nats::ServerAddr>) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
+async fn connect(servers: NatsServers) -> Result<Client, async_nats::ConnectError> {
+    let options = match servers.credentials {
+        Some(NatsCredentials::Password { user, password }) => {
+            ConnectOptions::with_user_and_password(user, password)
+        }
+        Some(NatsCredentials::Token(token)) => ConnectOptions::with_token(token),
+        None => ConnectOptions::new(),
+    };
+    options
         .name("farwrite lsn-watcher")
         .retry_on_initial_connect()
         .ping_interval(NATS_PING)
@@ -123,7 +133,7 @@ async fn connect(servers: Vec<async_nats::ServerAddr>) -> Result<Client, async_n
             Duration::from_millis(50).saturating_mul(attempt).min(NATS_PAUSE)
         })
         .event_callback(|event| async move { tracing::info!(%event, "NATS") })
-        .connect(servers)
+        .connect(servers.urls)
         .await
 }
 

@@ -61,6 +61,9 @@ pub enum BuildError {
     /// The watcher's configuration breaks a rule.
     #[error("the watcher: {0}")]
     Watcher(#[from] ConfigError),
+    /// The URL of NATS cannot be read.
+    #[error("the URL of NATS: {0}")]
+    NatsUrl(#[source] std::io::Error),
     /// NATS cannot be connected to.
     #[error("cannot connect to NATS: {0}")]
     Nats(#[from] async_nats::ConnectError),
@@ -180,7 +183,8 @@ impl Builder {
         Ok(builder)
     }
 
-    /// Where NATS is: `nats://[user:password@]host:port`, several joined by commas.
+    /// Where NATS is: `nats://[user:password@]host[:port]`, several joined by commas. A user
+    /// without a password is a token. The first URL's credentials count for all servers.
     pub fn nats_url(self, url: impl Into<String>) -> Self {
         Self { nats_url: Some(url.into()), ..self }
     }
@@ -244,8 +248,8 @@ impl Builder {
         let nats = match (self.client, self.nats_url) {
             (Some(client), _) => Nats::Client(client),
             (None, Some(url)) => {
-                let options = Box::new(self.nats_options.unwrap_or_default());
-                Nats::Connect { url, options }
+                let options = self.nats_options.unwrap_or_default();
+                Nats::at(&url, options).map_err(BuildError::NatsUrl)?
             }
             (None, None) => return Err(BuildError::NoNats),
         };

@@ -6,28 +6,43 @@
 
 use std::sync::Arc;
 
-use async_nats::{Client, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
+use farwrite_schemas::{NatsCredentials, NatsServers};
 
 use crate::{inbox::Inbox, routes::Routes};
 
 /// How to reach NATS.
 pub(crate) enum Nats {
     /// A connection of the producer's own.
-    Connect { url: String, options: Box<ConnectOptions> },
+    Connect { servers: Vec<ServerAddr>, options: Box<ConnectOptions> },
     /// A connection that the app brings.
     Client(Client),
 }
 
 impl Nats {
+    /// Reads one URL or several joined by commas, with their credentials.
+    pub(crate) fn at(url: &str, options: ConnectOptions) -> std::io::Result<Self> {
+        let NatsServers { urls, credentials } = NatsServers::parse(url);
+        let servers = urls.iter().map(|url| url.parse()).collect::<Result<Vec<ServerAddr>, _>>()?;
+        let options = Box::new(match credentials {
+            Some(NatsCredentials::Password { user, password }) => {
+                options.user_and_password(user, password)
+            }
+            Some(NatsCredentials::Token(token)) => options.token(token),
+            None => options,
+        });
+        Ok(Self::Connect { servers, options })
+    }
+
     /// Connects, listening for what the server refuses.
     pub(crate) async fn connect(
         self,
         inbox: &str,
         routes: &Arc<Routes>,
     ) -> Result<Client, async_nats::ConnectError> {
-        let (url, options) = match self {
+        let (servers, options) = match self {
             Self::Client(client) => return Ok(client),
-            Self::Connect { url, options } => (url, *options),
+            Self::Connect { servers, options } => (servers, *options),
         };
         let wildcard: Arc<str> = Inbox::wildcard(inbox).into();
         let routes = Arc::clone(routes);
@@ -35,9 +50,7 @@ impl Nats {
             notice(&event, &wildcard, &routes);
             std::future::ready(())
         });
-        // The client reads one address from a text; several are a list.
-        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-        options.connect(servers.as_slice()).await
+        options.connect(servers).await
     }
 }
 
@@ -84,6 +97,17 @@ fn read_violation(text: &str) -> Option<Violation<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_servers_are_joined_by_commas() {
+        let servers = |url| match Nats::at(url, ConnectOptions::new()) {
+            Ok(Nats::Connect { servers, .. }) => servers.len(),
+            Ok(Nats::Client(_)) | Err(_) => 0,
+        };
+        assert_eq!(servers("nats://a:b@one:4222, nats://two"), 2);
+        assert_eq!(servers("localhost"), 1);
+        assert_eq!(servers("http://one"), 0);
+    }
 
     #[test]
     fn a_violation_names_its_subject() {

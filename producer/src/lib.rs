@@ -71,6 +71,7 @@ mod message;
 mod metrics;
 mod producer;
 mod publish;
+mod publish_error;
 mod reads;
 mod routes;
 mod send;
@@ -83,12 +84,13 @@ pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
 pub use farwrite_lsn_watcher::{WaitError, Watcher};
 pub use farwrite_schemas::{
-    Bookmark, Command, CommandId, CommandName, DatabaseName, Key, KeyError, NameError, Origin,
-    Outcome, OutcomeAnswer, Rejection, Reply,
+    Bookmark, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key, KeyError, Lsn,
+    NameError, Origin, Outcome, OutcomeAnswer, Rejection, Reply,
 };
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
 pub use producer::{Pending, Producer};
-pub use publish::{Accepted, Known, PublishError, SizeLimit, WaitingFor};
+pub use publish::Accepted;
+pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use reads::NoReads;
 pub use submit::{Committed, RawOutput, SubmitError};
 pub use write::{BookmarkError, Visible, WriteError};

@@ -70,6 +70,7 @@ impl Limits {
         let positive = "greater than zero";
         let rules = [
             ("timeout", !self.timeout.is_zero(), positive),
+            ("timeout", self.timeout <= TIMEOUT_MAX, "at most a day"),
             ("ack_timeout", !self.ack_timeout.is_zero(), positive),
             ("max_in_flight", self.max_in_flight > 0, positive),
             // A semaphore's own limit; nobody needs as many.
@@ -94,6 +95,8 @@ mod tests {
         assert_eq!(Limits::default().validate(), Ok(()));
         let limits = Limits { max_in_flight: 0, ..Limits::default() };
         assert_eq!(limits.validate().unwrap_err().field, "max_in_flight");
+        let limits = Limits { timeout: Duration::MAX, ..Limits::default() };
+        assert_eq!(limits.validate().unwrap_err().rule, "at most a day");
         let limits = Limits { ack_timeout: Duration::ZERO, ..Limits::default() };
         assert_eq!(limits.validate().unwrap_err().field, "ack_timeout");
     }

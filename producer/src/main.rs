@@ -15,15 +15,15 @@ use crate::cli::{Status, Verb, Wish};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let wish = match cli::read() {
-        Ok(wish) => wish,
+    let request = match cli::read() {
+        Ok(request) => request,
         Err(usage) => {
             eprintln!("producer: {usage}");
             return Status::Usage.into();
         }
     };
-    let (status, line) = match wish.builder.connect().await {
-        Ok(producer) => answer(&producer, wish.verb).await,
+    let (status, line) = match request.builder.connect().await {
+        Ok(producer) => answer(&producer, request.verb).await,
         Err(error) => (Status::Failed, json!({ "error": error.to_string() })),
     };
     println!("{line}");

@@ -72,9 +72,16 @@ pub(crate) fn visible(after: Duration) {
     histogram!(VISIBLE_SECONDS).record(after);
 }
 
-/// So many keys are blocked now.
-pub(crate) fn blocked_keys(count: usize) {
-    gauge!(BLOCKED_KEYS).set(count as f64);
+/// An unresolved publish blocks one more key.
+pub(crate) fn key_blocked() {
+    gauge!(BLOCKED_KEYS).increment(1.0);
+}
+
+/// So many keys are blocked no longer, or their producer is gone.
+pub(crate) fn keys_freed(count: usize) {
+    if count > 0 {
+        gauge!(BLOCKED_KEYS).decrement(count as f64);
+    }
 }
 
 /// Something came that nobody waited for any more.

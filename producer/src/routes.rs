@@ -12,7 +12,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_nats::{Message, Subject};
@@ -44,13 +47,13 @@ struct Tables {
     last_number: u64,
     tokens: HashMap<u64, Waiting>,
     replies: HashMap<ReplyKey, Vec<(u64, oneshot::Sender<Reply>)>>,
-    is_deaf: bool,
 }
 
 /// The two tables.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     tables: Mutex<Tables>,
+    is_deaf: AtomicBool,
 }
 
 impl Routes {
@@ -117,11 +120,8 @@ impl Routes {
 
     /// The server does not let us listen to our inbox.
     pub(crate) fn deafen(&self) {
-        let unanswered = {
-            let mut tables = self.tables();
-            tables.is_deaf = true;
-            std::mem::take(&mut tables.tokens)
-        };
+        self.is_deaf.store(true, Ordering::SeqCst);
+        let unanswered = std::mem::take(&mut self.tables().tokens);
         for (_, waiting) in unanswered {
             drop(waiting.sender.send(Arrival::Deaf));
         }
@@ -129,12 +129,12 @@ impl Routes {
 
     /// A new connection may listen again, until the server says otherwise.
     pub(crate) fn reconnected(&self) {
-        self.tables().is_deaf = false;
+        self.is_deaf.store(false, Ordering::SeqCst);
     }
 
     /// Whether the server has refused us our inbox.
     pub(crate) fn is_deaf(&self) -> bool {
-        self.tables().is_deaf
+        self.is_deaf.load(Ordering::SeqCst)
     }
 
     /// How many wait for an answer, and for how many replies.

@@ -93,7 +93,7 @@ impl Inner {
             };
         };
         let sent = timeout_at(deadline, self.send_in_turn(message, turn, progress)).await;
-        let result = match sent {
+        match sent {
             Ok(Ok(stored)) => {
                 turn.resolve(message.id);
                 Ok(stored)
@@ -112,9 +112,7 @@ impl Inner {
                 }
                 Err(Unsent::OutOfTime)
             }
-        };
-        metrics::blocked_keys(self.turns.counts().1);
-        result
+        }
     }
 
     async fn send_in_turn(

@@ -24,7 +24,8 @@ use crate::{
     call::{Awaiting, Entered},
     metrics,
     producer::Inner,
-    publish::{Accepted, PublishError},
+    publish::Accepted,
+    publish_error::PublishError,
 };
 
 /// The primary has committed the command's effects.

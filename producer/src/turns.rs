@@ -23,7 +23,7 @@ use std::{
 use farwrite_schemas::{CommandId, Key};
 use tokio::sync::oneshot;
 
-use crate::message::Message;
+use crate::{message::Message, metrics};
 
 /// As many keys are blocked, or as many bytes kept for them, as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,12 @@ impl Turns {
     }
 }
 
+impl Drop for Turns {
+    fn drop(&mut self) {
+        metrics::keys_freed(self.keys().blocked);
+    }
+}
+
 /// A place in a key's queue. Dropping it lets the next one go.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -128,6 +134,7 @@ impl Turn {
         if queue.unresolved.is_none() {
             queue.unresolved = Some(Arc::clone(message));
             keys.blocked += 1;
+            metrics::key_blocked();
             keys.blocked_bytes += message.body.len();
         }
     }
@@ -138,6 +145,7 @@ impl Turn {
         let Some(queue) = keys.queues.get_mut(&self.key) else { return };
         if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
             keys.blocked -= 1;
+            metrics::keys_freed(1);
             keys.blocked_bytes -= message.body.len();
         }
     }

@@ -21,6 +21,7 @@ mod key;
 mod lsn;
 pub mod migrations;
 mod name;
+mod nats_url;
 mod outcome;
 #[cfg(feature = "program")]
 pub mod program;
@@ -35,6 +36,7 @@ pub use id::{CommandId, CommandIdError};
 pub use key::{KEY_MAX_BYTES, Key, KeyError};
 pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
+pub use nats_url::{NatsCredentials, NatsServers};
 pub use outcome::{
     DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
 };

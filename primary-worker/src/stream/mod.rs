@@ -4,7 +4,8 @@ mod contract;
 mod identity;
 mod reader;
 
-use farwrite_schemas::Subjects;
+use async_nats::ConnectOptions;
+use farwrite_schemas::{NatsCredentials, NatsServers, Subjects};
 use sqlx::PgConnection;
 
 use crate::config::Config;
@@ -81,27 +82,23 @@ impl StreamError {
 
 /// Connects to NATS; afterwards the client reconnects by itself, for ever.
 pub(crate) async fn connect(url: &str) -> Result<async_nats::Client, StreamError> {
-    let failed = |reason: String| StreamError::Connect { url: without_credentials(url), reason };
-    let servers: Vec<async_nats::ServerAddr> = url
-        .split(',')
-        .map(|one| one.trim().parse())
-        .collect::<Result<_, _>>()
-        .map_err(|error: std::io::Error| failed(error.to_string()))?;
-    async_nats::ConnectOptions::new()
+    let servers = NatsServers::parse(url);
+    let options = match servers.credentials.clone() {
+        Some(NatsCredentials::Password { user, password }) => {
+            ConnectOptions::with_user_and_password(user, password)
+        }
+        Some(NatsCredentials::Token(token)) => ConnectOptions::with_token(token),
+        None => ConnectOptions::new(),
+    };
+    options
         .name("farwrite primary-worker")
         .event_callback(|event| async move { tracing::info!(%event, "NATS") })
-        .connect(servers)
+        .connect(&servers.urls)
         .await
-        .map_err(|error| failed(error.to_string()))
-}
-
-/// A URL list as it may be logged.
-fn without_credentials(url: &str) -> String {
-    let strip = |one: &str| match one.rsplit_once('@') {
-        Some((_, host)) => host.to_owned(),
-        None => one.to_owned(),
-    };
-    url.split(',').map(|one| strip(one.trim())).collect::<Vec<_>>().join(",")
+        .map_err(|error| StreamError::Connect {
+            url: servers.to_string(),
+            reason: error.to_string(),
+        })
 }
 
 /// Makes the stream, or checks the one that is there.

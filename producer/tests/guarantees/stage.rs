@@ -1,0 +1,217 @@
+//! What the tests share: the stack, streams, producers, and stand-ins for the other side.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use async_nats::{
+    Client, Message, Subscriber,
+    jetstream::{
+        self,
+        stream::{Config, DiscardPolicy, StorageType, Stream},
+    },
+};
+use farwrite_devstack::Devstack;
+use farwrite_producer::{
+    Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
+    Reply,
+};
+use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers};
+use futures_util::StreamExt;
+use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+
+/// A deadline that only a fault reaches.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// The region of every producer here.
+pub(crate) const REGION: &str = "jfk";
+
+/// A region whose replica is held back by one test.
+pub(crate) const BEHIND: &str = "lga";
+
+/// `jailed` may do what a region's credentials need and nothing else: one command, the outcome
+/// service and its own replies. `deaf` may not even listen.
+const NATS: &str = r#"
+max_payload: 200000
+authorization { users: [
+    { user: app, password: app }
+    { user: jailed, password: jailed, permissions: {
+        publish: ["farwrite.*.cmd.jfk.allowed", "farwrite.*.outcome"]
+        subscribe: ["farwrite.*.reply.jfk.>"] } }
+    { user: deaf, password: deaf, permissions: { publish: [">"], subscribe: ["nothing"] } }
+] }
+no_auth_user: app
+"#;
+
+/// The stack of all tests.
+pub(crate) async fn stack() -> &'static Devstack {
+    static STACK: OnceCell<Devstack> = OnceCell::const_new();
+    let start = || Devstack::builder().regions(["ewr", REGION, BEHIND]).nats_config(NATS).start();
+    STACK.get_or_try_init(start).await.unwrap()
+}
+
+/// One test's own database name, with a client for the other side.
+pub(crate) struct Stage {
+    pub(crate) stack: &'static Devstack,
+    pub(crate) client: Client,
+    pub(crate) database: DatabaseName,
+    pub(crate) subjects: Subjects,
+}
+
+impl Stage {
+    pub(crate) async fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let stack = stack().await;
+        let client = async_nats::connect(stack.nats().url()).await.unwrap();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let database = DatabaseName::new(format!("{name}-{number}")).unwrap();
+        let subjects = Subjects::new(database.clone());
+        Self { stack, client, database, subjects }
+    }
+
+    /// The stream of this test's commands, as the contract wants it.
+    pub(crate) async fn stream(&self) -> Stream {
+        self.stream_with(Config::default()).await
+    }
+
+    pub(crate) async fn stream_with(&self, config: Config) -> Stream {
+        let config = Config {
+            name: self.database.to_string(),
+            subjects: vec![self.subjects.all_commands()],
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            ..config
+        };
+        jetstream::new(self.client.clone()).create_stream(config).await.unwrap()
+    }
+
+    pub(crate) fn builder(&self) -> Builder {
+        Producer::builder(self.database.clone(), Origin::new(REGION).unwrap())
+            .nats_url(self.stack.nats().url())
+    }
+
+    /// A producer that gives up on a silent attempt fast.
+    pub(crate) fn hasty(&self) -> Builder {
+        let limits = Limits { ack_timeout: Duration::from_millis(300), ..Limits::default() };
+        self.builder().limits(limits)
+    }
+
+    pub(crate) async fn producer(&self) -> Producer {
+        self.builder().connect().await.unwrap()
+    }
+
+    /// A URL of NATS with credentials.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        format!("nats://{user}:{user}@{}", self.stack.nats().addr())
+    }
+
+    /// Takes the place of the stream: what is published is heard, and answered by the test.
+    pub(crate) async fn broker(&self) -> Broker {
+        let commands = self.client.subscribe(self.subjects.all_commands()).await.unwrap();
+        let broker = Broker { client: self.client.clone(), commands };
+        settle(&self.client).await;
+        broker
+    }
+
+    /// The inbox of the outcome service.
+    pub(crate) async fn questions(&self) -> Subscriber {
+        let questions = self.client.subscribe(self.subjects.outcome()).await.unwrap();
+        settle(&self.client).await;
+        questions
+    }
+
+    /// A reply of the worker.
+    pub(crate) fn applied(&self, id: CommandId, output: &str, lsn: Lsn) -> Reply {
+        let output = RawValue::from_string(output.to_owned()).unwrap();
+        Reply { id, outcome: Outcome::Applied { output }, bookmark: self.bookmark(lsn) }
+    }
+
+    pub(crate) fn bookmark(&self, lsn: Lsn) -> Bookmark {
+        Bookmark {
+            database: self.database.clone(),
+            timeline: Timeline(1),
+            epoch: Epoch(CommandId::derived("epoch", "1").uuid()),
+            lsn,
+        }
+    }
+
+    /// Sends a reply to the inbox that a command names, as the worker does.
+    pub(crate) async fn reply(&self, command: &Message, reply: &Reply) {
+        let inbox = header(command, headers::REPLY).unwrap();
+        self.client.publish(inbox, reply.encode().unwrap().into()).await.unwrap();
+    }
+}
+
+/// Returns when the server has taken everything that the client sent before.
+pub(crate) async fn settle(client: &Client) {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, "".into()).await.unwrap();
+    echo.next().await.unwrap();
+}
+
+/// A stand-in for the stream.
+pub(crate) struct Broker {
+    client: Client,
+    commands: Subscriber,
+}
+
+impl Broker {
+    /// The next command that is published.
+    pub(crate) async fn next(&mut self) -> Message {
+        within(self.commands.next()).await.unwrap()
+    }
+
+    /// Acknowledges a command.
+    pub(crate) async fn store(&self, command: &Message, sequence: u64) {
+        self.answer(command, format!("{{\"stream\":\"S\",\"seq\":{sequence}}}")).await;
+    }
+
+    /// Acknowledges a command as one whose id was stored before.
+    pub(crate) async fn store_duplicate(&self, command: &Message, sequence: u64) {
+        let answer = format!("{{\"stream\":\"S\",\"seq\":{sequence},\"duplicate\":true}}");
+        self.answer(command, answer).await;
+    }
+
+    pub(crate) async fn answer(&self, command: &Message, answer: String) {
+        let inbox = command.reply.clone().unwrap();
+        self.client.publish(inbox, answer.into()).await.unwrap();
+    }
+}
+
+/// A header of a message.
+pub(crate) fn header(message: &Message, name: &str) -> Option<String> {
+    Some(message.headers.as_ref()?.get(name)?.as_str().to_owned())
+}
+
+/// The command id that a message carries.
+pub(crate) fn id_of(message: &Message) -> CommandId {
+    header(message, headers::COMMAND_ID).unwrap().parse().unwrap()
+}
+
+/// A command without a type.
+pub(crate) fn raw(name: &str, key: Option<&str>, body: &str) -> RawCommand {
+    RawCommand {
+        name: name.to_owned(),
+        version: 1,
+        key: key.map(|key| Key::new(key).unwrap()),
+        body: RawValue::from_string(body.to_owned()).unwrap(),
+    }
+}
+
+/// Fails where a fault would hang.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.expect("nothing happened for a minute")
+}
+
+/// Looks until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LONG, looking).await.unwrap_or_else(|_| panic!("not so: {what}"));
+}
