@@ -216,15 +216,13 @@ impl Case {
         let last = stream.info().await?.state.last_sequence.cast_signed();
         let mut connection = self.primary().await?;
         self.until("every lane has passed the stream's end", async || {
-            let behind: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM farwrite.lanes WHERE sequence < $1")
+            // One statement: there are no lanes before the first takeover.
+            let passed: Option<bool> =
+                sqlx::query_scalar("SELECT bool_and(sequence >= $1) FROM farwrite.lanes")
                     .bind(last)
                     .fetch_one(&mut connection)
                     .await?;
-            let lanes: i64 = sqlx::query_scalar("SELECT count(*) FROM farwrite.lanes")
-                .fetch_one(&mut connection)
-                .await?;
-            Ok(lanes > 0 && behind == 0)
+            Ok(passed == Some(true))
         })
         .await
     }
