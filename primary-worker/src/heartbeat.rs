@@ -11,6 +11,7 @@ use std::{
 
 use sqlx::PgConnection;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::{metrics, primary};
 
@@ -47,14 +48,23 @@ impl Pulse {
     }
 }
 
-/// Beats after each burst, until the connection fails.
-pub(crate) async fn run(pulse: &Pulse, mut connection: PgConnection) -> sqlx::Error {
+/// Beats after each burst, until it is asked to stop, and then once more.
+pub(crate) async fn run(
+    pulse: &Pulse,
+    mut connection: PgConnection,
+    stop: CancellationToken,
+) -> Result<(), sqlx::Error> {
     loop {
-        pulse.burst_ended().await;
-        if let Err(error) = primary::heartbeat(&mut connection).await {
-            return error;
-        }
+        let stopping = tokio::select! {
+            biased;
+            () = pulse.burst_ended() => false,
+            () = stop.cancelled() => true,
+        };
+        primary::heartbeat(&mut connection).await?;
         metrics::heartbeat();
+        if stopping {
+            return Ok(());
+        }
     }
 }
 

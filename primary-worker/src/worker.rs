@@ -37,8 +37,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How long a batch in flight may take to finish once the worker is asked to stop; then it is
 /// left to roll back, and done again by whoever comes next.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long the last heartbeat may take.
+const BEAT_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last replies may take to leave.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why a worker ended, other than being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -111,13 +113,7 @@ impl Worker {
         let mut epoch = None;
         loop {
             let before = epoch;
-            let end = tokio::select! {
-                biased;
-                end = self.serve(&stop, &mut epoch) => end,
-                // Only while it starts: from the takeover on, serving ends by itself.
-                () = stop.cancelled(), if epoch == before => End::Stopped,
-            };
-            match end {
+            match self.serve(&stop, &mut epoch).await {
                 End::Stopped => return Ok(()),
                 End::Fatal(error) => return Err(error),
                 End::Again(reason) => {
@@ -137,7 +133,13 @@ impl Worker {
 
     /// From the first connection to the end of one takeover.
     async fn serve(&self, stop: &CancellationToken, epoch: &mut Option<Epoch>) -> End {
-        match self.start(epoch).await {
+        // Starting may be broken off anywhere; serving must end in order, and does so by itself.
+        let started = tokio::select! {
+            biased;
+            () = stop.cancelled() => return End::Stopped,
+            started = self.start(epoch) => started,
+        };
+        match started {
             Ok(serving) => serving.run(stop).await,
             Err(end) => end,
         }
@@ -191,7 +193,6 @@ struct Serving {
 /// A task of a takeover, and how it ended.
 enum TaskEnd {
     Reader(ReaderEnd),
-    Heartbeat(sqlx::Error),
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
 }
@@ -212,9 +213,11 @@ impl Serving {
         for lane in open_lanes {
             lanes.spawn(lane.run(lanes_stop.clone()));
         }
-        tasks.spawn({
-            let pulse = Arc::clone(pulse);
-            async move { TaskEnd::Heartbeat(heartbeat::run(&pulse, heartbeat).await) }
+        let mut heart = JoinSet::new();
+        let heart_stop = CancellationToken::new();
+        heart.spawn({
+            let (pulse, stop) = (Arc::clone(pulse), heart_stop.clone());
+            async move { heartbeat::run(&pulse, heartbeat, stop).await }
         });
         tasks.spawn({
             let subjects = Subjects::new(config.database.clone());
@@ -231,32 +234,42 @@ impl Serving {
             biased;
             () = stop.cancelled() => End::Stopped,
             Some(end) = lanes.join_next() => lane_end(end),
+            Some(end) = heart.join_next() => heart_end(end),
             Some(end) = tasks.join_next() => match end {
                 Ok(end) => task_end(end),
                 Err(error) => panicked(&error),
             },
         };
-        finish(&lanes_stop, lanes, end, client).await
+        lanes_stop.cancel();
+        drain(lanes).await;
+        // After the last commit, and before the process goes: nobody else may be there to write.
+        heart_stop.cancel();
+        let beaten = tokio::time::timeout(BEAT_WITHIN, heart.join_next());
+        if beaten.await.is_err() {
+            warn!("the last heartbeat did not finish in time");
+        }
+        // Hangs while NATS is away; the replies that it would have sent can be asked for.
+        let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
+        end
     }
 }
 
-/// Lets the batches in flight finish and their replies leave.
-async fn finish(
-    lanes_stop: &CancellationToken,
-    mut lanes: JoinSet<LaneEnd>,
-    end: End,
-    client: &async_nats::Client,
-) -> End {
-    lanes_stop.cancel();
+/// Lets the batches in flight finish and be settled.
+async fn drain(mut lanes: JoinSet<LaneEnd>) {
     let drained =
         tokio::time::timeout(STOP_WITHIN, async { while lanes.join_next().await.is_some() {} });
     if drained.await.is_err() {
         warn!("a batch did not finish in time: it is left to roll back, and will be applied again");
         lanes.shutdown().await;
     }
-    // Hangs while NATS is away; the replies that it would have sent can be asked for.
-    let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
-    end
+}
+
+fn heart_end(end: Result<Result<(), sqlx::Error>, tokio::task::JoinError>) -> End {
+    match end {
+        Ok(Ok(())) => End::Fatal(WorkerError::Task("the heartbeat")),
+        Ok(Err(error)) => End::Again(format!("the heartbeat: {error}")),
+        Err(error) => panicked(&error),
+    }
 }
 
 fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
@@ -273,7 +286,6 @@ fn task_end(end: TaskEnd) -> End {
     match end {
         TaskEnd::Reader(ReaderEnd::Stream(error)) => error.into(),
         TaskEnd::Reader(ReaderEnd::Closed) => End::Fatal(WorkerError::Task("the reader")),
-        TaskEnd::Heartbeat(error) => End::Again(format!("the heartbeat: {error}")),
         TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
     }
