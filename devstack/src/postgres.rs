@@ -194,6 +194,7 @@ impl Postgres {
         let pid = program.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children = children.unwrap_or_default();
+        let segment = self.shared_memory();
         program.kill().await?;
         let began = Instant::now();
         while children.split_whitespace().any(is_alive) {
@@ -202,7 +203,17 @@ impl Postgres {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // It could not remove its segment itself, and may never be started again.
+        if let Some(segment) = segment {
+            let _ = Command::new("ipcrm").args(["-m", &segment]).output();
+        }
         Ok(())
+    }
+
+    /// The System V segment that a running server holds: the seventh line of `postmaster.pid`.
+    fn shared_memory(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+        Some(text.lines().nth(6)?.split_whitespace().nth(1)?.to_owned())
     }
 
     /// Stops it in order and starts it again.

