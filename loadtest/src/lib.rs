@@ -1,1 +1,8 @@
-//! placeholder
+//! What drives Farwrite as a whole: the demo, and (in `tests`) the end-to-end guarantees.
+//!
+//! The crate depends on all others and none depends on it. It starts real servers and the real
+//! programs, and is an app of Farwrite like any other: what it knows of commands it knows through
+//! the producer's public interface and through SQL.
+
+pub mod demo;
+pub mod flights;

@@ -1,0 +1,65 @@
+//! What the demo was told to do.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Result, ensure};
+use farwrite_producer::Origin;
+
+/// What applies the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerKind {
+    /// Functions of the database, run by the stock `primary-worker`.
+    Sql,
+    /// Handlers in Rust, in `flights-worker`.
+    Rust,
+}
+
+impl HandlerKind {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Rust => "rust",
+        }
+    }
+
+    /// The program that runs it.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Sql => "primary-worker",
+            Self::Rust => "flights-worker",
+        }
+    }
+}
+
+/// The demo's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file of departures.
+    pub flights: PathBuf,
+    /// The regions, the primary's first.
+    pub regions: Vec<String>,
+    /// Round trip between the first region and each other one.
+    pub rtt: Duration,
+    /// What applies the commands.
+    pub handler: HandlerKind,
+    /// Where the report goes as JSON.
+    pub json: PathBuf,
+}
+
+impl Settings {
+    /// Checks what the command line's types do not.
+    ///
+    /// # Errors
+    /// When the regions' names are no names of regions, or one comes twice.
+    pub(super) fn validate(&self) -> Result<()> {
+        for (index, region) in self.regions.iter().enumerate() {
+            // Where it becomes a part of subjects; the stack has stricter rules, and says them.
+            Origin::new(region)?;
+            ensure!(!self.regions[..index].contains(region), "region {region:?} is named twice");
+        }
+        Ok(())
+    }
+}

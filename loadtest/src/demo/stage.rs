@@ -1,0 +1,217 @@
+//! Everything that runs during the demo: the servers, the worker and the watcher as programs of
+//! their own, and in each region an app's producer.
+//!
+//! The stack's reaper owns all processes: however the demo ends, none stays behind.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use farwrite_devstack::{Devstack, Program};
+use farwrite_producer::{CommandId, Limits, Producer};
+use sqlx::PgConnection;
+
+use super::settings::{HandlerKind, Settings};
+
+/// The database's name, in PostgreSQL and in Farwrite.
+const DATABASE: &str = "flights";
+/// How long the broker suppresses repeated ids itself: short, so that copies can come after it.
+pub(super) const DUPLICATE_WINDOW: Duration = Duration::from_secs(2);
+/// The stream's size, for 336,776 commands three times over.
+const STREAM_MAX_BYTES: u64 = 1 << 30;
+/// How long a program may take to start or to end: far more than on any machine that is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the worker may take to stop when it is asked to.
+const STOP: Duration = Duration::from_secs(5);
+
+/// What runs. Fields are dropped in this order: apps before programs before servers.
+pub(super) struct Stage {
+    /// One for each region, in the regions' order.
+    pub(super) producers: Vec<Producer>,
+    worker: Program,
+    watcher: Option<Program>,
+    worker_metrics: SocketAddr,
+    stack: Devstack,
+}
+
+impl Stage {
+    /// Starts everything, and returns when the worker answers.
+    pub(super) async fn set(settings: &Settings) -> Result<Self> {
+        // First of all: a missing program should not cost the start of a stack.
+        let worker = program(settings.handler.program())?;
+        let (migrator, watcher) = (program("primary-worker")?, program("lsn-watcher")?);
+        let stack =
+            Devstack::builder().regions(&settings.regions).rtt(settings.rtt).start().await?;
+        prepare(&stack, migrator, settings.handler).await?;
+        let worker_metrics = free_address()?;
+        let mut command = worker_command(&stack, worker, "run");
+        command.args(["--metrics-addr", &worker_metrics.to_string()]);
+        let worker = stack.spawn(command, settings.handler.program())?;
+        let watched = watched(&settings.regions);
+        let watcher = match watched {
+            Some(region) => Some(watch(&stack, watcher, region)?),
+            None => None,
+        };
+        let mut producers = Vec::with_capacity(settings.regions.len());
+        for region in &settings.regions {
+            producers.push(producer(&stack, region, watched == Some(region)).await?);
+        }
+        let stage = Self { producers, worker, watcher, worker_metrics, stack };
+        stage.worker_answers().await?;
+        Ok(stage)
+    }
+
+    /// A question that only a worker answers: once there is an answer, it serves.
+    async fn worker_answers(&self) -> Result<()> {
+        let asking = self.producers[0].outcome_within(CommandId::now(), PATIENCE);
+        tokio::select! {
+            biased;
+            ended = self.program_ended() => Err(ended),
+            answer = asking => answer.map(drop).context("the worker does not answer"),
+        }
+    }
+
+    /// Ends with an error when a program does.
+    pub(super) async fn program_ended(&self) -> anyhow::Error {
+        loop {
+            if let Err(error) = self.check_programs() {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn check_programs(&self) -> Result<()> {
+        for (name, program) in
+            [("worker", Some(&self.worker)), ("lsn-watcher", self.watcher.as_ref())]
+        {
+            if let Some(program) = program
+                && let Some(status) = program.status()?
+            {
+                bail!("the {name} ended ({status}); the end of its log:\n{}", program.log_tail());
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the worker's log, for an error.
+    pub(super) fn worker_log(&self) -> String {
+        self.worker.log_tail()
+    }
+
+    /// Where the worker serves its metrics.
+    pub(super) const fn worker_metrics(&self) -> SocketAddr {
+        self.worker_metrics
+    }
+
+    /// A connection to the primary.
+    pub(super) async fn primary(&self) -> Result<PgConnection> {
+        self.stack.primary().connect(DATABASE).await
+    }
+
+    /// The name of the command stream.
+    pub(super) fn stream() -> String {
+        format!("farwrite-{DATABASE}")
+    }
+
+    /// A NATS client beside the broker.
+    pub(super) async fn nats(&self) -> Result<async_nats::Client> {
+        Ok(async_nats::connect(self.stack.nats().url()).await?)
+    }
+
+    /// Stops everything: the programs as an operator would, then the servers.
+    pub(super) async fn strike(self) -> Result<()> {
+        let Self { producers, worker, watcher, stack, .. } = self;
+        drop(producers);
+        let status = worker.terminate(STOP).await?;
+        ensure!(status.success(), "the worker, asked to stop, ended with {status}");
+        if let Some(watcher) = watcher {
+            let status = watcher.terminate(STOP).await?;
+            ensure!(status.success(), "lsn-watcher, asked to stop, ended with {status}");
+        }
+        stack.shutdown().await
+    }
+}
+
+/// The region whose app waits through the watcher program: the last one, if it has a replica. The
+/// others' apps watch their replica on their own.
+pub(super) fn watched(regions: &[String]) -> Option<&String> {
+    regions.get(1..)?.last()
+}
+
+/// A program of this workspace, which was built beside this one.
+fn program(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program is")?;
+    let program = this.with_file_name(name);
+    ensure!(
+        program.is_file(),
+        "{} is not there: run `cargo build --workspace --bins{}` first",
+        program.display(),
+        if cfg!(debug_assertions) { "" } else { " --release" }
+    );
+    Ok(program)
+}
+
+fn worker_command(stack: &Devstack, program: PathBuf, subcommand: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(subcommand).args(["--database", DATABASE]);
+    command.args(["--database-url", &stack.primary().url(DATABASE)]);
+    command.args(["--nats-url", &stack.nats().url()]);
+    command
+}
+
+/// What an operator and a developer do once: migrate, make the app's tables, register its
+/// functions.
+async fn prepare(stack: &Devstack, migrator: PathBuf, handler: HandlerKind) -> Result<()> {
+    stack.primary().create_database(DATABASE).await?;
+    let mut command = worker_command(stack, migrator, "migrate");
+    command.args(["--stream-max-bytes", &STREAM_MAX_BYTES.to_string()]);
+    command.args(["--duplicate-window-ms", &DUPLICATE_WINDOW.as_millis().to_string()]);
+    let migrate = stack.spawn(command, "migrate")?;
+    let status = migrate.wait(PATIENCE).await?;
+    ensure!(
+        status.success(),
+        "primary-worker migrate ended ({status}); the end of its log:\n{}",
+        migrate.log_tail()
+    );
+    stack.primary().execute(DATABASE, include_str!("../../demo/tables.sql")).await?;
+    if handler == HandlerKind::Sql {
+        stack.primary().execute(DATABASE, include_str!("../../demo/flights.sql")).await?;
+    }
+    for region in &stack.regions()[1..] {
+        stack.replica(region)?.wait_caught_up(stack.primary(), PATIENCE).await?;
+    }
+    Ok(())
+}
+
+fn watch(stack: &Devstack, program: PathBuf, region: &str) -> Result<Program> {
+    let mut command = Command::new(program);
+    command.args(["run", "--database", DATABASE, "--region", region]);
+    command.args(["--replica-url", &stack.replica(region)?.url(DATABASE)]);
+    command.args(["--nats-url", &stack.nats_url(region)?]);
+    stack.spawn(command, "lsn-watcher")
+}
+
+/// The producer of a region's app: over the region's own link to NATS, reading next door.
+async fn producer(stack: &Devstack, region: &str, over_nats: bool) -> Result<Producer> {
+    let builder = Producer::builder(DATABASE.parse()?, region.parse()?)
+        .nats_url(stack.nats_url(region)?)
+        .limits(Limits { timeout: PATIENCE, ..Limits::default() });
+    let builder = match stack.replica(region) {
+        Ok(replica) => builder.replica(replica.url(DATABASE)),
+        Err(_) => builder.primary_reads(stack.primary().url(DATABASE)),
+    };
+    let builder = if over_nats { builder.watch_over_nats() } else { builder };
+    builder.connect().await.with_context(|| format!("the app of {region}"))
+}
+
+/// An address that nobody listens on. Somebody else may take it before the worker does; then the
+/// worker says so and ends.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?)
+}
