@@ -81,7 +81,7 @@ FROM (SELECT f.aircraft, f.region, f.line,
       FROM judge.file f JOIN judge.accepted s USING (command_id)) AS in_stream
 WHERE previous > line
 UNION ALL
-SELECT format('%s: line %s was applied as leg %s, in the stream it is leg %s', aircraft, line, legs, expected)
+SELECT format('%s: line %s was applied as leg %s, in the stream it is leg %s', aircraft, line, coalesce(legs::text, 'none'), expected)
 FROM (SELECT f.aircraft, f.line, b.legs,
              count(*) FILTER (WHERE f.departed) OVER (PARTITION BY f.aircraft ORDER BY s.sequence) AS expected
       FROM judge.file f JOIN judge.accepted s USING (command_id) LEFT JOIN demo.flights b USING (command_id)) AS applied

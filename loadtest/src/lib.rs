@@ -6,3 +6,8 @@
 
 pub mod demo;
 pub mod flights;
+
+/// The README's example, compiled: what a reader copies from there works.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -5,10 +5,10 @@
 //! read without acknowledgements from the position that those rows hold, so that a crash anywhere
 //! leaves a batch done or undone, and nothing in between.
 //!
-//! **What a command goes through.** The [`stream`] reader decodes it and hands it to a lane by the
-//! hash of its key. The [`lane`] applies what waits as one transaction (fence, look-up, run,
+//! **What a command goes through.** The `stream` reader decodes it and hands it to a lane by the
+//! hash of its key. The `lane` applies what waits as one transaction (fence, look-up, run,
 //! record), commits, and only then settles it: flush position, replies, counts. A failure is
-//! narrowed down until a command failed alone, and then the [`verdict`] table says what is done.
+//! narrowed down until a command failed alone, and then the `verdict` table says what is done.
 //!
 //! **What happens on failure.** The primary or NATS being away ends the takeover, not the worker:
 //! it waits and takes over again. Being fenced, a stream that is not the one that the database

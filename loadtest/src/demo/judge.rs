@@ -160,7 +160,7 @@ pub(super) async fn verdicts(connection: &mut PgConnection) -> Result<Vec<Verdic
         verdicts.push(Verdict {
             claim,
             holds: count == 0,
-            found: if count == 0 { of } else { format!("{} of {of} not", grouped(count)) },
+            found: if count == 0 { of } else { format!("{} in {of}", counted(count, "fault")) },
             faults: faults.into_iter().map(|(fault, _)| fault).collect(),
         });
     }

@@ -50,7 +50,8 @@ pub async fn run(settings: &Settings) -> bool {
     let (reason, report) = match played {
         Ok(report) => {
             let failed = report.failed();
-            let reason = (!failed.is_empty()).then(|| format!("not so: {}", failed.join("; ")));
+            let reason =
+                (!failed.is_empty()).then(|| format!("it does not hold: {}", failed.join("; ")));
             (reason, Some(report))
         }
         Err(error) => (Some(told(&error)), None),
@@ -164,7 +165,7 @@ async fn replay(
         let last = context.get_stream(Stage::stream()).await?.cached_info().state.last_sequence;
         let settled = settled::wait_settled(&mut primary, last).await;
         if let Err(error) = settled {
-            bail!("{}; the end of its log:\n{}", told(&error), stage.worker_log());
+            bail!("{}\nthe end of the worker's log:\n{}", told(&error), stage.worker_log());
         }
         Ok((publish_s, client))
     };

@@ -71,7 +71,7 @@ pub(super) async fn show_progress(
         };
         let started = started.load(Ordering::Relaxed);
         bar.set_position(settled.min(messages));
-        let what = if started < rows { "publishing" } else { "copies after the duplicate window" };
+        let what = if started < rows { "publishing" } else { "late copies" };
         bar.set_message(what);
         if !is_terminal && said_at.elapsed() > SAY {
             said_at = Instant::now();
@@ -83,7 +83,7 @@ pub(super) async fn show_progress(
 
 /// Draws on standard error; draws nothing where that is no terminal.
 fn bar(messages: u64) -> ProgressBar {
-    let form = "  {bar:32} {human_pos} of {human_len} settled, {elapsed}, {msg}";
+    let form = "  {bar:24} {human_pos} of {human_len} settled, {elapsed}, {msg}";
     let bar = ProgressBar::new(messages);
     match ProgressStyle::with_template(form) {
         Ok(style) => bar.with_style(style.progress_chars("━━╌")),

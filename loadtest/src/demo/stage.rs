@@ -92,7 +92,7 @@ impl Stage {
             if let Some(program) = program
                 && let Some(status) = program.status()?
             {
-                bail!("the {name} ended ({status}); the end of its log:\n{}", program.log_tail());
+                bail!("the {name} ended ({status})\nthe end of its log:\n{}", program.log_tail());
             }
         }
         Ok(())
@@ -175,7 +175,7 @@ async fn prepare(stack: &Devstack, migrator: PathBuf, handler: HandlerKind) -> R
     let status = migrate.wait(PATIENCE).await?;
     ensure!(
         status.success(),
-        "primary-worker migrate ended ({status}); the end of its log:\n{}",
+        "primary-worker migrate ended ({status})\nthe end of its log:\n{}",
         migrate.log_tail()
     );
     stack.primary().execute(DATABASE, include_str!("../../demo/tables.sql")).await?;

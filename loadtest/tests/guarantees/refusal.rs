@@ -45,7 +45,8 @@ async fn a_database_that_was_not_migrated_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn a_stream_that_could_lose_commands_is_refused() -> Result<()> {
-    let changes: [(fn(&mut Config), &str); 3] = [
+    type Change = fn(&mut Config);
+    let changes: [(Change, &str); 3] = [
         (|config| config.storage = StorageType::Memory, "storage is memory"),
         (|config| config.discard = DiscardPolicy::Old, "discard is old"),
         (|config| config.max_age = std::time::Duration::from_secs(3_600), "max_age is set"),
