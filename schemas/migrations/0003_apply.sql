@@ -80,6 +80,25 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
                 ELSE '{"code":"id_reused","message":"this command id was used for another command (its name, version, key or body differs); nothing was applied"}' END
 $$;
 
+-- What the ledger answers to each of these ids, by place (from 1); null where it knows nothing.
+CREATE FUNCTION farwrite.known(p_ids uuid[], p_fingerprints uuid[], OUT outcomes text[], OUT answers text[])
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    r record;
+BEGIN
+    outcomes := array_fill(NULL::text, ARRAY[cardinality(p_ids)]);
+    answers := outcomes;
+    FOR r IN
+        SELECT p.place, a.outcome, a.answer
+        FROM farwrite.look_up(p_ids) l,
+             array_position(p_ids, l.command_id) AS p (place),
+             farwrite.repeated_answer(l.outcome, l.answer, l.fingerprint, p_fingerprints[p.place]) a
+    LOOP
+        outcomes[r.place] := r.outcome;
+        answers[r.place] := r.answer;
+    END LOOP;
+END $$;
+
 -- Opens a batch that the worker runs command by command (one with handlers in it): fence and
 -- look-up. Answers what the ledger knows already, by place in p_ids (from 1), and the
 -- transaction's id, which farwrite.close_batch compares.
@@ -89,21 +108,10 @@ CREATE FUNCTION farwrite.open_batch(
     p_ids uuid[], p_fingerprints uuid[],
     OUT xid text, OUT outcomes text[], OUT answers text[])
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
-DECLARE
-    r record;
 BEGIN
     PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_anchor_sequence, p_anchor_at, p_anchor_id);
     xid := pg_current_xact_id()::text;
-    outcomes := array_fill(NULL::text, ARRAY[cardinality(p_ids)]);
-    answers := outcomes;
-    FOR r IN
-        SELECT array_position(p_ids, l.command_id) AS place, a.outcome, a.answer
-        FROM farwrite.look_up(p_ids) l,
-             farwrite.repeated_answer(l.outcome, l.answer, l.fingerprint, p_fingerprints[array_position(p_ids, l.command_id)]) a
-    LOOP
-        outcomes[r.place] := r.outcome;
-        answers[r.place] := r.answer;
-    END LOOP;
+    SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
 END $$;
 
 -- Closes such a batch: everything that its commands deferred is checked now, where it still can be
@@ -147,7 +155,6 @@ DECLARE
     v_last   integer;
     v_alone  boolean;
     i        integer := 0;
-    r        record;
     v_state  text;
     v_message text;
     v_constraint text;
@@ -156,18 +163,8 @@ BEGIN
     PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to,
         p_sequences[v_count], p_anchor_at[v_count], p_ids[v_count]::text);
 
-    outcomes := array_fill(NULL::text, ARRAY[v_count]);
-    answers := outcomes;
-    repeated := array_fill(false, ARRAY[v_count]);
-    FOR r IN
-        SELECT array_position(p_ids, l.command_id) AS place, a.outcome, a.answer
-        FROM farwrite.look_up(p_ids) l,
-             farwrite.repeated_answer(l.outcome, l.answer, l.fingerprint, p_fingerprints[array_position(p_ids, l.command_id)]) a
-    LOOP
-        outcomes[r.place] := r.outcome;
-        answers[r.place] := r.answer;
-        repeated[r.place] := true;
-    END LOOP;
+    SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    SELECT array_agg(o IS NOT NULL ORDER BY n) INTO repeated FROM unnest(outcomes) WITH ORDINALITY AS u (o, n);
 
     IF p_group = 0 THEN
         WHILE i < v_count LOOP

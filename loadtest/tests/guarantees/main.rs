@@ -7,6 +7,7 @@
 mod crash;
 mod exactly_once;
 mod failure;
+mod handlers;
 mod reachability;
 mod refusal;
 mod support;
