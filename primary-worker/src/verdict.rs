@@ -6,7 +6,7 @@
 //!
 //! | what happened | verdict |
 //! |---|---|
-//! | class 22 (data), 23 (constraint), P0001 (raised), an SQLSTATE of the app's own, a handler's rejection | [`Verdict::Reject`] |
+//! | class 22 (data), 23 and 44 (constraint), P0001 (raised), an SQLSTATE of the app's own, a handler's rejection | [`Verdict::Reject`] |
 //! | class 40 (serialization, deadlock), 54, 55, 57014 (timeout), XX, a violation of Farwrite's own tables | [`Verdict::Retry`] |
 //! | class 08, 53, 57P, 58, 25006 (read-only), a lost connection | [`Verdict::Wait`] |
 //! | FW001 | [`Verdict::Fenced`] |
@@ -87,19 +87,13 @@ fn is_farwrites_own(error: &dyn sqlx::error::DatabaseError) -> bool {
 fn verdict_of(code: &str) -> Verdict {
     match (code.get(..2).unwrap_or(""), code) {
         (_, "FW001") => Verdict::Fenced,
-        (_, "25006" | "P0001" | "57014") | ("57", _) => match code {
-            "P0001" => Verdict::Reject,
-            "57014" => Verdict::Retry,
-            _ => Verdict::Wait,
-        },
-        ("22" | "23", _) => Verdict::Reject,
-        ("40" | "54" | "55" | "XX", _) => Verdict::Retry,
-        ("08" | "53" | "58", _) => Verdict::Wait,
-        ("FW", _) => Verdict::DeadLetter,
-        // Classes that begin with 5 to 9 or I to Z are left to applications by the SQL standard;
-        // PostgreSQL itself uses only those named above and HV, P0, which are named here.
-        ("P0" | "HV", _) => Verdict::DeadLetter,
-        (class, _) if class.starts_with(|c: char| matches!(c, '5'..='9' | 'I'..='Z')) => {
+        (_, "P0001") | ("22" | "23" | "44", _) => Verdict::Reject,
+        (_, "57014") | ("40" | "54" | "55" | "XX", _) => Verdict::Retry,
+        (_, "25006") | ("08" | "53" | "57" | "58", _) => Verdict::Wait,
+        ("FW" | "F0" | "HV" | "P0", _) => Verdict::DeadLetter,
+        // PostgreSQL has no other class that begins with a letter or with 5 to 9: what does was
+        // chosen by an app, to refuse a command in its own words.
+        (class, _) if class.starts_with(|c: char| matches!(c, '5'..='9' | 'A'..='Z')) => {
             Verdict::Reject
         }
         _ => Verdict::DeadLetter,
@@ -113,7 +107,10 @@ mod tests {
     #[test]
     fn every_row_of_the_table_holds() {
         let table = [
-            (Verdict::Reject, &["22003", "22P02", "23505", "23514", "P0001", "APP01"][..]),
+            (
+                Verdict::Reject,
+                &["22003", "22P02", "23505", "23514", "44000", "P0001", "APP01", "70001"][..],
+            ),
             (Verdict::Retry, &["40001", "40P01", "54000", "55P03", "57014", "XX000"]),
             (Verdict::Wait, &["08006", "25006", "53100", "53200", "57P01", "57P03", "58030"]),
             (Verdict::Fenced, &["FW001"]),
@@ -121,7 +118,7 @@ mod tests {
                 Verdict::DeadLetter,
                 &[
                     "FW002", "FW003", "42883", "42P01", "42501", "0A000", "25P02", "28000",
-                    "P0004", "HV000", "21000", "",
+                    "P0004", "F0000", "HV000", "21000", "",
                 ],
             ),
         ];

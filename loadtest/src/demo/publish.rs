@@ -29,8 +29,9 @@ use super::{
 };
 use crate::flights::Flown;
 
-/// Most commands that wait for their answer at one time, in all regions together. 128: the stream
-/// takes as many a second as with 512, and a command waits for less than a third of the time.
+/// Most commands that wait for their answer at one time, in all regions together. 128: at 40 ms to
+/// an acknowledgement that allows 3,200 a second; with four times as many the answers took more
+/// than twice as long.
 pub(super) const IN_FLIGHT: usize = 128;
 /// How long copies are sent again that the broker still suppresses after its window.
 const WINDOW_PASSES_WITHIN: Duration = Duration::from_secs(30);
