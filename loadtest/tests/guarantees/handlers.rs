@@ -63,7 +63,9 @@ impl Handler<Append> for Appends {
         match command.deed {
             Deed::None => {}
             Deed::Refuse => return Err(Rejection::new("by_test", "refused by test").into()),
-            Deed::Commit => drop(sqlx::query("COMMIT").execute(connection).await?),
+            Deed::Commit => {
+                sqlx::query("COMMIT").execute(connection).await?;
+            }
             Deed::Swallow => drop(sqlx::query("SELECT 1/0").execute(connection).await),
         }
         Ok(place)
