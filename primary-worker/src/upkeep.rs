@@ -74,13 +74,14 @@ async fn tick(
     Ok(())
 }
 
-/// The lowest position of a stream's lanes, and the time of the oldest message that a lane stands
-/// at. Writes nothing when nothing moved, so that an idle database stays idle.
+/// The lowest position of a stream's lanes, and the time of the message there: everything that is
+/// not settled is younger. Writes nothing when nothing moved, so that an idle database stays idle.
 async fn write_low_water(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE farwrite.streams s
-         SET low_water = l.sequence, low_water_at = coalesce(to_timestamp(l.at / 1e9), s.low_water_at)
-         FROM (SELECT stream_id, min(sequence) AS sequence, min(anchor_at) AS at FROM farwrite.lanes GROUP BY stream_id) l
+         SET low_water = l.sequence, low_water_at = coalesce(to_timestamp(l.sequence_at / 1e9), s.low_water_at)
+         FROM (SELECT DISTINCT ON (stream_id) stream_id, sequence, sequence_at
+               FROM farwrite.lanes ORDER BY stream_id, sequence) l
          WHERE l.stream_id = s.stream_id AND s.low_water < l.sequence",
     )
     .execute(connection)

@@ -46,6 +46,7 @@ CREATE TABLE farwrite.lanes (
     generation      integer NOT NULL,     -- of the stream, when this row was written
     epoch           uuid NOT NULL,        -- whose batches may move it
     sequence        bigint NOT NULL,      -- every command of this lane up to here (inclusive) is settled
+    sequence_at     bigint,               -- JetStream's time of that message, in nanoseconds since 1970; null before the first
     anchor_sequence bigint NOT NULL DEFAULT 0, -- the last command that this lane applied; 0 for none
     anchor_at       bigint,               -- JetStream's time of it, in nanoseconds since 1970
     anchor_id       text,                 -- its message id

@@ -6,12 +6,13 @@
 -- The fence, and the lane's new position in one: the first statement of every batch. It locks the
 -- lane's row, so that a takeover waits for a batch in flight and no two batches run at once.
 CREATE FUNCTION farwrite.fence(
-    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint,
+    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
     p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     UPDATE farwrite.lanes
-    SET sequence = p_to, anchor_sequence = p_anchor_sequence, anchor_at = p_anchor_at, anchor_id = p_anchor_id
+    SET sequence = p_to, sequence_at = p_to_at,
+        anchor_sequence = p_anchor_sequence, anchor_at = p_anchor_at, anchor_id = p_anchor_id
     WHERE stream_id = p_stream AND lane = p_lane AND epoch = p_epoch AND sequence = p_from;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'lane % of stream % is not at % under epoch %', p_lane, p_stream, p_from, p_epoch
@@ -103,13 +104,13 @@ END $$;
 -- look-up. Answers what the ledger knows already, by place in p_ids (from 1), and the
 -- transaction's id, which farwrite.close_batch compares.
 CREATE FUNCTION farwrite.open_batch(
-    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint,
+    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
     p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text,
     p_ids uuid[], p_fingerprints uuid[],
     OUT xid text, OUT outcomes text[], OUT answers text[])
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-    PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_anchor_sequence, p_anchor_at, p_anchor_id);
+    PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_anchor_sequence, p_anchor_at, p_anchor_id);
     xid := pg_current_xact_id()::text;
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
 END $$;
@@ -141,8 +142,8 @@ END $$;
 --
 -- The arrays are parallel, in the order of the stream, each id once.
 CREATE FUNCTION farwrite.apply(
-    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint,
-    p_anchor_at bigint[], p_group integer,
+    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
+    p_at bigint[], p_group integer,
     p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
     p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies text[],
     OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[])
@@ -160,8 +161,8 @@ DECLARE
     v_constraint text;
     v_schema text;
 BEGIN
-    PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to,
-        p_sequences[v_count], p_anchor_at[v_count], p_ids[v_count]::text);
+    PERFORM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at,
+        p_sequences[v_count], p_at[v_count], p_ids[v_count]::text);
 
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     SELECT array_agg(o IS NOT NULL ORDER BY n) INTO repeated FROM unnest(outcomes) WITH ORDINALITY AS u (o, n);
@@ -172,7 +173,7 @@ BEGIN
             CONTINUE WHEN repeated[i];
             answers[i] := farwrite.call(p_functions[i], p_bodies[i]::jsonb,
                 ROW(p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i],
-                    to_timestamp(p_anchor_at[i] / 1e9))::farwrite.meta);
+                    to_timestamp(p_at[i] / 1e9))::farwrite.meta);
             outcomes[i] := 'applied';
         END LOOP;
     ELSE
@@ -187,7 +188,7 @@ BEGIN
                         CONTINUE WHEN repeated[j];
                         answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
                             ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                                to_timestamp(p_anchor_at[j] / 1e9))::farwrite.meta);
+                                to_timestamp(p_at[j] / 1e9))::farwrite.meta);
                         outcomes[j] := 'applied';
                     END LOOP;
                 EXCEPTION WHEN integrity_constraint_violation OR data_exception OR raise_exception THEN
@@ -201,7 +202,7 @@ BEGIN
                     BEGIN
                         answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
                             ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                                to_timestamp(p_anchor_at[j] / 1e9))::farwrite.meta);
+                                to_timestamp(p_at[j] / 1e9))::farwrite.meta);
                         outcomes[j] := 'applied';
                     EXCEPTION WHEN integrity_constraint_violation OR data_exception OR raise_exception THEN
                         GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
@@ -220,8 +221,8 @@ BEGIN
         END LOOP;
         IF i < v_count THEN
             UPDATE farwrite.lanes
-            SET sequence = p_sequences[i], anchor_sequence = p_sequences[i],
-                anchor_at = p_anchor_at[i], anchor_id = p_ids[i]::text
+            SET sequence = p_sequences[i], sequence_at = p_at[i],
+                anchor_sequence = p_sequences[i], anchor_at = p_at[i], anchor_id = p_ids[i]::text
             WHERE stream_id = p_stream AND lane = p_lane;
         END IF;
     END IF;

@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection, types::Uuid};
 use crate::{
     failpoint::Failpoint,
     handler::HandlerError,
-    stream::Anchor,
+    stream::{Anchor, Place},
     takeover::Takeover,
     verdict::{Fault, Verdict},
 };
@@ -45,7 +45,7 @@ pub(super) struct Fence<'a> {
     pub(super) takeover: &'a Takeover,
     pub(super) lane: u32,
     pub(super) from: u64,
-    pub(super) to: u64,
+    pub(super) to: Place,
     /// Kept where a batch has no message of its own to anchor on.
     pub(super) anchor: Option<&'a Anchor>,
 }
@@ -161,13 +161,14 @@ async fn one_statement(
     let columns = Columns::of(items);
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(fence.takeover.stream_id)
     .bind(fence.lane.cast_signed())
     .bind(fence.takeover.epoch.0)
     .bind(fence.from.cast_signed())
-    .bind(fence.to.cast_signed())
+    .bind(fence.to.sequence.cast_signed())
+    .bind(fence.to.at_ns)
     .bind(columns.at_ns)
     .bind(if care == Care::Plain { 0 } else { GROUP })
     .bind(columns.ids)
@@ -201,12 +202,14 @@ async fn one_statement(
                 .map_err(|error| Failure::World(error.to_string()))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let position = if done == items.len() { fence.to } else { columns_end(items, done) };
-    Ok(Committed { settled, position, _only_after_commit: () })
+    let to =
+        if done == items.len() { fence.to } else { end_of(&items[..done]).unwrap_or(fence.to) };
+    Ok(Committed { settled, position: to.sequence, _only_after_commit: () })
 }
 
-fn columns_end(items: &[Item], done: usize) -> u64 {
-    items[..done].last().map_or(0, |item| item.delivery.sequence)
+/// Where the last of these commands is.
+fn end_of(items: &[Item]) -> Option<Place> {
+    items.last().map(|item| item.delivery.place())
 }
 
 /// The columns of a batch, as parallel arrays.
@@ -256,11 +259,11 @@ async fn stepwise(
     care: Care,
 ) -> Result<Committed, Failure> {
     // With a savepoint each, no more commands than subtransactions that do no harm.
-    let (items, to) = if care == Care::Guarded && items.len() > GUARDED_MAX {
-        (&items[..GUARDED_MAX], columns_end(items, GUARDED_MAX))
-    } else {
-        (items, fence.to)
+    let (items, to) = match items.get(..GUARDED_MAX) {
+        Some(part) if care == Care::Guarded && part.len() < items.len() => (part, end_of(part)),
+        _ => (items, Some(fence.to)),
     };
+    let to = to.unwrap_or(fence.to);
     let mut tx = connection.begin().await?;
     let mut ledger = Ledger::of(items);
     let (xid, known) = open(&mut tx, items, &ledger, fence, to).await?;
@@ -282,7 +285,7 @@ async fn stepwise(
     close(&mut tx, &xid, &ledger, fence).await?;
     Failpoint::BeforeCommit.pass();
     tx.commit().await?;
-    Ok(Committed { settled, position: to, _only_after_commit: () })
+    Ok(Committed { settled, position: to.sequence, _only_after_commit: () })
 }
 
 /// What of a batch goes through the ledger, as parallel arrays.
@@ -328,7 +331,7 @@ async fn open(
     items: &[Item],
     ledger: &Ledger,
     fence: &Fence<'_>,
-    to: u64,
+    to: Place,
 ) -> Result<(String, Vec<Option<Outcome>>), Failure> {
     let own = items.last().map(|item| Anchor {
         sequence: item.delivery.sequence,
@@ -337,13 +340,14 @@ async fn open(
     });
     let anchor = own.as_ref().or(fence.anchor);
     let (xid, outcomes, answers): (String, Vec<Option<String>>, Vec<Option<String>>) = sqlx::query_as(
-        "SELECT xid, outcomes, answers FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "SELECT xid, outcomes, answers FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(fence.takeover.stream_id)
     .bind(fence.lane.cast_signed())
     .bind(fence.takeover.epoch.0)
     .bind(fence.from.cast_signed())
-    .bind(to.cast_signed())
+    .bind(to.sequence.cast_signed())
+    .bind(to.at_ns)
     .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
     .bind(anchor.map(|anchor| anchor.at_ns))
     .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
@@ -496,12 +500,13 @@ pub(super) async fn move_along(
     fence: &Fence<'_>,
 ) -> Result<(), Failure> {
     let anchor = fence.anchor;
-    sqlx::query("SELECT farwrite.fence($1, $2, $3, $4, $5, $6, $7, $8)")
+    sqlx::query("SELECT farwrite.fence($1, $2, $3, $4, $5, $6, $7, $8, $9)")
         .bind(fence.takeover.stream_id)
         .bind(fence.lane.cast_signed())
         .bind(fence.takeover.epoch.0)
         .bind(fence.from.cast_signed())
-        .bind(fence.to.cast_signed())
+        .bind(fence.to.sequence.cast_signed())
+        .bind(fence.to.at_ns)
         .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
         .bind(anchor.map(|anchor| anchor.at_ns))
         .bind(anchor.and_then(|anchor| anchor.id.as_deref()))

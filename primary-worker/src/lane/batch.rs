@@ -11,7 +11,7 @@ use farwrite_schemas::{CommandId, DeadLetter, Envelope, Fingerprint, Rejection};
 use crate::{
     functions::{Function, Functions},
     handler::{AnyHandler, Handlers, Meta},
-    stream::Delivery,
+    stream::{Delivery, Place},
 };
 
 /// How far an id's time may lie after the stream's time of its message: a producer whose clock is
@@ -85,8 +85,8 @@ impl Item {
 /// A run of commands that share a transaction, in stream order.
 pub(crate) struct Batch {
     pub(crate) items: Vec<Item>,
-    /// The sequence of its last message, echoes included.
-    pub(crate) end: u64,
+    /// Where its last message is, echoes included.
+    pub(crate) end: Place,
 }
 
 /// Sorts what a lane took into batches: one, unless a command wants a transaction of its own.
@@ -176,14 +176,14 @@ pub(crate) fn cut(deliveries: Vec<Delivery>, works: Vec<Work>) -> Vec<Batch> {
     for (delivery, work) in deliveries.into_iter().zip(works) {
         let id = delivery.envelope.as_ref().ok().map(|envelope| envelope.id);
         let alone = work.is_alone();
-        let sequence = delivery.sequence;
+        let place = delivery.place();
         if let (Some(batch), Some(&first)) = (batches.last_mut(), id.and_then(|id| seen.get(&id))) {
             batch.items[first].echoes.push(delivery);
-            batch.end = sequence;
+            batch.end = place;
             continue;
         }
         if cut_next || alone {
-            batches.push(Batch { items: Vec::new(), end: sequence });
+            batches.push(Batch { items: Vec::new(), end: place });
             seen.clear();
         }
         cut_next = alone;
@@ -192,7 +192,7 @@ pub(crate) fn cut(deliveries: Vec<Delivery>, works: Vec<Work>) -> Vec<Batch> {
                 seen.insert(id, batch.items.len());
             }
             batch.items.push(Item { delivery, work, echoes: Vec::new() });
-            batch.end = sequence;
+            batch.end = place;
         }
     }
     batches

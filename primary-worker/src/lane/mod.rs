@@ -27,10 +27,7 @@ mod batch;
 mod settle;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -47,7 +44,7 @@ use crate::{
     handler::Handlers,
     heartbeat::Pulse,
     metrics,
-    stream::{Anchor, Delivery, Sink},
+    stream::{Anchor, Delivery, Place, Sink},
     takeover::{LanePosition, Takeover},
     verdict::Verdict,
 };
@@ -90,15 +87,20 @@ fn lane_of(delivery: &Delivery, lanes: usize) -> usize {
 /// A message in a lane's queue, with the room that it takes there.
 type Queued = (Delivery, OwnedSemaphorePermit);
 
+/// What is in it is whole whatever happened to its last holder.
+fn lock(read_to: &Mutex<Place>) -> MutexGuard<'_, Place> {
+    read_to.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Hands messages to lanes, in the stream's order.
 pub(crate) struct Dispatcher {
     queues: Vec<(mpsc::Sender<Queued>, Arc<Semaphore>)>,
-    read_to: Arc<AtomicU64>,
+    read_to: Arc<Mutex<Place>>,
 }
 
 impl Sink for Dispatcher {
     async fn take(&mut self, delivery: Delivery) -> bool {
-        let sequence = delivery.sequence;
+        let place = delivery.place();
         let (queue, room) = &self.queues[lane_of(&delivery, self.queues.len())];
         // One message never asks for more than there is: the stream bounds its size.
         let bytes = u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX);
@@ -108,7 +110,7 @@ impl Sink for Dispatcher {
         }
         // After the message is in its queue: a lane that sees this sequence and an empty queue has
         // nothing left up to it.
-        self.read_to.store(sequence, Ordering::Release);
+        *lock(&self.read_to) = place;
         true
     }
 
@@ -139,7 +141,7 @@ pub(crate) struct Lane {
     functions: Functions,
     connection: PgConnection,
     queue: mpsc::Receiver<Queued>,
-    read_to: Arc<AtomicU64>,
+    read_to: Arc<Mutex<Place>>,
     position: u64,
     anchor: Option<Anchor>,
     settler: Settler,
@@ -156,7 +158,8 @@ pub(crate) struct Shared {
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.
 pub(crate) fn open(shared: &Shared, connections: Vec<PgConnection>) -> (Dispatcher, Vec<Lane>) {
-    let read_to = Arc::new(AtomicU64::new(shared.takeover.position().low_water));
+    let sequence = shared.takeover.position().low_water;
+    let read_to = Arc::new(Mutex::new(Place { sequence, at_ns: 0 }));
     let mut queues = Vec::with_capacity(connections.len());
     let mut lanes = Vec::with_capacity(connections.len());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
@@ -258,7 +261,7 @@ impl Lane {
     async fn apply_in_parts(
         &mut self,
         mut items: &mut [Item],
-        end: u64,
+        end: Place,
         failed: FailedCommand,
     ) -> Result<(), LaneEnd> {
         if let [item] = items {
@@ -275,7 +278,7 @@ impl Lane {
                     let part = items.len().min(GUARDED_MAX);
                     for index in 0..part {
                         let is_last = index + 1 == items.len();
-                        let to = if is_last { end } else { items[index].delivery.sequence };
+                        let to = if is_last { end } else { items[index].delivery.place() };
                         self.apply_alone(&mut items[index], to, None).await?;
                     }
                     part
@@ -290,7 +293,7 @@ impl Lane {
     async fn apply_alone(
         &mut self,
         item: &mut Item,
-        to: u64,
+        to: Place,
         failed: Option<FailedCommand>,
     ) -> Result<(), LaneEnd> {
         let mut attempts = u32::from(failed.is_some());
@@ -350,7 +353,7 @@ impl Lane {
     async fn attempt(
         &mut self,
         items: &[Item],
-        to: u64,
+        to: Place,
         care: Care,
     ) -> Result<Result<Committed, FailedCommand>, LaneEnd> {
         let fence = Fence {
@@ -391,10 +394,10 @@ impl Lane {
 
     /// Nothing waits: the lane stands wherever reading stands.
     async fn move_along(&mut self) -> Result<(), LaneEnd> {
-        let to = self.read_to.load(Ordering::Acquire);
+        let to = *lock(&self.read_to);
         // What was read up to there is either applied or in the queue; so the queue is looked at
         // after the sequence.
-        if to <= self.position || !self.queue.is_empty() {
+        if to.sequence <= self.position || !self.queue.is_empty() {
             return Ok(());
         }
         let fence = Fence {
@@ -405,7 +408,7 @@ impl Lane {
             anchor: self.anchor.as_ref(),
         };
         apply::move_along(&mut self.connection, &fence).await.map_err(end_of)?;
-        self.position = to;
+        self.position = to.sequence;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use crate::config::Config;
 
 pub(crate) use identity::{Anchor, Position, verify};
-pub(crate) use reader::{Delivery, Reader, ReaderEnd, Sink};
+pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink};
 
 /// The key of the stream's metadata that holds its identity.
 const IDENTITY_KEY: &str = "farwrite-identity";

@@ -33,6 +33,15 @@ const INACTIVE: Duration = Duration::from_secs(60);
 /// First and longest pause before another consumer is made.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// A place in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The sequence of the message there.
+    pub(crate) sequence: u64,
+    /// The stream's time of it, in nanoseconds since 1970.
+    pub(crate) at_ns: i64,
+}
+
 /// A message of the stream, read once.
 #[derive(Debug)]
 pub(crate) struct Delivery {
@@ -53,6 +62,11 @@ impl Delivery {
         let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
         let envelope = decode_envelope(message.subject.as_str(), header, &message.payload);
         Self { sequence, at_ns, message, envelope }
+    }
+
+    /// Where it is.
+    pub(crate) const fn place(&self) -> Place {
+        Place { sequence: self.sequence, at_ns: self.at_ns }
     }
 
     /// The command's body.
