@@ -123,6 +123,48 @@ const SETTINGS: &[Setting] = &[
         help: "How long one statement of a batch may run",
     },
     Setting {
+        flag: "attempts-max",
+        environment: "FARWRITE_ATTEMPTS_MAX",
+        value: "N",
+        default: Some("10"),
+        help: "How often a command may fail alone by chance before it is dead-lettered",
+    },
+    Setting {
+        flag: "retry-pause-ms",
+        environment: "FARWRITE_RETRY_PAUSE_MS",
+        value: "MS",
+        default: Some("1000"),
+        help: "How long such a command is parked first; doubles each time, up to 5 minutes",
+    },
+    Setting {
+        flag: "unknown-keep-s",
+        environment: "FARWRITE_UNKNOWN_KEEP_S",
+        value: "SECONDS",
+        default: Some("86400"),
+        help: "How long a command waits for a handler, function or table that is not there yet",
+    },
+    Setting {
+        flag: "parked-max",
+        environment: "FARWRITE_PARKED_MAX",
+        value: "N",
+        default: Some("1000000"),
+        help: "How many commands may be parked, shared by the lanes; then a lane stops",
+    },
+    Setting {
+        flag: "parked-max-per-key",
+        environment: "FARWRITE_PARKED_MAX_PER_KEY",
+        value: "N",
+        default: Some("100000"),
+        help: "How many commands of one key may be parked; more are dead-lettered",
+    },
+    Setting {
+        flag: "context-allow",
+        environment: "FARWRITE_CONTEXT_ALLOW",
+        value: "NAMES",
+        default: Some(""),
+        help: "Members that a command's context may have, separated by commas [default: none]",
+    },
+    Setting {
         flag: "metrics-addr",
         environment: "FARWRITE_METRICS_ADDR",
         value: "ADDR:PORT",
@@ -235,6 +277,15 @@ fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     config.ledger_keep = Duration::from_secs(hours.saturating_mul(3_600));
     config.statement_timeout =
         milliseconds(matches, "statement-timeout-ms", config.statement_timeout)?;
+    config.attempts_max = number(matches, "attempts-max", config.attempts_max)?;
+    config.retry_pause = milliseconds(matches, "retry-pause-ms", config.retry_pause)?;
+    let keep_s = number(matches, "unknown-keep-s", config.unknown_keep.as_secs())?;
+    config.unknown_keep = Duration::from_secs(keep_s);
+    config.parked_max = number(matches, "parked-max", config.parked_max)?;
+    config.parked_max_per_key = number(matches, "parked-max-per-key", config.parked_max_per_key)?;
+    let names = text(matches, "context-allow").unwrap_or_default();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    config.context_allow = names.map(ToOwned::to_owned).collect();
     config.metrics_addr = match text(matches, "metrics-addr") {
         Some(addr) => Some(
             addr.parse::<SocketAddr>()

@@ -1,6 +1,6 @@
 //! What a worker is told: checked as a whole before anything touches the network.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use farwrite_schemas::DatabaseName;
 
@@ -15,6 +15,18 @@ pub(crate) const BATCH_MAX_COMMANDS: usize = 256;
 pub(crate) const LANE_MAX_BYTES: usize = 8 << 20;
 /// How long the ledger keeps an outcome by default.
 pub(crate) const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);
+/// How often a command may fail alone by chance: with the first pause of a second, doubling, its
+/// last attempt comes about four minutes after the first.
+pub(crate) const ATTEMPTS_MAX: u32 = 10;
+/// How long a command that failed by chance waits before its third attempt; doubles each time.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a command that nobody knows yet is kept: a day, longer than a rolling deploy.
+pub(crate) const UNKNOWN_KEEP: Duration = Duration::from_secs(86_400);
+/// Commands that may be parked: at the stream's own default bound they would fill about a quarter
+/// of it.
+pub(crate) const PARKED_MAX: u64 = 1_000_000;
+/// Commands of one key that may be parked.
+pub(crate) const PARKED_MAX_PER_KEY: u64 = 100_000;
 /// How long a batch may run: longer than any command should take, shorter than an operator's
 /// patience.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +54,21 @@ pub struct Config {
     pub ledger_keep: Duration,
     /// How long one statement of a batch may run.
     pub statement_timeout: Duration,
+    /// How often a command may fail alone by chance before it is dead-lettered.
+    pub attempts_max: u32,
+    /// How long a command waits after its second failure by chance; doubles each time, up to five
+    /// minutes.
+    pub retry_pause: Duration,
+    /// How long a command is parked for want of a handler, a function or a table before it is
+    /// dead-lettered.
+    pub unknown_keep: Duration,
+    /// How many commands may be parked, shared evenly by the lanes; a lane that has its share
+    /// stops.
+    pub parked_max: u64,
+    /// How many commands of one key may be parked; more are dead-lettered.
+    pub parked_max_per_key: u64,
+    /// Members that a command's context may have; a command with another one is rejected.
+    pub context_allow: BTreeSet<String>,
     /// Where metrics are served, in Prometheus's format; nowhere when `None`.
     pub metrics_addr: Option<SocketAddr>,
     /// How the stream is made when `migrate` does not find it.
@@ -86,6 +113,12 @@ impl Config {
             batch_max_commands: BATCH_MAX_COMMANDS,
             ledger_keep: LEDGER_KEEP,
             statement_timeout: STATEMENT_TIMEOUT,
+            attempts_max: ATTEMPTS_MAX,
+            retry_pause: RETRY_PAUSE,
+            unknown_keep: UNKNOWN_KEEP,
+            parked_max: PARKED_MAX,
+            parked_max_per_key: PARKED_MAX_PER_KEY,
+            context_allow: BTreeSet::new(),
             metrics_addr: None,
             new_stream: NewStream::default(),
         }
@@ -124,6 +157,27 @@ impl Config {
             (Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&self.statement_timeout),
             "statement-timeout-ms",
             "between 1000 and 3600000",
+        )?;
+        rule((1..=1_000).contains(&self.attempts_max), "attempts-max", "between 1 and 1000")?;
+        rule(
+            (Duration::from_millis(1)..=Duration::from_secs(300)).contains(&self.retry_pause),
+            "retry-pause-ms",
+            "between 1 and 300000",
+        )?;
+        rule(
+            self.unknown_keep <= Duration::from_secs(366 * 86_400),
+            "unknown-keep-s",
+            "at most 31622400 (366 days)",
+        )?;
+        rule(
+            (u64::from(self.lanes)..=100_000_000).contains(&self.parked_max),
+            "parked-max",
+            "between the number of lanes and 100000000",
+        )?;
+        rule(
+            (1..=self.parked_max).contains(&self.parked_max_per_key),
+            "parked-max-per-key",
+            "between 1 and parked-max",
         )?;
         rule(
             self.database_url.starts_with("postgres://")

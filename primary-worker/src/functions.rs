@@ -6,16 +6,25 @@
 
 use std::collections::HashMap;
 
-use farwrite_schemas::CommandName;
+use farwrite_schemas::{CommandName, Rejection};
 use sqlx::PgConnection;
 
 /// A registered function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Function {
     /// What `farwrite.call` knows it by.
     pub(crate) number: i32,
     /// Whether it wants a transaction of its own.
     pub(crate) alone: bool,
+    /// Whether it takes a run of commands at once.
+    pub(crate) set_form: bool,
+}
+
+impl Function {
+    /// Checks a body before anything runs.
+    pub(crate) fn check(&self, _body: &[u8]) -> Result<(), Rejection> {
+        Ok(())
+    }
 }
 
 /// The registered functions, by command name and version.
@@ -26,8 +35,8 @@ pub(crate) struct Functions {
 
 impl Functions {
     /// The function of a command, if one is known.
-    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<Function> {
-        self.by_name.get(name).copied()
+    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<&Function> {
+        self.by_name.get(name)
     }
 
     /// Reads the registry.
@@ -35,15 +44,16 @@ impl Functions {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        let rows: Vec<(String, i32, i32, bool)> =
-            sqlx::query_as("SELECT name, version, function_id, alone FROM farwrite.functions")
-                .fetch_all(connection)
-                .await?;
+        let rows: Vec<(String, i32, i32, bool, bool)> = sqlx::query_as(
+            "SELECT name, version, function_id, alone, set_form FROM farwrite.functions",
+        )
+        .fetch_all(connection)
+        .await?;
         self.by_name = rows
             .into_iter()
-            .filter_map(|(name, version, number, alone)| {
+            .filter_map(|(name, version, number, alone, set_form)| {
                 let name = CommandName::new(name).ok()?;
-                Some(((name, version.unsigned_abs()), Function { number, alone }))
+                Some(((name, version.unsigned_abs()), Function { number, alone, set_form }))
             })
             .collect();
         Ok(())

@@ -1,6 +1,12 @@
 //! Commands that are applied by Rust.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use farwrite_schemas::{Command, CommandId, CommandName, Key, NameError, Origin, Rejection};
 use serde::de::DeserializeOwned;
@@ -25,6 +31,9 @@ pub struct Meta {
     pub sequence: u64,
     /// When the stream stored it.
     pub published_at: SystemTime,
+    /// What its `Farwrite-Context` says, a JSON object. The setting `farwrite.context` holds the
+    /// same while it runs.
+    pub context: Option<Box<str>>,
 }
 
 /// Why a handler did not apply a command. Either way none of its effects stay.
@@ -33,6 +42,10 @@ pub enum HandlerError {
     /// It refuses: the caller is told, and the same command would be refused again.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// It wants to be tried again after so long (at most 366 days): it is parked, with what comes
+    /// behind it in its key, and no attempt is spent.
+    #[error("to be tried again after {} ms", .0.as_millis())]
+    Later(Duration),
     /// A statement failed. What is done about it depends on the SQLSTATE: a constraint that the
     /// command violates rejects it, a deadlock is tried again, a lost connection waits.
     #[error(transparent)]

@@ -20,6 +20,7 @@ pub mod failpoint;
 mod functions;
 mod handler;
 mod heartbeat;
+mod hints;
 mod lane;
 pub mod metrics;
 mod migrate;

@@ -19,6 +19,9 @@ const OUTCOMES_ASKED: &str = "farwrite_worker_outcomes_asked_total";
 const HEARTBEATS: &str = "farwrite_worker_heartbeats_total";
 const TAKEOVERS: &str = "farwrite_worker_takeovers_total";
 const READER_RESTARTS: &str = "farwrite_worker_reader_restarts_total";
+const PARKED: &str = "farwrite_worker_parked_commands";
+const PARKED_FOR: &str = "farwrite_worker_parked_total";
+const LANE_FULL: &str = "farwrite_worker_lane_full";
 const WAITING: &str = "farwrite_worker_waiting_for_primary";
 
 /// Says what each metric is.
@@ -52,6 +55,13 @@ pub fn describe() {
     describe_counter!(HEARTBEATS, Unit::Count, "Heartbeat commits");
     describe_counter!(TAKEOVERS, Unit::Count, "Takeovers of this process");
     describe_counter!(READER_RESTARTS, Unit::Count, "Times that reading the stream began anew");
+    describe_gauge!(PARKED, Unit::Count, "Commands that are parked, by lane");
+    describe_counter!(PARKED_FOR, Unit::Count, "Times that a command was parked, by reason");
+    describe_gauge!(
+        LANE_FULL,
+        Unit::Count,
+        "1 while a lane stands still because as many commands are parked as may be, by lane"
+    );
     describe_gauge!(WAITING, Unit::Count, "1 while the worker waits for the primary or the stream");
 }
 
@@ -86,6 +96,18 @@ pub(crate) fn backlog(commands: u64) {
 
 pub(crate) fn lane_queue(lane: u32, commands: usize) {
     gauge!(LANE_QUEUE, "lane" => lane.to_string()).set(commands as f64);
+}
+
+pub(crate) fn parked(lane: u32, commands: u64) {
+    gauge!(PARKED, "lane" => lane.to_string()).set(commands as f64);
+}
+
+pub(crate) fn parked_for(reason: &'static str) {
+    counter!(PARKED_FOR, "reason" => reason).increment(1);
+}
+
+pub(crate) fn lane_full(lane: u32, full: bool) {
+    gauge!(LANE_FULL, "lane" => lane.to_string()).set(if full { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn batch_retried() {

@@ -60,10 +60,7 @@ impl PrimaryError {
     /// Whether it may pass by itself, and waiting is right.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Sql(error) => {
-                use crate::verdict::{Fault, Verdict};
-                matches!(Fault::of(error).verdict(), Verdict::Wait | Verdict::Retry)
-            }
+            Self::Sql(error) => crate::verdict::Happened::of(error).verdict().may_pass(),
             Self::ConnectTimeout => true,
             Self::Url(_)
             | Self::Replica

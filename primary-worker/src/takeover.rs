@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     config::Config,
+    hints::Hints,
     lane::HASH_VERSION,
     primary::{self, LANE_APPLICATION},
     stream::{Anchor, Position, StreamError},
@@ -32,6 +33,10 @@ pub(crate) struct Takeover {
     pub(crate) stream_id: i32,
     /// Where each lane stands, by its number.
     pub(crate) lanes: Vec<LanePosition>,
+    /// Whether the epoch before ended without a word: the first commands run alone.
+    pub(crate) unclean: bool,
+    /// How far commands had been applied, as the broker remembers it.
+    pub(crate) hints: Hints,
     database: DatabaseName,
 }
 
@@ -105,13 +110,17 @@ pub(crate) async fn take_over(
     connection: &mut PgConnection,
     config: &Config,
     mine: Option<Epoch>,
+    blameless: &[u32],
+    hints: Hints,
 ) -> Result<Takeover, TakeoverError> {
     let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
-    let parent = claim(&mut tx, config, epoch, mine).await?;
+    let (parent, unclean) = claim(&mut tx, config, epoch, mine).await?;
     end_other_lanes(&mut tx, epoch).await?;
     let stream = stream_row(&mut tx, &config.stream).await?;
     let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
+    exonerate(&mut tx, stream.stream_id, blameless).await?;
+    prepare_parked(&mut tx).await?;
     let timeline = primary::timeline(&mut tx).await?;
     sqlx::query(
         "INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, taken_at)
@@ -124,37 +133,86 @@ pub(crate) async fn take_over(
     .await?;
     tx.commit().await?;
     let database = config.database.clone();
-    let takeover = Takeover { epoch, timeline, stream_id: stream.stream_id, lanes, database };
+    let stream_id = stream.stream_id;
+    let takeover = Takeover { epoch, timeline, stream_id, lanes, unclean, hints, database };
     let position = takeover.position();
     info!(%epoch, timeline = timeline.0, low_water = position.low_water, high_water = position.high_water, "took over");
     Ok(takeover)
 }
 
-/// Writes the owner's row; takeovers queue up here. Answers the epoch before.
+/// Takes an attempt back that was counted for commands which ran alone when the world failed in a
+/// way that is nobody's doing.
+async fn exonerate(
+    tx: &mut PgTransaction<'_>,
+    stream_id: i32,
+    lanes: &[u32],
+) -> Result<(), sqlx::Error> {
+    let lanes: Vec<i32> = lanes.iter().map(|lane| lane.cast_signed()).collect();
+    sqlx::query(
+        "UPDATE farwrite.lanes SET suspect_attempts = suspect_attempts - 1
+         WHERE stream_id = $1 AND lane = ANY ($2) AND suspect_attempts > 0",
+    )
+    .bind(stream_id)
+    .bind(lanes)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Counts what is parked for the lanes as they are now, and has commands that nobody knew looked
+/// at again: this worker may know them.
+async fn prepare_parked(tx: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT farwrite.count_parked()").execute(&mut **tx).await?;
+    sqlx::query(
+        "UPDATE farwrite.parked_lines l SET due_at = clock_timestamp() FROM farwrite.parked p
+         WHERE p.stream_id = l.stream_id AND p.line = l.line AND p.reason = 'unknown_command'",
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Says that this epoch ended in good order: whoever takes over next need not be careful.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE farwrite.owner SET released_at = clock_timestamp() WHERE epoch = $1")
+        .bind(epoch.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes the owner's row; takeovers queue up here. Answers the epoch before, and whether it ended
+/// without a word.
 async fn claim(
     tx: &mut PgTransaction<'_>,
     config: &Config,
     epoch: Epoch,
     mine: Option<Epoch>,
-) -> Result<Option<Epoch>, TakeoverError> {
+) -> Result<(Option<Epoch>, bool), TakeoverError> {
     sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut **tx).await?;
-    let before: Option<Uuid> =
-        sqlx::query_scalar("SELECT epoch FROM farwrite.owner").fetch_optional(&mut **tx).await?;
-    let before = before.map(Epoch);
+    let before: Option<(Uuid, bool)> =
+        sqlx::query_as("SELECT epoch, released_at IS NULL FROM farwrite.owner")
+            .fetch_optional(&mut **tx)
+            .await?;
+    let unclean = before.is_some_and(|(_, unclean)| unclean);
+    let before = before.map(|(epoch, _)| Epoch(epoch));
     if mine.is_some() && mine != before {
         return Err(TakeoverError::Fenced);
     }
     sqlx::query(
         "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at) VALUES ($1, $2, $3, now())
          ON CONFLICT (only_row) DO UPDATE SET database_name = excluded.database_name,
-             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at",
+             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL",
     )
     .bind(config.database.as_str())
     .bind(epoch.0)
     .bind(worker_name())
     .execute(&mut **tx)
     .await?;
-    Ok(before)
+    Ok((before, unclean))
 }
 
 /// Ends the lane connections of former epochs, this worker's own broken ones too: a stopped

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     stream::StreamError,
-    verdict::{Fault, Verdict},
+    verdict::{Happened, Verdict},
 };
 
 /// How often the low-water mark is written.
@@ -50,12 +50,11 @@ pub(crate) async fn run(mut connection: PgConnection, config: &Config) -> sqlx::
         tokio::time::sleep(LOW_WATER).await;
         ticks = ticks.wrapping_add(1);
         if let Err(error) = tick(&mut connection, config, ticks).await {
-            match Fault::of(&error).verdict() {
-                // Somebody holds a lock on the ledger: there is time until the next round.
-                Verdict::Retry => warn!(%error, "upkeep is put off"),
-                Verdict::Wait | Verdict::Reject | Verdict::DeadLetter | Verdict::Fenced => {
-                    return error;
-                }
+            // Somebody holds a lock on the ledger: there is time until the next round.
+            if Happened::of(&error).verdict() == Verdict::Retry {
+                warn!(%error, "upkeep is put off");
+            } else {
+                return error;
             }
         }
     }

@@ -1,135 +1,364 @@
 //! What is done when a command, or the batch around it, fails.
 //!
-//! One pure function maps what happened to what is done. It is asked only about an attempt whose
-//! command ran alone: a batch that fails is first run again in subtransactions, then one by one,
-//! and says nothing about the commands in it.
+//! One pure function maps what happened to what is done, over every kind, with no wildcard. It is
+//! asked about an attempt whose command ran alone: a batch that fails is first run again in
+//! subtransactions, then one by one, and says nothing about the commands in it. The database's
+//! `farwrite.is_own_fault` repeats the first row; a test compares the two. `docs/failures.md` is
+//! this table for users.
 //!
 //! | what happened | verdict |
 //! |---|---|
-//! | class 22 (data), 23 and 44 (constraint), P0001 (raised), an SQLSTATE of the app's own, a handler's rejection | [`Verdict::Reject`] |
-//! | class 40 (serialization, deadlock), 54, 55, 57014 (timeout), XX, a violation of Farwrite's own tables | [`Verdict::Retry`] |
-//! | class 08, 53, 57P, 58, 25006 (read-only), a lost connection | [`Verdict::Wait`] |
+//! | class 20, 21, 22 (data), 23 (constraint), 27, 44; P0001 (raised), P0002, P0003; an SQLSTATE of the app's own; a handler's refusal; a body not of its form | [`Verdict::Reject`] |
+//! | class 40 (serialization, deadlock), 54, 55 (locks), 57014 (timeout), 72, HV (foreign data), XX; a violation of Farwrite's own tables; a handler that panicked | [`Verdict::Retry`] |
+//! | class 08, 53, 57, 58, 25006 (read-only) | [`Verdict::Wait`] |
+//! | a lost connection, 53200 (out of memory) | [`Verdict::Blame`] |
+//! | FW003 (no function; a command without handler or function is parked before it is tried); class 42, 3D, 3F (no such table, schema, privilege) | [`Verdict::Park`] |
+//! | 0A000 (a stale plan, or not supported) | [`Verdict::Refresh`] |
+//! | a handler or function asks to be tried later | [`Verdict::Later`] |
+//! | FW004: something of the lane is parked or paused | [`Verdict::Stage`] |
 //! | FW001 | [`Verdict::Fenced`] |
-//! | everything else (42: no such table or function, FW003, 0A, 25, 28, …) | [`Verdict::DeadLetter`] |
-//!
-//! Parking with backoff for what may pass (`Retry`, and 42 during a rolling deploy) is not here
-//! yet: a `Retry` is tried again at once a few times and then dead-lettered.
+//! | FW002: a handler ended the transaction | [`Verdict::Broken`] |
+//! | classes 00 to 03, 09, 0B to 0Z, 10, 24, the rest of 25, 26, 28, 2B, 2D, 2F, 34, 38, 39, 3B, F0, the rest of P0; a class that nobody knows; FW005; the driver's own errors | [`Verdict::DeadLetter`] |
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// What is done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The command's own fault: recorded as rejected, answered.
     Reject,
-    /// Chance: tried again; dead-lettered when its attempts are used up.
+    /// Chance: tried again, then parked with growing pauses; dead-lettered when its attempts are
+    /// used up.
     Retry,
     /// The world's fault: the worker waits and begins again; no command is blamed.
     Wait,
+    /// The world's fault, unless one command ran alone and it happens to it three times over: that
+    /// one is dead-lettered, or it would take the primary down for ever.
+    Blame,
+    /// Not known here yet: parked until a deploy or a migration brings what is missing;
+    /// dead-lettered after a longer time.
+    Park,
+    /// Cured by a fresh connection; what is not is parked.
+    Refresh,
+    /// Parked for so long; no attempt is spent.
+    Later(Duration),
+    /// Not a failure: the batch wants to be sorted first.
+    Stage,
     /// Another worker has taken over: this one stops.
     Fenced,
+    /// A handler broke its promise: the worker stops.
+    Broken,
     /// Nobody can apply it as things are.
     DeadLetter,
 }
 
 /// What happened, as far as the verdict needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happened {
     /// PostgreSQL said so.
-    Sqlstate {
-        /// Five characters.
-        code: Cow<'a, str>,
-        /// Whether it names a table of the `farwrite` schema.
-        farwrites_own: bool,
-    },
+    Sqlstate(Sqlstate),
+    /// One of Farwrite's own functions said so.
+    Farwrite(OwnCode),
+    /// A constraint of Farwrite's own tables was violated: never a command's fault.
+    OwnTables,
     /// The connection, or what carries it, failed.
-    Connection,
+    ConnectionLost,
     /// The driver could not encode or decode: a fault of the program, not of the world.
     Driver,
+    /// A handler refused, or the body is not of its form.
+    Refused,
+    /// A handler wants to be asked again after so long.
+    AskedLater(Duration),
+    /// A handler panicked.
+    Panicked,
 }
 
-impl<'a> Fault<'a> {
+/// Farwrite's own SQLSTATEs, where Farwrite raised them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnCode {
+    /// FW001
+    Fenced,
+    /// FW002
+    TransactionEnded,
+    /// FW003
+    NoFunction,
+    /// FW004
+    Stage,
+    /// FW005
+    WrongOutputs,
+    /// FW010
+    TryLater(Duration),
+}
+
+/// PostgreSQL's classes of errors (its documentation, appendix A), and the codes in them that are
+/// told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sqlstate {
+    /// 00, 01, 02, 03: no error of a statement, raised as one.
+    NoError,
+    /// 08
+    Connection,
+    /// 09, 0B, 0F, 0L, 0P, 0Z, 10, 24, 26, 2B, 2F, 34, 38, 39, 3B: a routine is at fault.
+    Routine,
+    /// 0A
+    NotSupported,
+    /// 20, 21, 22, 27: the data does not fit.
+    Data,
+    /// 23, 44
+    Constraint,
+    /// 25006
+    ReadOnly,
+    /// The rest of 25
+    TransactionState,
+    /// 28
+    Authorization,
+    /// 2D: a COMMIT or ROLLBACK where none may be.
+    TransactionTermination,
+    /// 3D, 3F: no such database or schema.
+    NoSchema,
+    /// 40
+    Rollback,
+    /// 42: no such table, column, function or privilege, or a syntax error.
+    Definition,
+    /// 53200
+    OutOfMemory,
+    /// The rest of 53: disk, connections.
+    Resources,
+    /// 54
+    ProgramLimit,
+    /// 55
+    ObjectState,
+    /// 57014: a timeout, or cancelled by an operator.
+    Canceled,
+    /// The rest of 57: shutting down, starting up.
+    Shutdown,
+    /// 58
+    System,
+    /// 72
+    Snapshot,
+    /// F0
+    ConfigFile,
+    /// HV
+    ForeignData,
+    /// P0001, P0002, P0003: raised by a function, or its SELECT INTO STRICT found the wrong number.
+    Raised,
+    /// The rest of P0
+    Plpgsql,
+    /// XX
+    Internal,
+    /// A class from 5 to 9 or I to Z that is not PostgreSQL's: an app chose it.
+    AppsOwn,
+    /// Any other.
+    Unlisted,
+}
+
+impl Sqlstate {
+    /// Reads a code of five characters.
+    pub(crate) fn of(code: &str) -> Self {
+        match (code.get(..2).unwrap_or(""), code) {
+            ("00" | "01" | "02" | "03", _) => Self::NoError,
+            ("08", _) => Self::Connection,
+            (
+                "09" | "0B" | "0F" | "0L" | "0P" | "0Z" | "10" | "24" | "26" | "2B" | "2F" | "34"
+                | "38" | "39" | "3B",
+                _,
+            ) => Self::Routine,
+            ("0A", _) => Self::NotSupported,
+            ("20" | "21" | "22" | "27", _) => Self::Data,
+            ("23" | "44", _) => Self::Constraint,
+            ("25", "25006") => Self::ReadOnly,
+            ("25", _) => Self::TransactionState,
+            ("28", _) => Self::Authorization,
+            ("2D", _) => Self::TransactionTermination,
+            ("3D" | "3F", _) => Self::NoSchema,
+            ("40", _) => Self::Rollback,
+            ("42", _) => Self::Definition,
+            ("53", "53200") => Self::OutOfMemory,
+            ("53", _) => Self::Resources,
+            ("54", _) => Self::ProgramLimit,
+            ("55", _) => Self::ObjectState,
+            ("57", "57014") => Self::Canceled,
+            ("57", _) => Self::Shutdown,
+            ("58", _) => Self::System,
+            ("72", _) => Self::Snapshot,
+            ("F0", _) => Self::ConfigFile,
+            ("HV", _) => Self::ForeignData,
+            ("P0", "P0001" | "P0002" | "P0003") => Self::Raised,
+            ("P0", _) => Self::Plpgsql,
+            ("XX", _) => Self::Internal,
+            (class, _) if class.starts_with(|c: char| matches!(c, '5'..='9' | 'I'..='Z')) => {
+                Self::AppsOwn
+            }
+            _ => Self::Unlisted,
+        }
+    }
+
+    const fn verdict(self) -> Verdict {
+        match self {
+            Self::Data | Self::Constraint | Self::Raised | Self::AppsOwn => Verdict::Reject,
+            Self::Rollback
+            | Self::ProgramLimit
+            | Self::ObjectState
+            | Self::Canceled
+            | Self::Snapshot
+            | Self::ForeignData
+            | Self::Internal => Verdict::Retry,
+            Self::Connection | Self::ReadOnly | Self::Resources | Self::Shutdown | Self::System => {
+                Verdict::Wait
+            }
+            Self::OutOfMemory => Verdict::Blame,
+            Self::NoSchema | Self::Definition => Verdict::Park,
+            Self::NotSupported => Verdict::Refresh,
+            Self::NoError
+            | Self::Routine
+            | Self::TransactionState
+            | Self::Authorization
+            | Self::TransactionTermination
+            | Self::ConfigFile
+            | Self::Plpgsql
+            | Self::Unlisted => Verdict::DeadLetter,
+        }
+    }
+}
+
+impl Happened {
     /// Reads a driver's error.
-    pub(crate) fn of(error: &'a sqlx::Error) -> Self {
+    pub(crate) fn of(error: &sqlx::Error) -> Self {
         match error {
-            sqlx::Error::Database(error) => Self::Sqlstate {
-                code: error.code().unwrap_or(Cow::Borrowed("XX000")),
-                farwrites_own: is_farwrites_own(error.as_ref()),
-            },
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or(Cow::Borrowed("XX000"));
+                let own = error
+                    .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                    .filter(|error| error.schema() == Some(farwrite_schemas::migrations::SCHEMA));
+                match own {
+                    Some(own) => Self::own(&code, own.detail()),
+                    None => Self::Sqlstate(Sqlstate::of(&code)),
+                }
+            }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Connection,
+            | sqlx::Error::WorkerCrashed => Self::ConnectionLost,
             _ => Self::Driver,
         }
     }
 
+    /// Only what names the schema `farwrite` is Farwrite's own: an app's function may raise any
+    /// code, and must not stop the worker by it.
+    fn own(code: &str, detail: Option<&str>) -> Self {
+        Self::Farwrite(match code {
+            "FW001" => OwnCode::Fenced,
+            "FW002" => OwnCode::TransactionEnded,
+            "FW003" => OwnCode::NoFunction,
+            "FW004" => OwnCode::Stage,
+            "FW005" => OwnCode::WrongOutputs,
+            "FW010" => {
+                let ms = detail.and_then(|detail| detail.parse().ok()).unwrap_or(1_000);
+                OwnCode::TryLater(Duration::from_millis(ms))
+            }
+            _ => return Self::OwnTables,
+        })
+    }
+
     /// What is done about it.
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub(crate) const fn verdict(self) -> Verdict {
         match self {
-            Self::Connection => Verdict::Wait,
-            Self::Driver => Verdict::DeadLetter,
-            Self::Sqlstate { farwrites_own: true, .. } => Verdict::Retry,
-            Self::Sqlstate { code, .. } => verdict_of(code),
+            Self::Sqlstate(state) => state.verdict(),
+            Self::Farwrite(OwnCode::Fenced) => Verdict::Fenced,
+            Self::Farwrite(OwnCode::TransactionEnded) => Verdict::Broken,
+            Self::Farwrite(OwnCode::NoFunction) => Verdict::Park,
+            Self::Farwrite(OwnCode::Stage) => Verdict::Stage,
+            Self::Farwrite(OwnCode::WrongOutputs) | Self::Driver => Verdict::DeadLetter,
+            Self::Farwrite(OwnCode::TryLater(wait)) | Self::AskedLater(wait) => {
+                Verdict::Later(wait)
+            }
+            Self::OwnTables | Self::Panicked => Verdict::Retry,
+            Self::ConnectionLost => Verdict::Blame,
+            Self::Refused => Verdict::Reject,
         }
     }
 }
 
-fn is_farwrites_own(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error
-        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-        .is_some_and(|error| error.schema() == Some(farwrite_schemas::migrations::SCHEMA))
-}
-
-/// The table at the head of this file. Classes: PostgreSQL's documentation, appendix A.
-fn verdict_of(code: &str) -> Verdict {
-    match (code.get(..2).unwrap_or(""), code) {
-        (_, "FW001") => Verdict::Fenced,
-        (_, "P0001") | ("22" | "23" | "44", _) => Verdict::Reject,
-        (_, "57014") | ("40" | "54" | "55" | "XX", _) => Verdict::Retry,
-        (_, "25006") | ("08" | "53" | "57" | "58", _) => Verdict::Wait,
-        ("FW" | "F0" | "HV" | "P0", _) => Verdict::DeadLetter,
-        // PostgreSQL has no other class that begins with a letter or with 5 to 9: what does was
-        // chosen by an app, to refuse a command in its own words.
-        (class, _) if class.starts_with(|c: char| matches!(c, '5'..='9' | 'A'..='Z')) => {
-            Verdict::Reject
+impl Verdict {
+    /// Whether waiting and beginning again is right for who is not a command: a connection, a
+    /// takeover.
+    pub(crate) const fn may_pass(self) -> bool {
+        match self {
+            Self::Wait | Self::Blame | Self::Retry | Self::Refresh | Self::Later(_) => true,
+            Self::Reject
+            | Self::Park
+            | Self::Stage
+            | Self::Fenced
+            | Self::Broken
+            | Self::DeadLetter => false,
         }
-        _ => Verdict::DeadLetter,
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Every row of the table that has SQLSTATEs.
+    pub(crate) const TABLE: &[(Verdict, &[&str])] = &[
+        (
+            Verdict::Reject,
+            &[
+                "20000", "21000", "22003", "22P02", "23505", "23514", "27000", "44000", "P0001",
+                "P0002", "P0003", "70001", "91234", "KO001", "ZZ999",
+            ],
+        ),
+        (
+            Verdict::Retry,
+            &["40001", "40P01", "54000", "55P03", "55006", "57014", "72000", "HV00N", "XX000"],
+        ),
+        (Verdict::Wait, &["08006", "25006", "53100", "53300", "57P01", "57P03", "57000", "58030"]),
+        (Verdict::Blame, &["53200"]),
+        (Verdict::Park, &["42883", "42P01", "42703", "42501", "42601", "3D000", "3F000"]),
+        (Verdict::Refresh, &["0A000"]),
+        (
+            Verdict::DeadLetter,
+            &[
+                "00000", "01000", "02000", "03000", "09000", "0B000", "0F000", "0L000", "0P000",
+                "0Z000", "10608", "24000", "25001", "25P02", "26000", "28000", "28P01", "2B000",
+                "2D000", "2F000", "34000", "38000", "39000", "3B000", "F0000", "P0000", "P0004",
+                "AB123", "4Z000", "",
+            ],
+        ),
+    ];
 
     #[test]
     fn every_row_of_the_table_holds() {
-        let table = [
-            (
-                Verdict::Reject,
-                &["22003", "22P02", "23505", "23514", "44000", "P0001", "APP01", "70001"][..],
-            ),
-            (Verdict::Retry, &["40001", "40P01", "54000", "55P03", "57014", "XX000"]),
-            (Verdict::Wait, &["08006", "25006", "53100", "53200", "57P01", "57P03", "58030"]),
-            (Verdict::Fenced, &["FW001"]),
-            (
-                Verdict::DeadLetter,
-                &[
-                    "FW002", "FW003", "42883", "42P01", "42501", "0A000", "25P02", "28000",
-                    "P0004", "F0000", "HV000", "21000", "",
-                ],
-            ),
-        ];
-        for (verdict, codes) in table {
-            for code in codes {
-                assert_eq!(verdict_of(code), verdict, "{code}");
+        for (verdict, codes) in TABLE {
+            for code in *codes {
+                let happened = Happened::Sqlstate(Sqlstate::of(code));
+                assert_eq!(happened.verdict(), *verdict, "{code}");
             }
         }
-        let own = Fault::Sqlstate { code: "23505".into(), farwrites_own: true };
-        assert_eq!(own.verdict(), Verdict::Retry);
-        assert_eq!(Fault::Connection.verdict(), Verdict::Wait);
-        assert_eq!(Fault::Driver.verdict(), Verdict::DeadLetter);
+        let second = Duration::from_secs(1);
+        for (happened, verdict) in [
+            (Happened::own("FW001", None), Verdict::Fenced),
+            (Happened::own("FW002", None), Verdict::Broken),
+            (Happened::own("FW003", None), Verdict::Park),
+            (Happened::own("FW004", None), Verdict::Stage),
+            (Happened::own("FW005", None), Verdict::DeadLetter),
+            (Happened::own("FW010", Some("1000")), Verdict::Later(second)),
+            (Happened::own("23505", None), Verdict::Retry),
+            (Happened::ConnectionLost, Verdict::Blame),
+            (Happened::Driver, Verdict::DeadLetter),
+            (Happened::Refused, Verdict::Reject),
+            (Happened::AskedLater(second), Verdict::Later(second)),
+            (Happened::Panicked, Verdict::Retry),
+        ] {
+            assert_eq!(happened.verdict(), verdict, "{happened:?}");
+        }
+    }
+
+    #[test]
+    fn an_apps_own_use_of_farwrites_codes_is_a_refusal_in_no_known_class() {
+        // Without the schema's name FW001 is a code like any other.
+        assert_eq!(Happened::Sqlstate(Sqlstate::of("FW001")).verdict(), Verdict::DeadLetter);
     }
 }

@@ -23,7 +23,8 @@ use crate::{
     failpoint::Failpoint,
     handler::Handlers,
     heartbeat::{self, Pulse},
-    lane::{self, LaneEnd, Shared},
+    hints::Hints,
+    lane::{self, LaneEnd, Refreshed, Shared},
     metrics, migrate,
     outcomes::{self, OutcomesEnd},
     primary::{self, PrimaryError, Purpose},
@@ -39,6 +40,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long the last heartbeat may take.
 const BEAT_WITHIN: Duration = Duration::from_millis(500);
+/// How long writing down that the worker ended in good order may take.
+const RELEASE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last replies may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
@@ -93,6 +96,16 @@ pub struct Worker {
     handlers: Arc<Handlers>,
 }
 
+/// What a worker remembers from one takeover to the next.
+#[derive(Default)]
+struct Memory {
+    /// The last takeover's epoch.
+    epoch: Option<Epoch>,
+    /// Lanes whose command ran when the world failed in a way that is nobody's doing.
+    blameless: Vec<u32>,
+    refreshed: Refreshed,
+}
+
 impl Worker {
     /// A worker with Rust handlers; functions that the database has registered need none.
     ///
@@ -110,10 +123,10 @@ impl Worker {
     /// When it must not go on; the error says why and what to do.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         let mut pause = PAUSE.0;
-        let mut epoch = None;
+        let mut memory = Memory::default();
         loop {
-            let before = epoch;
-            match self.serve(&stop, &mut epoch).await {
+            let before = memory.epoch;
+            match self.serve(&stop, &mut memory).await {
                 End::Stopped => return Ok(()),
                 End::Fatal(error) => return Err(error),
                 End::Again(reason) => {
@@ -122,7 +135,7 @@ impl Worker {
                 }
             }
             // A takeover that succeeded begins the pauses anew.
-            pause = if epoch == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
+            pause = if memory.epoch == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -132,21 +145,21 @@ impl Worker {
     }
 
     /// From the first connection to the end of one takeover.
-    async fn serve(&self, stop: &CancellationToken, epoch: &mut Option<Epoch>) -> End {
+    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> End {
         // Starting may be broken off anywhere; serving must end in order, and does so by itself.
         let started = tokio::select! {
             biased;
             () = stop.cancelled() => return End::Stopped,
-            started = self.start(epoch) => started,
+            started = self.start(memory) => started,
         };
         match started {
-            Ok(serving) => serving.run(stop).await,
+            Ok(serving) => serving.run(stop, memory).await,
             Err(end) => end,
         }
     }
 
     /// Everything that must hold before anything is read.
-    async fn start(&self, epoch: &mut Option<Epoch>) -> Result<Serving, End> {
+    async fn start(&self, memory: &mut Memory) -> Result<Serving, End> {
         let config = &self.config;
         let mut control = primary::connect(config, &Purpose::Control).await?;
         primary::check_server(&mut control).await?;
@@ -157,8 +170,11 @@ impl Worker {
         // not disturb the one that works.
         let position = takeover::read_position(&mut control, &config.stream).await?;
         stream::verify(&mut control, &stream, &position).await?;
-        let takeover = takeover::take_over(&mut control, config, *epoch).await?;
-        *epoch = Some(takeover.epoch);
+        let hints = Hints::default();
+        let Memory { epoch, blameless, .. } = &*memory;
+        let takeover = takeover::take_over(&mut control, config, *epoch, blameless, hints).await?;
+        memory.epoch = Some(takeover.epoch);
+        memory.blameless.clear();
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
         stream::verify(&mut control, &stream, &takeover.position()).await?;
@@ -169,6 +185,7 @@ impl Worker {
             handlers: Arc::clone(&self.handlers),
             client,
             pulse: Arc::new(Pulse::default()),
+            refreshed: memory.refreshed.clone(),
         };
         let mut lanes = Vec::with_capacity(config.lanes as usize);
         for _ in 0..config.lanes {
@@ -199,19 +216,19 @@ enum TaskEnd {
 
 impl Serving {
     /// Serves until the first task ends or the worker is asked to stop.
-    async fn run(self, stop: &CancellationToken) -> End {
+    async fn run(self, stop: &CancellationToken, memory: &mut Memory) -> End {
         let Self { shared, stream, lanes, control, heartbeat, outcomes } = self;
         let Shared { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let next = takeover.position().low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
-        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes);
+        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop);
         let reader = Reader::new(stream, name, next);
         tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
         let mut lanes = JoinSet::new();
         for lane in open_lanes {
-            lanes.spawn(lane.run(lanes_stop.clone()));
+            lanes.spawn(lane.run());
         }
         let mut heart = JoinSet::new();
         let heart_stop = CancellationToken::new();
@@ -230,10 +247,14 @@ impl Serving {
         });
         metrics::waiting(false);
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
+        let mut first_lane = None;
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => End::Stopped,
-            Some(end) = lanes.join_next() => lane_end(end),
+            Some(end) = lanes.join_next() => {
+                first_lane = end.as_ref().ok().map(World::of);
+                lane_end(end)
+            }
             Some(end) = heart.join_next() => heart_end(end),
             Some(end) = tasks.join_next() => match end {
                 Ok(end) => task_end(end),
@@ -241,26 +262,78 @@ impl Serving {
             },
         };
         lanes_stop.cancel();
-        drain(lanes).await;
+        let mut worlds: Vec<World> = first_lane.into_iter().collect();
+        let is_drained = drain(lanes, &mut worlds).await;
         // After the last commit, and before the process goes: nobody else may be there to write.
         heart_stop.cancel();
         let beaten = tokio::time::timeout(BEAT_WITHIN, heart.join_next());
         if beaten.await.is_err() {
             warn!("the last heartbeat did not finish in time");
         }
+        if is_drained && worlds.iter().all(|world| matches!(world, World::Well)) {
+            release(config, takeover.epoch).await;
+        }
+        memory.blameless = worlds.iter().filter_map(World::blameless).collect();
         // Hangs while NATS is away; the replies that it would have sent can be asked for.
         let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
         end
     }
 }
 
-/// Lets the batches in flight finish and be settled.
-async fn drain(mut lanes: JoinSet<LaneEnd>) {
-    let drained =
-        tokio::time::timeout(STOP_WITHIN, async { while lanes.join_next().await.is_some() {} });
+/// What a lane's end says about the world and about the command that ran.
+enum World {
+    /// The lane ended in good order.
+    Well,
+    /// The world failed, and the lane's command is not to blame.
+    Blameless(u32),
+    /// Something else.
+    Unwell,
+}
+
+impl World {
+    fn of(end: &LaneEnd) -> Self {
+        match end {
+            LaneEnd::Drained => Self::Well,
+            LaneEnd::World { lane, blames: false, .. } => Self::Blameless(*lane),
+            LaneEnd::World { .. } | LaneEnd::Fenced | LaneEnd::Broken(_) => Self::Unwell,
+        }
+    }
+
+    fn blameless(&self) -> Option<u32> {
+        match self {
+            Self::Blameless(lane) => Some(*lane),
+            Self::Well | Self::Unwell => None,
+        }
+    }
+}
+
+/// Lets the batches in flight finish and be settled. Answers whether all did.
+async fn drain(mut lanes: JoinSet<LaneEnd>, worlds: &mut Vec<World>) -> bool {
+    let drained = tokio::time::timeout(STOP_WITHIN, async {
+        while let Some(end) = lanes.join_next().await {
+            worlds.push(end.as_ref().map_or(World::Unwell, World::of));
+        }
+    });
     if drained.await.is_err() {
         warn!("a batch did not finish in time: it is left to roll back, and will be applied again");
         lanes.shutdown().await;
+        return false;
+    }
+    true
+}
+
+/// Says in the database that the takeover ended in good order; where that does not work, the next
+/// one is careful for nothing.
+async fn release(config: &Config, epoch: Epoch) {
+    let release = async {
+        let mut control = primary::connect(config, &Purpose::Control).await?;
+        takeover::release(&mut control, epoch).await?;
+        Ok::<_, PrimaryError>(())
+    };
+    match tokio::time::timeout(RELEASE_WITHIN, release).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "the end could not be written down"),
+        Err(_) => warn!("the end could not be written down in time"),
     }
 }
 
@@ -275,7 +348,7 @@ fn heart_end(end: Result<Result<(), sqlx::Error>, tokio::task::JoinError>) -> En
 fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
     match end {
         Ok(LaneEnd::Fenced) => End::Fatal(WorkerError::Fenced),
-        Ok(LaneEnd::World(reason)) => End::Again(format!("the primary: {reason}")),
+        Ok(LaneEnd::World { reason, .. }) => End::Again(format!("the primary: {reason}")),
         Ok(LaneEnd::Broken(reason)) => End::Fatal(WorkerError::Broken(reason)),
         Ok(LaneEnd::Drained) => End::Fatal(WorkerError::Task("a lane")),
         Err(error) => panicked(&error),

@@ -1,5 +1,7 @@
 //! A published command as the worker reads it: subject, headers and body, checked once.
 
+use std::collections::HashMap;
+
 use serde::de::IgnoredAny;
 
 use crate::{
@@ -9,6 +11,12 @@ use crate::{
 /// Largest body, in bytes. The broker's own default limit for a message is 1 MiB with its headers;
 /// the stream is created with this limit and room for them.
 pub const BODY_MAX_BYTES: usize = 1_000_000;
+
+/// Largest context, in bytes: it is set for every command that carries it.
+pub const CONTEXT_MAX_BYTES: usize = 4_096;
+
+/// Latest time that a header may name, in Unix milliseconds: the year 9999.
+const TIME_MAX_MS: i64 = 253_402_300_799_999;
 
 /// Everything about a command that is not its body.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +33,12 @@ pub struct Envelope {
     pub origin: Origin,
     /// Tells it from another command under the same id.
     pub fingerprint: Fingerprint,
+    /// When it is no longer to be applied, in Unix milliseconds.
+    pub expires_at_ms: Option<i64>,
+    /// When it is to be applied at the earliest, in Unix milliseconds.
+    pub not_before_ms: Option<i64>,
+    /// A JSON object, as it was written: what the caller's session would know.
+    pub context: Option<Box<str>>,
 }
 
 /// A message that is no command. It is dead-lettered, with its raw bytes.
@@ -48,9 +62,14 @@ pub enum EnvelopeError {
     /// The key cannot be one.
     #[error("the header Farwrite-Key: {0}")]
     Key(#[from] KeyError),
-    /// A header asks for something that this version does not do.
-    #[error("the header {0} is not supported by this version, and ignoring it would be wrong")]
-    Unsupported(&'static str),
+    /// A time is none.
+    #[error("the header {0} is not Unix time in milliseconds, such as 1764000000000")]
+    Time(&'static str),
+    /// The context is no JSON object, or too large.
+    #[error(
+        "the header Farwrite-Context is not a JSON object of at most {CONTEXT_MAX_BYTES} bytes"
+    )]
+    Context,
     /// The body is larger than [`BODY_MAX_BYTES`].
     #[error("the body has {bytes} bytes, more than {BODY_MAX_BYTES}")]
     TooLarge {
@@ -74,8 +93,7 @@ impl EnvelopeError {
         match self {
             Self::Subject | Self::Name(_) => "bad_subject",
             Self::NoId | Self::Id => "bad_id",
-            Self::Version | Self::Key(_) => "bad_header",
-            Self::Unsupported(_) => "unsupported_header",
+            Self::Version | Self::Key(_) | Self::Time(_) | Self::Context => "bad_header",
             Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
         }
@@ -97,17 +115,43 @@ pub fn decode_envelope<'a>(
         CommandSubject::parse(subject)?.ok_or(EnvelopeError::Subject)?;
     let key = header(headers::KEY).map(Key::new).transpose()?;
     let version = decode_version(header(headers::VERSION))?;
-    for unsupported in [headers::EXPIRES_AT, headers::NOT_BEFORE] {
-        if header(unsupported).is_some() {
-            return Err(EnvelopeError::Unsupported(unsupported));
-        }
-    }
+    let expires_at_ms = decode_time(headers::EXPIRES_AT, &header)?;
+    let not_before_ms = decode_time(headers::NOT_BEFORE, &header)?;
+    let context = header(headers::CONTEXT).map(decode_context).transpose()?;
     if body.len() > BODY_MAX_BYTES {
         return Err(EnvelopeError::TooLarge { bytes: body.len() });
     }
     check_json(body)?;
     let fingerprint = Fingerprint::of(&name, version, key.as_ref(), body);
-    Ok(Envelope { id, key, name, version, origin, fingerprint })
+    Ok(Envelope {
+        id,
+        key,
+        name,
+        version,
+        origin,
+        fingerprint,
+        expires_at_ms,
+        not_before_ms,
+        context,
+    })
+}
+
+fn decode_time<'a>(
+    name: &'static str,
+    header: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Option<i64>, EnvelopeError> {
+    let Some(text) = header(name) else { return Ok(None) };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<i64>() {
+        Ok(ms) if digits && ms <= TIME_MAX_MS => Ok(Some(ms)),
+        _ => Err(EnvelopeError::Time(name)),
+    }
+}
+
+fn decode_context(text: &str) -> Result<Box<str>, EnvelopeError> {
+    let is_object = text.len() <= CONTEXT_MAX_BYTES
+        && serde_json::from_str::<HashMap<String, IgnoredAny>>(text).is_ok();
+    if is_object { Ok(text.into()) } else { Err(EnvelopeError::Context) }
 }
 
 /// A version is a column of PostgreSQL's type `integer`: positive and signed.
@@ -131,8 +175,6 @@ fn check_json(body: &[u8]) -> Result<(), EnvelopeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     const ID: &str = "0192f5c0-8a7b-7cc3-b1a2-c3d4e5f60718";
@@ -149,12 +191,22 @@ mod tests {
 
     #[test]
     fn a_command_is_read_with_all_that_its_headers_say() {
-        let headers = [(headers::COMMAND_ID, ID), (headers::KEY, "alice"), (headers::VERSION, "3")];
+        let headers = [
+            (headers::COMMAND_ID, ID),
+            (headers::KEY, "alice"),
+            (headers::VERSION, "3"),
+            (headers::EXPIRES_AT, "1764000000000"),
+            (headers::NOT_BEFORE, "0"),
+            (headers::CONTEXT, "{\"tenant\": \"acme\"}"),
+        ];
         let envelope = decode(SUBJECT, &headers, b"{\"article\": \"lamp\"}").unwrap();
         assert_eq!(envelope.id.to_string(), ID);
         assert_eq!(envelope.key.unwrap().as_str(), "alice");
         assert_eq!((envelope.name.as_str(), envelope.version), ("order.place", 3));
         assert_eq!(envelope.origin.as_str(), "jfk");
+        assert_eq!(envelope.expires_at_ms, Some(1_764_000_000_000));
+        assert_eq!(envelope.not_before_ms, Some(0));
+        assert_eq!(envelope.context.as_deref(), Some("{\"tenant\": \"acme\"}"));
     }
 
     #[test]
@@ -172,10 +224,17 @@ mod tests {
             );
         }
         assert_eq!(code(decode(SUBJECT, &[id, (headers::KEY, "")], b"{}")), "bad_header");
-        assert_eq!(
-            code(decode(SUBJECT, &[id, (headers::NOT_BEFORE, "1")], b"{}")),
-            "unsupported_header"
-        );
+        for time in ["", "-1", "+1", "1.5", "tomorrow", "9223372036854775808", "253402300800000"] {
+            for header in [headers::NOT_BEFORE, headers::EXPIRES_AT] {
+                assert_eq!(code(decode(SUBJECT, &[id, (header, time)], b"{}")), "bad_header");
+            }
+        }
+        for context in ["", "7", "[]", "{", "{\"a\":1"] {
+            assert_eq!(
+                code(decode(SUBJECT, &[id, (headers::CONTEXT, context)], b"{}")),
+                "bad_header"
+            );
+        }
         for body in [&b""[..], b"{", b"{} {}", b"nul", b"\"\xff\""] {
             assert_eq!(code(decode(SUBJECT, &[id], body)), "not_json", "{body:?}");
         }

@@ -11,10 +11,14 @@ pub const KEY: &str = "Farwrite-Key";
 pub const VERSION: &str = "Farwrite-Version";
 /// The subject that the outcome is sent to: an inbox under the origin's own prefix.
 pub const REPLY: &str = "Farwrite-Reply";
-/// When the command is no longer to be applied. Reserved: a worker of this version dead-letters
-/// a command that carries it, and does not ignore it.
+/// When the command is no longer to be applied: Unix time in milliseconds, decimal digits. By the
+/// database's clock, when its turn comes.
 pub const EXPIRES_AT: &str = "Farwrite-Expires-At";
-/// When the command is to be applied at the earliest. Reserved, as [`EXPIRES_AT`] is.
+/// When the command is to be applied at the earliest, written as [`EXPIRES_AT`] is. Until then it
+/// has no place in its key's order, and holds nothing back.
 pub const NOT_BEFORE: &str = "Farwrite-Not-Before";
+/// What row-level security and triggers may want to know of the caller: a JSON object, which the
+/// worker sets as the setting `farwrite.context` while the command runs, where it allows it.
+pub const CONTEXT: &str = "Farwrite-Context";
 /// The W3C trace context, passed through as it is.
 pub const TRACEPARENT: &str = "traceparent";

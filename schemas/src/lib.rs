@@ -30,7 +30,7 @@ mod subject;
 
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
 pub use command::Command;
-pub use envelope::{BODY_MAX_BYTES, Envelope, EnvelopeError, decode_envelope};
+pub use envelope::{BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, decode_envelope};
 pub use fingerprint::Fingerprint;
 pub use id::{CommandId, CommandIdError};
 pub use key::{KEY_MAX_BYTES, Key, KeyError};

@@ -38,6 +38,21 @@ pub const ALL: &[Migration] = &[
         description: "apply",
         sql: include_str!("../migrations/0003_apply.sql"),
     },
+    Migration {
+        version: 4,
+        description: "parked",
+        sql: include_str!("../migrations/0004_parked.sql"),
+    },
+    Migration {
+        version: 5,
+        description: "batches",
+        sql: include_str!("../migrations/0005_batches.sql"),
+    },
+    Migration {
+        version: 6,
+        description: "operations",
+        sql: include_str!("../migrations/0006_operations.sql"),
+    },
 ];
 
 #[cfg(test)]

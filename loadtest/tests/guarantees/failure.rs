@@ -95,8 +95,7 @@ async fn a_command_whose_function_breaks_is_set_aside_and_its_key_goes_on() -> R
     let effects: Vec<i32> = (0..40).filter(|n| n % 10 != 5).collect();
     ensure!(case.effects().await? == [("a".to_owned(), effects)].into());
     ensure!(
-        case.count("SELECT count(*) FROM farwrite.dead_letters WHERE reason = 'cannot_apply'")
-            .await?
+        case.count("SELECT count(*) FROM farwrite.dead_letters WHERE reason = 'not_ready'").await?
             == 4
     );
     Ok(())

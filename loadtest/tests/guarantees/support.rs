@@ -117,6 +117,8 @@ impl Case {
             .env("FARWRITE_NATS_URL", self.stack.nats().url())
             // JetStream sets a new stream's whole size aside, and there are many here.
             .env("FARWRITE_STREAM_MAX_BYTES", "67108864")
+            // Long enough that such commands are parked, short enough to wait for.
+            .env("FARWRITE_UNKNOWN_KEEP_S", "1")
             .envs(environment.iter().copied());
         self.stack.spawn(command, &format!("worker-{}", self.name))
     }
@@ -210,18 +212,19 @@ impl Case {
         }
     }
 
-    /// Waits until every message of the stream is settled.
+    /// Waits until every command of the stream has ended.
     pub(crate) async fn settled(&self) -> Result<()> {
         let mut stream = self.context.get_stream(format!("farwrite-{}", self.name)).await?;
         let last = stream.info().await?.state.last_sequence.cast_signed();
         let mut connection = self.primary().await?;
-        self.until("every lane has passed the stream's end", async || {
+        self.until("every lane has passed the stream's end, and nothing is parked", async || {
             // One statement: there are no lanes before the first takeover.
-            let passed: Option<bool> =
-                sqlx::query_scalar("SELECT bool_and(sequence >= $1) FROM farwrite.lanes")
-                    .bind(last)
-                    .fetch_one(&mut connection)
-                    .await?;
+            let passed: Option<bool> = sqlx::query_scalar(
+                "SELECT bool_and(sequence >= $1 AND parked = 0) FROM farwrite.lanes",
+            )
+            .bind(last)
+            .fetch_one(&mut connection)
+            .await?;
             Ok(passed == Some(true))
         })
         .await

@@ -121,7 +121,13 @@ async fn the_outcome_service_is_found_by_its_name_and_knows_nothing_of_unknown_i
     let case = Case::new("discovered", &[]).await?;
     let _worker = case.serving_worker().await?;
     let name = format!("farwrite-outcome-{}", case.name);
-    let answer = case.client.request(format!("$SRV.INFO.{name}"), "".into()).await?;
+    let mut answer = None;
+    case.until("the service answers", async || {
+        answer = case.client.request(format!("$SRV.INFO.{name}"), "".into()).await.ok();
+        Ok(answer.is_some())
+    })
+    .await?;
+    let answer = answer.context("no answer")?;
     let info: serde_json::Value = serde_json::from_slice(&answer.payload)?;
     ensure!(info["endpoints"][0]["subject"] == format!("farwrite.{}.outcome", case.name), "{info}");
     let producer = case.producer("jfk").await?;

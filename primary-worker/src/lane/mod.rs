@@ -16,108 +16,70 @@
 //!             | still
 //!             v
 //!          alone => committed => settled
-//!             | reject, or attempts used up: recorded as such
+//!             | failed: judged, and what was decided is recorded
 //! ```
 //!
-//! Not here yet: parking, and a lane that is full being skipped by the reader, which for now waits
-//! for the fullest lane.
+//! What cannot be applied yet is parked in the batch's own transaction, so the lane goes on; when
+//! it is due the lane reads it from PostgreSQL and applies it like any batch, by turns with what
+//! the stream brings. After an unclean end (this worker's or another's) the first commands run
+//! alone, each counted before it runs: one that takes its backend down every time is found.
 
-mod apply;
+mod attempt;
 mod batch;
+mod columns;
+mod judge;
+mod line;
+mod one_statement;
+mod park;
+mod queue;
 mod settle;
+mod sort;
+mod staged;
+mod work;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use sqlx::PgConnection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use xxhash_rust::xxh3::xxh3_64;
+use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, LANE_MAX_BYTES},
+    config::Config,
     failpoint::Failpoint,
     functions::Functions,
     handler::Handlers,
     heartbeat::Pulse,
     metrics,
-    stream::{Anchor, Delivery, Place, Sink},
+    stream::{Anchor, Delivery, Place},
     takeover::{LanePosition, Takeover},
-    verdict::Verdict,
 };
 
-use apply::{Care, Committed, Failure, Fence, GUARDED_MAX};
-use batch::{Batch, Item, Work};
+use attempt::{Care, Committed, FailedCommand, Failure, Fence, GUARDED_MAX, Manner};
+use batch::{Batch, Item, Parked, Source};
+use judge::Next;
+use queue::{Queued, ReadTo};
 use settle::Settler;
+use sort::Bounds;
+use work::{Known, Work};
 
-/// Which hash of the key chooses the lane: 1 is XXH3, 64 bits. A new one is a new generation of
-/// lanes.
-pub(crate) const HASH_VERSION: i32 = 1;
-/// Commands that wait for one lane beyond the batch being applied: two full batches.
-const QUEUE_MAX_COMMANDS: usize = 512;
-/// How long a lane has nothing to do before it is moved along to what was read past it.
+pub(crate) use judge::Refreshed;
+pub(crate) use line::HASH_VERSION;
+pub(crate) use queue::Dispatcher;
+
+/// How long a lane has nothing to do before it is moved along to what was read past it, and looks
+/// whether somebody put something into its lines.
 const IDLE: Duration = Duration::from_millis(500);
-/// Attempts of a command that fails alone by chance, before it is dead-lettered.
-const ATTEMPTS_MAX: u32 = 5;
-/// First and longest pause between them; doubles each time.
-const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// The pause after so many attempts.
-fn retry_pause(attempts: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
-    RETRY_PAUSE.0.saturating_mul(doubled).min(RETRY_PAUSE.1)
-}
-
-/// The lane that a message belongs to: by its key, so that a key keeps its order; by its id where
-/// it has no key, so that a repetition meets the first in one lane.
-fn lane_of(delivery: &Delivery, lanes: usize) -> usize {
-    let hash = match &delivery.envelope {
-        Ok(envelope) => match &envelope.key {
-            Some(key) => xxh3_64(key.as_str().as_bytes()),
-            None => xxh3_64(envelope.id.uuid().as_bytes()),
-        },
-        Err(_) => delivery.sequence,
-    };
-    (hash % lanes as u64) as usize
-}
-
-/// A message in a lane's queue, with the room that it takes there.
-type Queued = (Delivery, OwnedSemaphorePermit);
-
-/// What is in it is whole whatever happened to its last holder.
-fn lock(read_to: &Mutex<Place>) -> MutexGuard<'_, Place> {
-    read_to.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Hands messages to lanes, in the stream's order.
-pub(crate) struct Dispatcher {
-    queues: Vec<(mpsc::Sender<Queued>, Arc<Semaphore>)>,
-    read_to: Arc<Mutex<Place>>,
-}
-
-impl Sink for Dispatcher {
-    async fn take(&mut self, delivery: Delivery) -> bool {
-        let place = delivery.place();
-        let (queue, room) = &self.queues[lane_of(&delivery, self.queues.len())];
-        // One message never asks for more than there is: the stream bounds its size.
-        let bytes = u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(room).acquire_many_owned(bytes).await else { return false };
-        if queue.send((delivery, permit)).await.is_err() {
-            return false;
-        }
-        // After the message is in its queue: a lane that sees this sequence and an empty queue has
-        // nothing left up to it.
-        *lock(&self.read_to) = place;
-        true
-    }
-
-    fn remaining(&mut self, messages: u64) {
-        metrics::backlog(messages);
-    }
-}
+/// How long a lane whose lines are full waits before it tries again.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
+/// First and longest pause before what was decided about a command is recorded again.
+const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How often a command may run alone and take its backend or its memory down.
+const SUSPECT_MAX: i32 = 3;
 
 /// Why a lane ended.
 #[derive(Debug)]
@@ -127,7 +89,14 @@ pub(crate) enum LaneEnd {
     /// Somebody else has taken over.
     Fenced,
     /// The primary, or the way to it.
-    World(String),
+    World {
+        /// Which lane.
+        lane: u32,
+        /// What happened.
+        reason: String,
+        /// Whether the command that ran, if it ran alone, may be the cause.
+        blames: bool,
+    },
     /// A handler broke its promise, and going on could lose commands.
     Broken(String),
 }
@@ -135,74 +104,92 @@ pub(crate) enum LaneEnd {
 /// One lane.
 pub(crate) struct Lane {
     number: u32,
-    config: Arc<Config>,
-    takeover: Arc<Takeover>,
-    handlers: Arc<Handlers>,
+    shared: Shared,
     functions: Functions,
     connection: PgConnection,
     queue: mpsc::Receiver<Queued>,
-    read_to: Arc<Mutex<Place>>,
-    position: u64,
+    read_to: ReadTo,
+    position: Place,
     anchor: Option<Anchor>,
     settler: Settler,
+    stop: CancellationToken,
+    /// Whether anything of this lane is parked or paused, as far as is known.
+    waits: bool,
+    /// When the lane looks at what waits.
+    look_at: Instant,
+    /// How many more commands run alone, after an unclean end.
+    careful: usize,
 }
 
 /// What all lanes of a takeover share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) takeover: Arc<Takeover>,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) client: async_nats::Client,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) refreshed: Refreshed,
 }
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.
-pub(crate) fn open(shared: &Shared, connections: Vec<PgConnection>) -> (Dispatcher, Vec<Lane>) {
-    let sequence = shared.takeover.position().low_water;
-    let read_to = Arc::new(Mutex::new(Place { sequence, at_ns: 0 }));
-    let mut queues = Vec::with_capacity(connections.len());
-    let mut lanes = Vec::with_capacity(connections.len());
+pub(crate) fn open(
+    shared: &Shared,
+    connections: Vec<PgConnection>,
+    stop: &CancellationToken,
+) -> (Dispatcher, Vec<Lane>) {
+    let read_to = ReadTo::new(shared.takeover.position().low_water);
+    let mut dispatcher = Dispatcher::new(read_to.clone());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
-    for (number, (LanePosition { sequence, anchor }, connection)) in positions {
-        let (sender, queue) = mpsc::channel(QUEUE_MAX_COMMANDS);
-        queues.push((sender, Arc::new(Semaphore::new(LANE_MAX_BYTES))));
-        lanes.push(Lane {
-            number: u32::try_from(number).unwrap_or(u32::MAX),
-            config: Arc::clone(&shared.config),
-            takeover: Arc::clone(&shared.takeover),
-            handlers: Arc::clone(&shared.handlers),
-            functions: Functions::default(),
-            connection,
-            queue,
-            read_to: Arc::clone(&read_to),
-            position: *sequence,
-            anchor: anchor.clone(),
-            settler: Settler::new(shared),
-        });
-    }
-    (Dispatcher { queues, read_to }, lanes)
+    let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {
+        number: u32::try_from(number).unwrap_or(u32::MAX),
+        shared: shared.clone(),
+        functions: Functions::default(),
+        connection,
+        queue: dispatcher.add(),
+        read_to: read_to.clone(),
+        position: Place { sequence: *sequence, at_ns: 0 },
+        anchor: anchor.clone(),
+        settler: Settler::new(shared),
+        stop: stop.clone(),
+        waits: true,
+        look_at: Instant::now(),
+        careful: if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 },
+    });
+    let lanes = lanes.collect();
+    (dispatcher, lanes)
 }
 
 impl Lane {
     /// Applies what comes until it is asked to stop; what then waits in the queue is read again by
     /// the next takeover.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> LaneEnd {
-        let mut taken = Vec::with_capacity(self.config.batch_max_commands);
+    pub(crate) async fn run(mut self) -> LaneEnd {
+        let mut taken = Vec::with_capacity(self.shared.config.batch_max_commands);
+        let mut last_received = Instant::now();
         loop {
-            let waiting = tokio::time::timeout(
-                IDLE,
-                self.queue.recv_many(&mut taken, self.config.batch_max_commands),
-            );
+            let now = Instant::now();
+            if self.look_at <= now
+                && let Err(end) = self.apply_due().await
+            {
+                return end;
+            }
+            let wait = self.look_at.saturating_duration_since(Instant::now());
+            let max = self.shared.config.batch_max_commands;
+            let waiting = tokio::time::timeout(wait, self.queue.recv_many(&mut taken, max));
             // Stopping comes first: the position is in PostgreSQL, nothing here is worth keeping.
             let received = tokio::select! {
                 biased;
-                () = stop.cancelled() => return LaneEnd::Drained,
+                () = self.stop.cancelled() => return LaneEnd::Drained,
                 received = waiting => received,
             };
             let ended = match received {
                 Ok(0) => return LaneEnd::Drained,
-                Ok(_) => self.take(&mut taken).await,
-                Err(_) => self.move_along().await,
+                Ok(_) => {
+                    last_received = Instant::now();
+                    self.take(&mut taken).await
+                }
+                Err(_) if last_received.elapsed() >= IDLE => self.move_along().await,
+                Err(_) => Ok(()),
             };
             if let Err(end) = ended {
                 return end;
@@ -214,47 +201,142 @@ impl Lane {
     async fn take(&mut self, taken: &mut Vec<Queued>) -> Result<(), LaneEnd> {
         metrics::lane_queue(self.number, self.queue.len());
         // What a changed number of lanes makes this lane read again, below its own position.
-        let position = self.position;
+        let position = self.position.sequence;
         let (deliveries, _room): (Vec<Delivery>, Vec<OwnedSemaphorePermit>) =
             taken.drain(..).filter(|(delivery, _)| delivery.sequence > position).unzip();
-        if deliveries.is_empty() {
+        Failpoint::BeforeApply.pass();
+        self.apply_all(deliveries.into_iter().map(|delivery| (delivery, None)).collect()).await
+    }
+
+    /// Applies parked commands that are due, one batch of them, and sees when to look again: at
+    /// once while more is due, so that the stream and the lines take turns.
+    async fn apply_due(&mut self) -> Result<(), LaneEnd> {
+        let takeover = Arc::clone(&self.shared.takeover);
+        let waiting = park::look(&mut self.connection, &takeover, self.number).await;
+        let waiting = waiting.map_err(|error| self.world(&error))?;
+        metrics::parked(self.number, waiting.parked);
+        self.waits = waiting.any;
+        self.look_at = Instant::now() + waiting.next.map_or(IDLE, |next| next.min(IDLE));
+        if waiting.next != Some(Duration::ZERO) {
             return Ok(());
         }
-        Failpoint::BeforeApply.pass();
-        let works = self.assemble(&deliveries).await?;
-        for batch in batch::cut(deliveries, works) {
+        let max = self.shared.config.batch_max_commands;
+        let due = park::due(&mut self.connection, &takeover, self.number, max).await;
+        let due = due.map_err(|error| self.end_of(error.into()))?;
+        let due = due.into_iter().map(|(delivery, parked)| (delivery, Some(parked))).collect();
+        self.apply_all(due).await
+    }
+
+    /// Applies commands of the stream, or parked ones.
+    async fn apply_all(
+        &mut self,
+        deliveries: Vec<(Delivery, Option<Parked>)>,
+    ) -> Result<(), LaneEnd> {
+        let works = self.works(&deliveries).await?;
+        let hints = &self.shared.takeover.hints;
+        let items = deliveries.into_iter().zip(works).map(|((delivery, parked), work)| {
+            let expires_ns = hints.expiry_of(&delivery);
+            Item::new(delivery, work, parked, expires_ns)
+        });
+        for batch in batch::cut(items) {
             self.apply(batch).await?;
         }
         Ok(())
     }
 
     /// Finds how each command is to be applied; reads the registry again before one is unknown.
-    async fn assemble(&mut self, deliveries: &[Delivery]) -> Result<Vec<Work>, LaneEnd> {
-        let keep = self.config.ledger_keep;
-        let known = batch::assemble(deliveries, &self.handlers, &self.functions, keep, false);
-        if let Some(works) = known {
+    async fn works(
+        &mut self,
+        deliveries: &[(Delivery, Option<Parked>)],
+    ) -> Result<Vec<Work>, LaneEnd> {
+        if let Some(works) = self.known_works(deliveries, false) {
             return Ok(works);
         }
         let refreshed = self.functions.refresh(&mut self.connection).await;
-        refreshed.map_err(|error| LaneEnd::World(error.to_string()))?;
-        let works = batch::assemble(deliveries, &self.handlers, &self.functions, keep, true);
-        Ok(works.unwrap_or_default())
+        refreshed.map_err(|error| self.world(&error))?;
+        Ok(self.known_works(deliveries, true).unwrap_or_default())
+    }
+
+    fn known_works(
+        &self,
+        deliveries: &[(Delivery, Option<Parked>)],
+        last_word: bool,
+    ) -> Option<Vec<Work>> {
+        let Shared { config, handlers, .. } = &self.shared;
+        let known = Known { config, handlers, functions: &self.functions };
+        let work = |(delivery, parked): &(Delivery, Option<Parked>)| {
+            known.work_of(delivery, parked.as_ref(), last_word)
+        };
+        deliveries.iter().map(work).collect()
     }
 
     /// Applies a batch, whatever becomes of each of its commands.
     async fn apply(&mut self, mut batch: Batch) -> Result<(), LaneEnd> {
-        let end = batch.end;
+        let source = batch.source;
         let items = &mut batch.items[..];
-        match self.attempt(items, end, Care::Plain).await? {
-            Ok(committed) => {
-                self.settle(items, committed).await?;
-                Ok(())
-            }
+        let careful = self.careful.min(items.len());
+        let (alone, items) = items.split_at_mut(careful);
+        for index in 0..alone.len() {
+            let to = if index + 1 == alone.len() && items.is_empty() {
+                self.end(source)
+            } else {
+                self.place(&alone[index])
+            };
+            self.suspect(&mut alone[index]).await?;
+            self.apply_alone(&mut alone[index], to, None).await?;
+            self.careful -= 1;
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        match self.attempt(items, self.end(source), Care::Plain).await? {
+            Ok(committed) => self.settle(items, committed).await,
             Err(failed) => {
                 metrics::batch_retried();
-                self.apply_in_parts(items, end, failed).await
+                self.apply_in_parts(items, self.end(source), failed).await
             }
         }
+    }
+
+    /// Where the lane stands when a batch is done.
+    fn end(&self, source: Source) -> Place {
+        match source {
+            Source::Stream { end } => end,
+            Source::Parked => self.position,
+        }
+    }
+
+    /// Where the lane stands when an item, and not the last of its batch, is done.
+    fn place(&self, item: &Item) -> Place {
+        if item.parked.is_some() { self.position } else { item.delivery.place() }
+    }
+
+    /// Counts that a command is about to run alone, committed before it does. One that was counted
+    /// too often is not run any more.
+    async fn suspect(&mut self, item: &mut Item) -> Result<(), LaneEnd> {
+        if item.work.is_settled() {
+            return Ok(());
+        }
+        let takeover = &self.shared.takeover;
+        let attempts: Result<Option<i32>, sqlx::Error> = sqlx::query_scalar(
+            "UPDATE farwrite.lanes
+             SET suspect_attempts = CASE WHEN suspect = $4 THEN suspect_attempts + 1 ELSE 1 END, suspect = $4
+             WHERE stream_id = $1 AND lane = $2 AND epoch = $3 RETURNING suspect_attempts",
+        )
+        .bind(takeover.stream_id)
+        .bind(self.number.cast_signed())
+        .bind(takeover.epoch.0)
+        .bind(item.delivery.sequence.cast_signed())
+        .fetch_optional(&mut self.connection)
+        .await;
+        let attempts = attempts.map_err(|error| self.world(&error))?.ok_or(LaneEnd::Fenced)?;
+        if attempts > SUSPECT_MAX {
+            let message = format!(
+                "it ran alone {SUSPECT_MAX} times, and each time its backend, its memory or the worker was gone"
+            );
+            item.work = Work::dead_letter("took_the_primary_down", message, true);
+        }
+        Ok(())
     }
 
     /// A batch that failed plain: guarded, and where that fails too, one by one.
@@ -278,7 +360,7 @@ impl Lane {
                     let part = items.len().min(GUARDED_MAX);
                     for index in 0..part {
                         let is_last = index + 1 == items.len();
-                        let to = if is_last { end } else { items[index].delivery.place() };
+                        let to = if is_last { end } else { self.place(&items[index]) };
                         self.apply_alone(&mut items[index], to, None).await?;
                     }
                     part
@@ -296,137 +378,196 @@ impl Lane {
         to: Place,
         failed: Option<FailedCommand>,
     ) -> Result<(), LaneEnd> {
-        let mut attempts = u32::from(failed.is_some());
         let mut last = failed;
+        let mut pause = RECORD_PAUSE.0;
         loop {
             if let Some(failed) = last.take() {
-                self.judge(item, failed, attempts);
-                // The first attempt at recording what was found does not wait; everything that
-                // fails twice does, longer each time.
-                if attempts > 1 || !item.work.is_settled() {
-                    tokio::time::sleep(retry_pause(attempts)).await;
+                if item.work.is_settled() {
+                    let code = failed.rejection.code;
+                    warn!(
+                        lane = self.number,
+                        code, "what was decided could not be recorded: trying again"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RECORD_PAUSE.1);
+                } else {
+                    self.judge(item, failed)?;
                 }
             }
-            attempts += 1;
             match self.attempt(std::slice::from_ref(item), to, Care::Plain).await? {
-                Ok(committed) => {
-                    self.settle(std::slice::from_ref(item), committed).await?;
-                    return Ok(());
-                }
+                Ok(committed) => return self.settle(std::slice::from_ref(item), committed).await,
                 Err(failed) => last = Some(failed),
             }
         }
     }
 
-    /// What becomes of a command that failed alone: the one clear place. Either it is tried again,
-    /// or from now on it is recorded instead of run.
-    fn judge(&self, item: &mut Item, failed: FailedCommand, attempts: u32) {
-        let FailedCommand { verdict, rejection } = failed;
-        let sequence = item.delivery.sequence;
-        let id = item.delivery.message_id().unwrap_or("none");
-        let code = rejection.code.clone();
-        let dead_letter = |reason: &str| {
-            let message = format!("{} ({})", rejection.message, rejection.code);
-            let letter = farwrite_schemas::DeadLetter { reason: reason.to_owned(), message };
-            Work::DeadLetter { letter, in_ledger: true }
-        };
-        let work = match verdict {
-            Verdict::Reject => Work::Reject(rejection),
-            Verdict::Retry if attempts < ATTEMPTS_MAX || item.work.is_settled() => {
-                warn!(
-                    lane = self.number,
-                    sequence, id, attempts, code, "failed by chance: trying again"
-                );
-                return;
+    /// Decides about a command that failed alone, and tells operators.
+    fn judge(&self, item: &mut Item, failed: FailedCommand) -> Result<(), LaneEnd> {
+        let (lane, sequence) = (self.number, item.delivery.sequence);
+        let code = failed.rejection.code.clone();
+        let reason = failed.rejection.to_string();
+        let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
+        let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
+        match (next, &item.work) {
+            (Next::Refresh, _) => return Err(LaneEnd::World { lane, reason, blames: false }),
+            (Next::Again, _) => {
+                warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
             }
-            Verdict::Retry => dead_letter("attempts_used_up"),
-            Verdict::DeadLetter | Verdict::Wait | Verdict::Fenced => dead_letter("cannot_apply"),
-        };
-        // A rejection is told to its caller; an operator has to look at a dead letter.
-        if matches!(work, Work::DeadLetter { .. }) {
-            warn!(lane = self.number, sequence, id, attempts, code, "dead-lettered");
+            (Next::Record, Work::Park(park)) => {
+                let reason = park.reason.word();
+                warn!(lane, sequence, id, attempts, code, reason, wait = ?park.wait, "parked");
+            }
+            (Next::Record, Work::DeadLetter { letter, .. }) => {
+                let reason = &letter.reason;
+                error!(lane, sequence, id, attempts, code, reason, "dead-lettered");
+            }
+            // A rejection is told to its caller.
+            (Next::Record, Work::Reject(_) | Work::Function(_) | Work::Handler(_)) => {}
         }
-        item.work = work;
+        Ok(())
     }
 
-    /// One attempt; a failure that is not a command's ends the lane.
+    /// One attempt; a failure that is not a command's ends the lane. While as much waits as may,
+    /// what is due is applied and the attempt made again.
     async fn attempt(
         &mut self,
         items: &[Item],
         to: Place,
         care: Care,
     ) -> Result<Result<Committed, FailedCommand>, LaneEnd> {
-        let fence = Fence {
-            takeover: &self.takeover,
-            lane: self.number,
-            from: self.position,
-            to,
-            anchor: self.anchor.as_ref(),
-        };
-        let began = Instant::now();
-        let timeout = self.config.statement_timeout;
-        match apply::attempt(&mut self.connection, items, &fence, care, timeout).await {
-            Ok(committed) => {
-                metrics::applied(committed.settled.len(), began.elapsed());
-                Ok(Ok(committed))
+        let mut is_full = false;
+        loop {
+            let own = last_of_stream(items);
+            let fence = Fence {
+                takeover: &self.shared.takeover,
+                lane: self.number,
+                from: self.position.sequence,
+                to,
+                anchor: own.as_ref().or(self.anchor.as_ref()),
+            };
+            let config = &self.shared.config;
+            let manner = Manner {
+                care,
+                staged: self.waits,
+                bounds: Bounds {
+                    parked_max: config.parked_max / u64::from(config.lanes),
+                    line_max: config.parked_max_per_key,
+                },
+                statement_timeout: config.statement_timeout,
+            };
+            let began = Instant::now();
+            let failure = match attempt::attempt(&mut self.connection, items, &fence, manner).await
+            {
+                Ok(committed) => {
+                    metrics::applied(committed.settled.len(), began.elapsed());
+                    if is_full {
+                        metrics::lane_full(self.number, false);
+                        info!(lane = self.number, "there is room again for what must wait");
+                    }
+                    return Ok(Ok(committed));
+                }
+                Err(Failure::Command(failed)) => return Ok(Err(failed)),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Stage => self.waits = true,
+                Failure::Full => {
+                    if !is_full {
+                        is_full = true;
+                        metrics::lane_full(self.number, true);
+                        let bound = manner.bounds.parked_max;
+                        error!(
+                            lane = self.number,
+                            bound,
+                            "as many commands are parked as may be: the lane stops until some are applied, discarded or cancelled (parked-max)"
+                        );
+                    }
+                    self.make_room().await?;
+                }
+                failure => return Err(self.end_of(failure)),
             }
-            Err(Failure::Command { verdict, rejection }) => {
-                Ok(Err(FailedCommand { verdict, rejection }))
-            }
-            Err(failure) => Err(end_of(failure)),
         }
+    }
+
+    /// Waits a little, and applies what is due. Boxed, since applying may find the lines full; what
+    /// is parked adds nothing to them, so that it goes no deeper.
+    fn make_room(&mut self) -> Pin<Box<dyn Future<Output = Result<(), LaneEnd>> + Send + '_>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(LaneEnd::Drained),
+                () = tokio::time::sleep(FULL_PAUSE) => {}
+            }
+            self.apply_due().await
+        })
     }
 
     /// Moves on to where a committed batch ends, and tells everybody.
     async fn settle(&mut self, items: &[Item], committed: Committed) -> Result<(), LaneEnd> {
         self.position = committed.position;
-        if let Some(item) = items.last() {
-            let id = item.delivery.message_id().map(ToOwned::to_owned);
-            let Delivery { sequence, at_ns, .. } = item.delivery;
-            self.anchor = Some(Anchor { sequence, at_ns, id });
+        self.waits = committed.waits;
+        if let Some(anchor) = last_of_stream(items) {
+            self.anchor = Some(anchor);
+        }
+        if committed.waits {
+            // Something may have been parked with a short wait, or a line goes on.
+            self.look_at = self.look_at.min(Instant::now() + Duration::from_millis(10));
         }
         Failpoint::AfterCommit.pass();
         let settled = self.settler.settle(&mut self.connection, items, &committed).await;
-        settled.map_err(|error| LaneEnd::World(error.to_string()))?;
+        settled.map_err(|error| self.world(&error))?;
         Failpoint::AfterReply.pass();
         Ok(())
     }
 
-    /// Nothing waits: the lane stands wherever reading stands.
+    /// Nothing waits in the queue: the lane stands wherever reading stands.
     async fn move_along(&mut self) -> Result<(), LaneEnd> {
-        let to = *lock(&self.read_to);
+        let to = self.read_to.get();
         // What was read up to there is either applied or in the queue; so the queue is looked at
         // after the sequence.
-        if to.sequence <= self.position || !self.queue.is_empty() {
+        if to.sequence <= self.position.sequence || !self.queue.is_empty() {
             return Ok(());
         }
         let fence = Fence {
-            takeover: &self.takeover,
+            takeover: &self.shared.takeover,
             lane: self.number,
-            from: self.position,
+            from: self.position.sequence,
             to,
             anchor: self.anchor.as_ref(),
         };
-        apply::move_along(&mut self.connection, &fence).await.map_err(end_of)?;
-        self.position = to.sequence;
+        let moved = attempt::move_along(&mut self.connection, &fence).await;
+        self.waits = moved.map_err(|failure| self.end_of(failure))?;
+        self.position = to;
         Ok(())
     }
-}
 
-/// A command failed, or one of a batch did.
-struct FailedCommand {
-    verdict: Verdict,
-    rejection: farwrite_schemas::Rejection,
-}
+    /// The database failed where no command ran.
+    fn world(&self, error: &sqlx::Error) -> LaneEnd {
+        LaneEnd::World { lane: self.number, reason: error.to_string(), blames: false }
+    }
 
-fn end_of(failure: Failure) -> LaneEnd {
-    match failure {
-        Failure::Fenced => LaneEnd::Fenced,
-        Failure::World(reason) => LaneEnd::World(reason),
-        Failure::TransactionEnded(reason) => LaneEnd::Broken(reason),
-        Failure::Command { rejection, .. } => {
-            info!(code = rejection.code, "the fence failed");
-            LaneEnd::World(rejection.to_string())
+    fn end_of(&self, failure: Failure) -> LaneEnd {
+        let lane = self.number;
+        match failure {
+            Failure::Fenced => LaneEnd::Fenced,
+            Failure::World { reason, blames } => LaneEnd::World { lane, reason, blames },
+            Failure::TransactionEnded(reason) => LaneEnd::Broken(reason),
+            Failure::Stage | Failure::Full => LaneEnd::World {
+                lane,
+                reason: "the lane's lines changed".to_owned(),
+                blames: false,
+            },
+            Failure::Command(FailedCommand { rejection, .. }) => {
+                info!(code = rejection.code, "the fence failed");
+                LaneEnd::World { lane, reason: rejection.to_string(), blames: false }
+            }
         }
     }
+}
+
+/// The anchor of a batch: the last of its messages that came from the stream.
+fn last_of_stream(items: &[Item]) -> Option<Anchor> {
+    let item = items.last().filter(|item| item.parked.is_none())?;
+    let Delivery { sequence, at_ns, .. } = item.delivery;
+    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(ToOwned::to_owned) })
 }

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use farwrite_schemas::{Bookmark, Outcome, Rejection, Reply, headers};
+use farwrite_schemas::{Bookmark, Outcome, Reply, headers};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tracing::warn;
@@ -23,8 +23,9 @@ use crate::{
 
 use super::{
     Shared,
-    apply::{Committed, Settled},
+    attempt::{Committed, Settled},
     batch::Item,
+    sort::id_reused,
 };
 
 /// Settles the batches of one lane.
@@ -56,14 +57,19 @@ impl Settler {
         let began = Instant::now();
         self.pulse.committed();
         let pairs = || items.iter().zip(&committed.settled);
-        if pairs().any(|(item, _)| waits(&item.delivery) || item.echoes.iter().any(waits)) {
+        let is_awaited = |(item, settled): (&Item, &Settled)| {
+            matches!(settled, Settled::Ended { .. })
+                && (waits(&item.delivery) || item.echoes.iter().any(waits))
+        };
+        if pairs().any(is_awaited) {
             let lsn = primary::flush_lsn(connection).await?;
             Failpoint::BeforeReply.pass();
             let bookmark = self.takeover.bookmark(lsn);
             for (item, settled) in pairs() {
-                self.reply(item, &item.delivery, &settled.outcome, &bookmark);
+                let Settled::Ended { outcome, .. } = settled else { continue };
+                self.reply(item, &item.delivery, outcome, &bookmark);
                 for echo in &item.echoes {
-                    self.reply(item, echo, &settled.outcome, &bookmark);
+                    self.reply(item, echo, outcome, &bookmark);
                 }
             }
             metrics::settled_in(began.elapsed());
@@ -87,14 +93,7 @@ impl Settler {
             .envelope
             .as_ref()
             .is_ok_and(|first| first.fingerprint != envelope.fingerprint);
-        let outcome = if is_other {
-            Outcome::Rejected(Rejection::new(
-                "id_reused",
-                "this command id was used for another command (its name, version, key or body differs); nothing was applied",
-            ))
-        } else {
-            outcome.clone()
-        };
+        let outcome = if is_other { Outcome::Rejected(id_reused()) } else { outcome.clone() };
         let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone() };
         let sent = reply.encode().is_ok_and(|payload| {
             let publish = self.client.publish(inbox.to_owned(), payload.into());
@@ -122,12 +121,17 @@ fn count(items: &[Item], settled: &[Settled]) {
         [("applied", 0), ("rejected", 0), ("expired", 0), ("dead_lettered", 0)];
     let mut repeated = 0;
     for (item, settled) in items.iter().zip(settled) {
-        repeated += item.echoes.len() as u64 + u64::from(settled.repeated);
-        let word = settled.outcome.word();
-        if !settled.repeated
-            && let Some(entry) = words.iter_mut().find(|entry| entry.0 == word)
-        {
-            entry.1 += 1;
+        repeated += item.echoes.len() as u64;
+        match settled {
+            Settled::Ended { repeated: true, .. } => repeated += 1,
+            Settled::Ended { outcome, repeated: false } => {
+                let word = outcome.word();
+                if let Some(entry) = words.iter_mut().find(|entry| entry.0 == word) {
+                    entry.1 += 1;
+                }
+            }
+            Settled::Parked(reason) => metrics::parked_for(reason),
+            Settled::Untouched => {}
         }
     }
     for (word, commands) in words.into_iter().filter(|entry| entry.1 > 0) {

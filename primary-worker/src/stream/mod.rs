@@ -67,10 +67,7 @@ impl StreamError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::JetStream { .. } => true,
-            Self::Sql(error) => {
-                use crate::verdict::{Fault, Verdict};
-                matches!(Fault::of(error).verdict(), Verdict::Wait | Verdict::Retry)
-            }
+            Self::Sql(error) => crate::verdict::Happened::of(error).verdict().may_pass(),
             Self::Contract { .. } | Self::Unknown { .. } | Self::NotRegistered(_) => false,
         }
     }

@@ -11,9 +11,12 @@
 
 use std::{pin::pin, time::Duration};
 
-use async_nats::jetstream::{
-    consumer::{AckPolicy, DeliverPolicy, pull},
-    stream::Stream,
+use async_nats::{
+    HeaderMap, HeaderName, HeaderValue,
+    jetstream::{
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        stream::Stream,
+    },
 };
 use bytes::Bytes;
 use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
@@ -58,10 +61,43 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Reads a message of the stream.
     fn decode(message: async_nats::jetstream::Message, sequence: u64, at_ns: i64) -> Self {
-        let message = message.message;
+        Self::read(message.message, sequence, at_ns)
+    }
+
+    fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
         let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
         let envelope = decode_envelope(message.subject.as_str(), header, &message.payload);
         Self { sequence, at_ns, message, envelope }
+    }
+
+    /// A message that was parked, with what was kept of it.
+    pub(crate) fn kept(
+        subject: String,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+        sequence: u64,
+        at_ns: i64,
+    ) -> Self {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            // They were headers once: what does not parse now was never there.
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
+                map.append(name, value);
+            }
+        }
+        let length = body.len();
+        let message = async_nats::Message {
+            subject: subject.into(),
+            reply: None,
+            payload: body.into(),
+            headers: Some(map),
+            status: None,
+            description: None,
+            length,
+        };
+        Self::read(message, sequence, at_ns)
     }
 
     /// Where it is.
@@ -82,6 +118,16 @@ impl Delivery {
     /// The message id, whether or not it is a command id.
     pub(crate) fn message_id(&self) -> Option<&str> {
         self.header(headers::COMMAND_ID)
+    }
+
+    /// All headers, as they came: name and value, in their order.
+    pub(crate) fn all_headers(&self) -> Vec<(&str, &str)> {
+        let headers = self.message.headers.iter().flat_map(|headers| headers.iter());
+        headers
+            .flat_map(|(name, values)| {
+                values.iter().map(|value| (AsRef::<str>::as_ref(name), value.as_str()))
+            })
+            .collect()
     }
 
     /// Bytes that it holds in memory.

@@ -1,0 +1,236 @@
+//! One attempt at a batch: a transaction, from the fence to the commit.
+//!
+//! Two ways. When every command is a function of the database and nothing of the lane waits, the
+//! whole batch is one statement (`one_statement`), which is its own transaction. Otherwise it is
+//! `staged`. Both begin with the fence and end with the ledger, and only a committed attempt gives
+//! a [`Committed`]: nothing else can be settled, so that answering before the commit does not
+//! compile.
+
+use std::{borrow::Cow, time::Duration};
+
+use farwrite_schemas::{Outcome, Rejection};
+use sqlx::{PgConnection, postgres::PgDatabaseError};
+
+use crate::{
+    handler::HandlerError,
+    stream::{Anchor, Place},
+    takeover::Takeover,
+    verdict::{Happened, Verdict},
+};
+
+use super::{batch::Item, one_statement, sort::Bounds, staged, work::Work};
+
+/// Commands that share a subtransaction when a batch that failed is run again. Measured: with one
+/// in ten rejected, groups of five keep the throughput of a clean run.
+pub(super) const GROUP: i32 = 5;
+/// Commands in one staged transaction with savepoints: 50, and one more for each group of five,
+/// make 60; more than 64 slow down every snapshot, on standbys too.
+pub(super) const GUARDED_MAX: usize = 50;
+/// How much longer than the server's own limit an attempt may take before its connection is given
+/// up: then the server, or the way to it, has gone.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How carefully an attempt is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Care {
+    /// Without subtransactions: the first command that fails fails the batch.
+    Plain,
+    /// With subtransactions: a command's own fault becomes its rejection.
+    Guarded,
+}
+
+/// Where a lane stands, and under which right it moves on.
+pub(super) struct Fence<'a> {
+    pub(super) takeover: &'a Takeover,
+    pub(super) lane: u32,
+    pub(super) from: u64,
+    pub(super) to: Place,
+    /// The last message applied once this is committed.
+    pub(super) anchor: Option<&'a Anchor>,
+}
+
+/// How an attempt is made.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) care: Care,
+    /// Whether something of the lane is known to wait.
+    pub(super) staged: bool,
+    pub(super) bounds: Bounds,
+    pub(super) statement_timeout: Duration,
+}
+
+/// What became of one command of a committed batch.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// It ended.
+    Ended {
+        outcome: Outcome,
+        /// The ledger knew the id: it was not applied now.
+        repeated: bool,
+    },
+    /// It is parked, for this reason.
+    Parked(&'static str),
+    /// Nothing was done about it: it is parked already, or stands behind one that waits.
+    Untouched,
+}
+
+/// A batch, or the first part of one, that is committed. Only this can be answered for.
+pub(super) struct Committed {
+    /// What became of the first commands, in order.
+    pub(super) settled: Vec<Settled>,
+    /// Where the lane stands now.
+    pub(super) position: Place,
+    /// Whether something of the lane waits.
+    pub(super) waits: bool,
+    pub(super) _only_after_commit: OnlyAfterCommit,
+}
+
+/// Made by the two ways of committing, and nowhere else.
+pub(super) struct OnlyAfterCommit(());
+
+impl OnlyAfterCommit {
+    /// To be called straight after a commit.
+    pub(super) const fn committed() -> Self {
+        Self(())
+    }
+}
+
+/// Why an attempt did not commit. Nothing of it stays.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Somebody else has taken over.
+    Fenced,
+    /// The primary, or the way to it. `blames` tells whether a command that ran alone may be the
+    /// cause.
+    World { reason: String, blames: bool },
+    /// A handler ended the batch's transaction: what it committed is not in the ledger.
+    TransactionEnded(String),
+    /// Something of the lane waits: the batch is to be staged.
+    Stage,
+    /// As much waits as may.
+    Full,
+    /// A command of it; which one is known only when it was alone.
+    Command(FailedCommand),
+}
+
+/// A command failed, or one of a batch did.
+#[derive(Debug)]
+pub(super) struct FailedCommand {
+    pub(super) verdict: Verdict,
+    pub(super) rejection: Rejection,
+}
+
+impl Failure {
+    pub(super) fn of(happened: Happened, rejection: Rejection) -> Self {
+        match happened.verdict() {
+            Verdict::Fenced => Self::Fenced,
+            Verdict::Broken => Self::TransactionEnded(rejection.message),
+            Verdict::Stage => Self::Stage,
+            Verdict::Wait => Self::World { reason: rejection.message, blames: false },
+            Verdict::Blame => Self::World { reason: rejection.message, blames: true },
+            verdict @ (Verdict::Reject
+            | Verdict::Retry
+            | Verdict::Park
+            | Verdict::Refresh
+            | Verdict::Later(_)
+            | Verdict::DeadLetter) => Self::Command(FailedCommand { verdict, rejection }),
+        }
+    }
+
+    /// What PostgreSQL answered is not of the form that it must have.
+    pub(super) fn unreadable(error: impl std::fmt::Display) -> Self {
+        Self::World { reason: error.to_string(), blames: false }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of(Happened::of(&error), rejection_of(&error))
+    }
+}
+
+impl From<HandlerError> for Failure {
+    fn from(error: HandlerError) -> Self {
+        match error {
+            HandlerError::Rejected(rejection) => Self::of(Happened::Refused, rejection),
+            HandlerError::Later(wait) => {
+                let message = format!("asked to be tried again after {} ms", wait.as_millis());
+                Self::of(Happened::AskedLater(wait), Rejection::new("later", message))
+            }
+            HandlerError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// What is recorded of an error: its code, its message and its constraint; never its detail, which
+/// may hold another row's data. `farwrite.reject` brings a code of the app's own.
+fn rejection_of(error: &sqlx::Error) -> Rejection {
+    match error {
+        sqlx::Error::Database(error) => {
+            let postgres = error.try_downcast_ref::<PgDatabaseError>();
+            let code = error.code().unwrap_or(Cow::Borrowed("XX000"));
+            let own = postgres.and_then(PgDatabaseError::data_type).filter(|_| code == "P0001");
+            Rejection {
+                code: own.map_or_else(|| code.into_owned(), ToOwned::to_owned),
+                message: error.message().to_owned(),
+                constraint: error.constraint().map(ToOwned::to_owned),
+            }
+        }
+        other => Rejection::new("driver", other.to_string()),
+    }
+}
+
+/// Attempts a batch once.
+pub(super) async fn attempt(
+    connection: &mut PgConnection,
+    items: &[Item],
+    fence: &Fence<'_>,
+    manner: Manner,
+) -> Result<Committed, Failure> {
+    let attempt = async {
+        if manner.staged || !items.iter().all(is_plain_function) {
+            staged::attempt(connection, items, fence, manner).await
+        } else {
+            one_statement::attempt(connection, items, fence, manner.care).await
+        }
+    };
+    // The server ends a statement that takes too long. When even that does not arrive, the
+    // connection is given up with whatever it was doing: the fence decides what came of it.
+    let statements = if items.len() > 1 { 10 } else { 2 };
+    let limit = manner.statement_timeout * statements + GRACE;
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+        let reason = format!("no answer for {} s", limit.as_secs());
+        Err(Failure::World { reason, blames: true })
+    })
+}
+
+/// Whether a command needs nothing but its function: no schedule, and not parked.
+fn is_plain_function(item: &Item) -> bool {
+    matches!(item.work, Work::Function(_))
+        && item.parked.is_none()
+        && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
+}
+
+/// Moves a lane that has nothing to do along to what was read past it: only the fence, committed.
+/// Answers whether something of the lane waits.
+pub(super) async fn move_along(
+    connection: &mut PgConnection,
+    fence: &Fence<'_>,
+) -> Result<bool, Failure> {
+    let anchor = fence.anchor;
+    let waits: bool = sqlx::query_scalar(
+        "SELECT parked > 0 OR paused FROM farwrite.fence($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(fence.takeover.stream_id)
+    .bind(fence.lane.cast_signed())
+    .bind(fence.takeover.epoch.0)
+    .bind(fence.from.cast_signed())
+    .bind(fence.to.sequence.cast_signed())
+    .bind(fence.to.at_ns)
+    .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
+    .bind(anchor.map(|anchor| anchor.at_ns))
+    .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+    .fetch_one(connection)
+    .await?;
+    Ok(waits)
+}

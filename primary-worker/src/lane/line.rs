@@ -1,0 +1,38 @@
+//! Which lane a message belongs to, and which line it would wait in.
+
+use farwrite_schemas::Envelope;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::stream::Delivery;
+
+/// Which hash of the key chooses the lane: 2 is XXH3, 64 bits, without its lowest one, so that
+/// PostgreSQL's `bigint` holds it. A new one is a new generation of lanes.
+pub(crate) const HASH_VERSION: i32 = 2;
+
+/// What chooses a command's lane: its key, so that a key keeps its order; its id where it has no
+/// key, so that a repetition meets the first in one lane. Never negative.
+pub(crate) fn lane_hash(envelope: &Envelope) -> i64 {
+    let hash = match &envelope.key {
+        Some(key) => xxh3_64(key.as_str().as_bytes()),
+        None => xxh3_64(envelope.id.uuid().as_bytes()),
+    };
+    (hash >> 1).cast_signed()
+}
+
+/// What a command waits in, when it must wait: all of a key stand in one line; without a key each
+/// stands alone.
+pub(crate) fn line(envelope: &Envelope) -> String {
+    match &envelope.key {
+        Some(key) => format!("k{key}"),
+        None => format!("i{}", envelope.id),
+    }
+}
+
+/// The lane that a message belongs to.
+pub(super) fn lane_of(delivery: &Delivery, lanes: usize) -> usize {
+    let hash = match &delivery.envelope {
+        Ok(envelope) => lane_hash(envelope).unsigned_abs(),
+        Err(_) => delivery.sequence,
+    };
+    (hash % lanes as u64) as usize
+}

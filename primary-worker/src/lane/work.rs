@@ -1,0 +1,265 @@
+//! How each command that a lane took is to be applied, or why it is not.
+
+use std::{sync::Arc, time::Duration};
+
+use farwrite_schemas::{CommandId, DeadLetter, Envelope, Rejection};
+
+use crate::{
+    config::Config,
+    functions::{Function, Functions},
+    handler::{AnyHandler, Handlers},
+    stream::Delivery,
+};
+
+use super::batch::Parked;
+
+/// How far an id's time may lie after the stream's time of its message: a producer whose clock is
+/// ahead by more is told so. The ledger's partitions reach at least this far.
+pub(crate) const ID_MAX_AHEAD: Duration = Duration::from_secs(86_400);
+/// Shortest and longest pause before a command that is not known yet is looked at again; in
+/// between, a tenth of how long it has waited. A registration ends the wait at once.
+const UNKNOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How a command is applied, or why it is not.
+#[derive(Clone)]
+pub(crate) enum Work {
+    /// By a function of the database.
+    Function(Function),
+    /// By a Rust handler.
+    Handler(Arc<dyn AnyHandler>),
+    /// Not now: it waits in its line.
+    Park(Park),
+    /// Not: it was found to be its own fault.
+    Reject(Rejection),
+    /// Not: nobody can. `in_ledger` tells whether the ledger can hold its id.
+    DeadLetter { letter: DeadLetter, in_ledger: bool },
+}
+
+/// A command's wait.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Park {
+    pub(crate) reason: ParkReason,
+    /// How long until its line is tried; `None` until somebody resumes it.
+    pub(crate) wait: Option<Duration>,
+    /// What went wrong, for people.
+    pub(crate) error: Option<Rejection>,
+}
+
+/// Why a command is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParkReason {
+    /// Its time has not come: until then it is in no line. Unix time in nanoseconds.
+    Scheduled { until_ns: i64 },
+    /// One of its key waits.
+    Behind,
+    /// An operator has paused its name or its key.
+    Paused,
+    /// It failed by chance.
+    Retry,
+    /// No handler or function has its name and version.
+    Unknown,
+    /// Something that it needs is not there: a table, a function, a privilege.
+    NotReady,
+    /// It asked for it.
+    Later,
+}
+
+impl ParkReason {
+    /// Its word in the database, in messages and as a metric's label.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Scheduled { .. } => "scheduled",
+            Self::Behind => "behind",
+            Self::Paused => "paused",
+            Self::Retry => "retry",
+            Self::Unknown => "unknown_command",
+            Self::NotReady => "not_ready",
+            Self::Later => "later",
+        }
+    }
+}
+
+impl Work {
+    pub(super) fn dead_letter(reason: &str, message: impl Into<String>, in_ledger: bool) -> Self {
+        let letter = DeadLetter { reason: reason.to_owned(), message: message.into() };
+        Self::DeadLetter { letter, in_ledger }
+    }
+
+    /// Whether it is only to be recorded: nothing of the app's runs (any more).
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Self::Reject(_) | Self::DeadLetter { .. } | Self::Park(_) => true,
+            Self::Function(_) | Self::Handler(_) => false,
+        }
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Self::Function(Function { alone: true, .. }))
+    }
+}
+
+/// What a command's work depends on.
+pub(super) struct Known<'a> {
+    pub(super) config: &'a Config,
+    pub(super) handlers: &'a Handlers,
+    pub(super) functions: &'a Functions,
+}
+
+impl Known<'_> {
+    /// How a command is to be applied. `None` where its name is not known and `last_word` is
+    /// false: the registry is to be read again.
+    pub(super) fn work_of(
+        &self,
+        delivery: &Delivery,
+        parked: Option<&Parked>,
+        last_word: bool,
+    ) -> Option<Work> {
+        let envelope = match &delivery.envelope {
+            Ok(envelope) => envelope,
+            Err(error) => return Some(Work::dead_letter(error.code(), error.to_string(), false)),
+        };
+        // What is parked was judged when it came.
+        let refusal = || refuse_by_age(envelope.id, delivery.at_ns, self.config.ledger_keep);
+        if parked.is_none()
+            && let Some(refusal) = refusal()
+        {
+            return Some(refusal);
+        }
+        if let Some(refusal) = self.refuse_context(envelope) {
+            return Some(Work::Reject(refusal));
+        }
+        let name = (envelope.name.clone(), envelope.version);
+        if let Some(handler) = self.handlers.get(&name) {
+            return Some(Work::Handler(Arc::clone(handler)));
+        }
+        match self.functions.get(&name) {
+            Some(function) => Some(match function.check(delivery.body()) {
+                Ok(()) => Work::Function(function.clone()),
+                Err(rejection) => Work::Reject(rejection),
+            }),
+            None if last_word => Some(self.unknown(envelope, parked)),
+            None => None,
+        }
+    }
+
+    fn unknown(&self, envelope: &Envelope, parked: Option<&Parked>) -> Work {
+        let Envelope { name, version, .. } = envelope;
+        let message = format!(
+            "no handler and no function is registered as {name} version {version}: register one with farwrite.register, or upgrade the worker"
+        );
+        let parked_for = parked.map_or(Duration::ZERO, |parked| parked.parked_for);
+        not_yet(
+            ParkReason::Unknown,
+            Rejection::new("unknown_command", message),
+            parked_for,
+            self.config,
+        )
+    }
+
+    /// A context that nobody allowed must not decide what a row-level policy sees.
+    fn refuse_context(&self, envelope: &Envelope) -> Option<Rejection> {
+        let context = envelope.context.as_deref()?;
+        let members: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(context).ok()?;
+        let refused = members.keys().find(|name| !self.config.context_allow.contains(*name))?;
+        Some(Rejection::new(
+            "context_not_allowed",
+            format!("the worker does not allow {refused:?} in a command's context (context-allow)"),
+        ))
+    }
+}
+
+/// What cannot be applied yet is parked, and dead-lettered when it has waited too long.
+pub(super) fn not_yet(
+    reason: ParkReason,
+    error: Rejection,
+    parked_for: Duration,
+    config: &Config,
+) -> Work {
+    if parked_for >= config.unknown_keep {
+        let message = format!(
+            "{} ({}); it waited {} s for it",
+            error.message,
+            error.code,
+            parked_for.as_secs()
+        );
+        return Work::dead_letter(reason.word(), message, true);
+    }
+    let wait = (parked_for / 10).clamp(UNKNOWN_PAUSE.0, UNKNOWN_PAUSE.1);
+    let wait = wait.min(config.unknown_keep.saturating_sub(parked_for));
+    Work::Park(Park { reason, wait: Some(wait), error: Some(error) })
+}
+
+/// An id's own time must lie near the stream's: before it by no more than the ledger keeps, or a
+/// repetition would not be known; after it by no more than [`ID_MAX_AHEAD`]. Compared with the
+/// stream's time of the message and not with the clock, so that a worker that was away for ten
+/// days refuses nobody.
+fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<Work> {
+    let id_ms = i128::from(id.unix_ms()?);
+    let stream_ms = i128::from(at_ns / 1_000_000);
+    let keep_ms = ledger_keep.as_millis().cast_signed();
+    let ahead_ms = ID_MAX_AHEAD.as_millis().cast_signed();
+    if id_ms < stream_ms - keep_ms {
+        let message = format!(
+            "the command id is {} hours older than its publication, more than the ledger keeps ({} hours): whether it was applied before is not known",
+            (stream_ms - id_ms) / 3_600_000,
+            keep_ms / 3_600_000
+        );
+        Some(Work::dead_letter("id_too_old", message, false))
+    } else if id_ms > stream_ms + ahead_ms {
+        let message = "the command id carries a time more than a day after its publication: the producer's clock is wrong";
+        Some(Work::dead_letter("id_in_future", message, false))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(id_ms: u64, stream_ms: i64) -> Option<String> {
+        let id = CommandId::from_uuid(
+            uuid::Builder::from_unix_timestamp_millis(id_ms, &[0; 10]).into_uuid(),
+        );
+        match refuse_by_age(id, stream_ms * 1_000_000, Duration::from_secs(7 * 86_400))? {
+            Work::DeadLetter { letter, .. } => Some(letter.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_id_is_refused_by_the_streams_time_and_not_by_the_clock() {
+        let day = 86_400_000;
+        let stream = 1_763_871_600_000;
+        assert_eq!(refused(stream, stream as i64), None);
+        assert_eq!(refused(stream - 7 * day, stream as i64), None);
+        assert_eq!(refused(stream - 7 * day - 1, stream as i64).as_deref(), Some("id_too_old"));
+        assert_eq!(refused(stream + day, stream as i64), None);
+        assert_eq!(refused(stream + day + 1, stream as i64).as_deref(), Some("id_in_future"));
+    }
+
+    #[test]
+    fn a_derived_id_has_no_age() {
+        let id = CommandId::derived("a", "b");
+        assert!(refuse_by_age(id, 0, Duration::from_secs(1)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_known_yet_waits_longer_each_time_and_not_for_ever() {
+        let name = farwrite_schemas::DatabaseName::new("shop").expect("a name");
+        let config = Config::new(name, "postgres://localhost".into(), "localhost".into());
+        let wait = |seconds| {
+            let error = Rejection::new("unknown_command", "");
+            match not_yet(ParkReason::Unknown, error, Duration::from_secs(seconds), &config) {
+                Work::Park(park) => park.wait.map(|wait| wait.as_secs()),
+                _ => None,
+            }
+        };
+        assert_eq!(wait(0), Some(1));
+        assert_eq!(wait(100), Some(10));
+        assert_eq!(wait(10_000), Some(30));
+        assert_eq!(wait(config.unknown_keep.as_secs() - 5), Some(5));
+        assert_eq!(wait(config.unknown_keep.as_secs()), None);
+    }
+}
