@@ -31,12 +31,27 @@ impl Function {
 #[derive(Default)]
 pub(crate) struct Functions {
     by_name: HashMap<(CommandName, u32), Function>,
+    /// How often the registry had changed when it was seen last.
+    changes: i64,
 }
 
 impl Functions {
     /// The function of a command, if one is known.
     pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<&Function> {
         self.by_name.get(name)
+    }
+
+    /// Forgets everything when the registry has changed since.
+    pub(crate) fn expect(&mut self, changes: i64) {
+        if self.changes != changes {
+            self.forget();
+            self.changes = changes;
+        }
+    }
+
+    /// Forgets everything: the next command reads the registry.
+    pub(crate) fn forget(&mut self) {
+        self.by_name.clear();
     }
 
     /// Reads the registry.

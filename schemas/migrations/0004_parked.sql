@@ -101,6 +101,13 @@ ALTER TABLE farwrite.functions
     ADD COLUMN set_form boolean NOT NULL DEFAULT false,
     ADD COLUMN json_schema json;
 
+-- Counts changes of the registry, so that a worker sees that its copy is old.
+CREATE TABLE farwrite.registry (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    changes  bigint NOT NULL
+);
+INSERT INTO farwrite.registry (changes) VALUES (0);
+
 -- Refuses the command with a stable code of the app's own: it is recorded and its caller is told.
 CREATE FUNCTION farwrite.reject(p_code text, p_message text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -143,6 +150,7 @@ DECLARE
     v_branches text := '';
     v_set_branches text := '';
 BEGIN
+    UPDATE farwrite.registry SET changes = changes + 1;
     FOR r IN
         SELECT f.function_id, f.takes_meta, f.set_form, f.signature, p.prorettype, n.nspname, p.proname
         FROM farwrite.functions f

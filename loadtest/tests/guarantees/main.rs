@@ -8,6 +8,8 @@ mod crash;
 mod exactly_once;
 mod failure;
 mod handlers;
+mod parking;
+mod poison;
 mod reachability;
 mod refusal;
 mod support;

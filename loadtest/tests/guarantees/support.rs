@@ -130,7 +130,12 @@ impl Case {
 
     /// The worker, begun, and serving.
     pub(crate) async fn serving_worker(&self) -> Result<Program> {
-        let worker = self.worker()?;
+        self.serving(&[]).await
+    }
+
+    /// The same with more flags.
+    pub(crate) async fn serving(&self, flags: &[&str]) -> Result<Program> {
+        let worker = self.spawn("run", flags, &[])?;
         self.until("the worker serves", async || Ok(worker.log().contains("worker: serving")))
             .await?;
         Ok(worker)
@@ -292,6 +297,52 @@ impl Case {
         Ok(())
     }
 
+    /// Runs statements as the app's owner.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
+        self.stack.primary().execute(&self.name, sql).await
+    }
+
+    /// Waits until so many commands are parked for this reason.
+    pub(crate) async fn parked(&self, reason: &str, commands: i64) -> Result<()> {
+        let mut connection = self.primary().await?;
+        self.until(&format!("{commands} are parked as {reason}"), async || {
+            let parked: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM farwrite.parked WHERE reason = $1")
+                    .bind(reason)
+                    .fetch_one(&mut connection)
+                    .await?;
+            Ok(parked == commands)
+        })
+        .await
+    }
+
+    /// Waits until an effect is there: `n` in the key's list.
+    pub(crate) async fn applied(&self, key: &str, n: i32) -> Result<()> {
+        self.until(&format!("{n} of key {key} is applied"), async || {
+            Ok(self.effects().await?.get(key).is_some_and(|effects| effects.contains(&n)))
+        })
+        .await
+    }
+
+    /// The outcome of a command that has ended: its word, and the code of a rejection or the
+    /// reason of a dead letter.
+    pub(crate) async fn ended(&self, id: CommandId) -> Result<(String, String)> {
+        let mut connection = self.primary().await?;
+        let mut ended = None;
+        self.until(&format!("{id} has ended"), async || {
+            ended = sqlx::query_as(
+                "SELECT status, coalesce(answer->>'code', answer->>'reason', '')
+                 FROM farwrite.outcome_of($1) WHERE status <> 'parked'",
+            )
+            .bind(id.uuid())
+            .fetch_optional(&mut connection)
+            .await?;
+            Ok(ended.is_some())
+        })
+        .await?;
+        ended.context("no outcome")
+    }
+
     /// A count in the database.
     pub(crate) async fn count(&self, sql: &'static str) -> Result<i64> {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.primary().await?).await?)
@@ -329,6 +380,7 @@ pub(crate) struct Message {
     pub(crate) name: String,
     pub(crate) body: String,
     pub(crate) reply: Option<String>,
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl Message {
@@ -340,7 +392,21 @@ impl Message {
             name: "app.append".to_owned(),
             body: json!({ "n": n }).to_string(),
             reply: None,
+            headers: Vec::new(),
         }
+    }
+
+    /// The same under another command name.
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    /// The same with a header that names a time so long from now; negative for the past.
+    pub(crate) fn at(mut self, header: &'static str, from_now_ms: i64) -> Self {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let at_ms = i64::try_from(now.as_millis()).unwrap_or(0) + from_now_ms;
+        self.headers.push((header, at_ms.to_string()));
+        self
     }
 
     /// The same, refused by the function.
@@ -356,6 +422,9 @@ impl Message {
         }
         if let Some(reply) = &self.reply {
             headers.insert(headers::REPLY, reply.as_str());
+        }
+        for (name, value) in &self.headers {
+            headers.insert(*name, value.as_str());
         }
         Ok(headers)
     }

@@ -120,6 +120,14 @@ pub(super) struct FailedCommand {
     pub(super) rejection: Rejection,
 }
 
+impl FailedCommand {
+    /// A batch of which more would have to wait than may.
+    pub(super) fn full() -> Self {
+        let rejection = Rejection::new("full", "as many commands are parked as may be");
+        Self { verdict: Verdict::Retry, rejection }
+    }
+}
+
 impl Failure {
     pub(super) fn of(happened: Happened, rejection: Rejection) -> Self {
         match happened.verdict() {

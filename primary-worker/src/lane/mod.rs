@@ -215,6 +215,7 @@ impl Lane {
         let waiting = park::look(&mut self.connection, &takeover, self.number).await;
         let waiting = waiting.map_err(|error| self.world(&error))?;
         metrics::parked(self.number, waiting.parked);
+        self.functions.expect(waiting.registry);
         self.waits = waiting.any;
         self.look_at = Instant::now() + waiting.next.map_or(IDLE, |next| next.min(IDLE));
         if waiting.next != Some(Duration::ZERO) {
@@ -402,9 +403,12 @@ impl Lane {
     }
 
     /// Decides about a command that failed alone, and tells operators.
-    fn judge(&self, item: &mut Item, failed: FailedCommand) -> Result<(), LaneEnd> {
+    fn judge(&mut self, item: &mut Item, failed: FailedCommand) -> Result<(), LaneEnd> {
         let (lane, sequence) = (self.number, item.delivery.sequence);
         let code = failed.rejection.code.clone();
+        if code == "FW003" {
+            self.functions.forget();
+        }
         let reason = failed.rejection.to_string();
         let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
         let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
@@ -467,6 +471,8 @@ impl Lane {
                     return Ok(Ok(committed));
                 }
                 Err(Failure::Command(failed)) => return Ok(Err(failed)),
+                // One by one, so that those which need not wait, or find room, go on.
+                Err(Failure::Full) if items.len() > 1 => return Ok(Err(FailedCommand::full())),
                 Err(failure) => failure,
             };
             match failure {

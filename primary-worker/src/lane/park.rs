@@ -180,6 +180,8 @@ pub(super) struct Waiting {
     pub(super) parked: u64,
     /// How long until the next is due; zero when it is; `None` when nothing is.
     pub(super) next: Option<Duration>,
+    /// How often the registry of functions has changed.
+    pub(super) registry: i64,
 }
 
 /// Looks at what waits.
@@ -188,17 +190,17 @@ pub(super) async fn look(
     takeover: &Takeover,
     lane: u32,
 ) -> Result<Waiting, sqlx::Error> {
-    let row: Option<(i64, bool, Option<f64>)> =
-        sqlx::query_as("SELECT parked, paused, seconds FROM farwrite.next_due($1, $2, $3)")
+    let row: Option<(i64, bool, Option<f64>, i64)> =
+        sqlx::query_as("SELECT parked, paused, seconds, registry FROM farwrite.next_due($1, $2, $3)")
             .bind(takeover.stream_id)
             .bind(lane.cast_signed())
             .bind(takeover.lanes.len() as i32)
             .fetch_optional(connection)
             .await?;
-    let (parked, paused, seconds) = row.unwrap_or((0, false, None));
+    let (parked, paused, seconds, registry) = row.unwrap_or((0, false, None, 0));
     // Bounded, since a float may be anything; a lane looks again long before.
     let next = seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)));
-    Ok(Waiting { any: parked > 0 || paused, parked: parked.unsigned_abs(), next })
+    Ok(Waiting { any: parked > 0 || paused, parked: parked.unsigned_abs(), next, registry })
 }
 
 type DueRow = (i64, i32, f64, String, sqlx::types::Json<Vec<(String, String)>>, Vec<u8>, i64);

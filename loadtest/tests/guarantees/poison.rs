@@ -1,0 +1,67 @@
+//! Commands that take their backend, or its memory, down; and the world failing while innocent
+//! ones run. On servers of their own: these go down with them.
+
+use anyhow::{Result, ensure};
+use farwrite_devstack::Devstack;
+use tokio::sync::OnceCell;
+
+use crate::support::{Case, Message};
+
+static STACK: OnceCell<Devstack> = OnceCell::const_new();
+
+async fn stack() -> Result<&'static Devstack> {
+    STACK.get_or_try_init(|| Devstack::builder().start()).await
+}
+
+/// Publishes a poisonous command among good ones, before it, behind it in its key, and of other
+/// keys; all but it are applied, and it is found.
+async fn is_found(case: &Case, poison: &str) -> Result<()> {
+    let mut poisonous = None;
+    for n in 0..30 {
+        case.publish(&Message::append("a", n)).await?;
+        case.publish(&Message::append("b", n)).await?;
+        if n == 20 {
+            let message = Message::append("a", n).named(poison);
+            poisonous = Some(message.id);
+            case.publish(&message).await?;
+        }
+    }
+    let worker = case.worker()?;
+    let Some(id) = poisonous else { anyhow::bail!("nothing was published") };
+    // The connection that asks goes down with the server.
+    let mut ended = case.ended(id).await;
+    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none() {
+        ended = case.ended(id).await;
+    }
+    let ended = ended?;
+    ensure!(
+        ended == ("dead_lettered".to_owned(), "took_the_primary_down".to_owned()),
+        "{ended:?}\n{}",
+        worker.log_tail()
+    );
+    case.settled().await?;
+    for key in ["a", "b"] {
+        ensure!(case.effects().await?[key] == (0..30).collect::<Vec<i32>>());
+    }
+    ensure!(case.count("SELECT count(*) FROM farwrite.dead_letters").await? == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_kills_its_backend_and_one_that_eats_its_memory_are_found() -> Result<()> {
+    let case = Case::on(stack().await?, "crashes", &[]).await?;
+    // The whole server restarts with it, every time.
+    let sql = "CREATE TABLE app.nothing (n integer);
+               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
+               SELECT farwrite.register('app.crash', 'app.crash(jsonb)')";
+    case.execute(sql).await?;
+    is_found(&case, "app.crash").await?;
+    // Out of shared memory is out of memory (53200): the table of locks is full.
+    let case = Case::on(stack().await?, "memory", &[]).await?;
+    let sql = "CREATE FUNCTION app.hoard(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+               BEGIN PERFORM pg_advisory_xact_lock(n) FROM generate_series(1, 1000000) n; END $$;
+               SELECT farwrite.register('app.hoard', 'app.hoard(jsonb)')";
+    case.execute(sql).await?;
+    is_found(&case, "app.hoard").await
+}
