@@ -6,8 +6,11 @@
 
 use std::collections::HashMap;
 
-use farwrite_schemas::{CommandName, Rejection};
-use sqlx::PgConnection;
+use farwrite_schemas::CommandName;
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json};
+
+use crate::json_schema::{Checked, JsonSchema};
 
 /// A registered function.
 #[derive(Clone, Debug)]
@@ -18,12 +21,14 @@ pub(crate) struct Function {
     pub(crate) alone: bool,
     /// Whether it takes a run of commands at once.
     pub(crate) set_form: bool,
+    /// What its bodies are checked with.
+    pub(crate) schema: Option<JsonSchema>,
 }
 
 impl Function {
     /// Checks a body before anything runs.
-    pub(crate) fn check(&self, _body: &[u8]) -> Result<(), Rejection> {
-        Ok(())
+    pub(crate) fn check(&self, body: &[u8]) -> Checked {
+        self.schema.as_ref().map_or(Checked::Fits, |schema| schema.check(body))
     }
 }
 
@@ -59,16 +64,19 @@ impl Functions {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        let rows: Vec<(String, i32, i32, bool, bool)> = sqlx::query_as(
-            "SELECT name, version, function_id, alone, set_form FROM farwrite.functions",
+        type Row = (String, i32, i32, bool, bool, Option<Json<Value>>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT name, version, function_id, alone, set_form, json_schema FROM farwrite.functions",
         )
         .fetch_all(connection)
         .await?;
         self.by_name = rows
             .into_iter()
-            .filter_map(|(name, version, number, alone, set_form)| {
+            .filter_map(|(name, version, number, alone, set_form, schema)| {
                 let name = CommandName::new(name).ok()?;
-                Some(((name, version.unsigned_abs()), Function { number, alone, set_form }))
+                let schema = schema.map(|schema| JsonSchema::new(&schema.0));
+                let function = Function { number, alone, set_form, schema };
+                Some(((name, version.unsigned_abs()), function))
             })
             .collect();
         Ok(())

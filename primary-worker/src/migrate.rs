@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
+    hints,
     primary::{self, PrimaryError, Purpose},
     stream::{self, StreamError},
 };
@@ -41,6 +42,7 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     let client = stream::connect(&config.nats_url).await?;
     let stream = stream::create_or_check(&client, config).await?;
     stream::register(&mut connection, config, &stream).await?;
+    hints::create(&client, config).await?;
     connection.close().await.map_err(PrimaryError::from)?;
     info!(stream = config.stream, "the stream is ready");
     Ok(())

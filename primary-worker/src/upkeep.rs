@@ -4,21 +4,21 @@
 //! far back is counted from what is not settled yet, and not from now: a worker that was away for
 //! ten days finds the days that it needs.
 
-use std::time::Duration;
-
 use sqlx::PgConnection;
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    hints::{self, Keeper},
     stream::StreamError,
+    takeover::Takeover,
     verdict::{Happened, Verdict},
 };
 
-/// How often the low-water mark is written.
-const LOW_WATER: Duration = Duration::from_secs(5);
-/// Every how many of those the ledger's days are looked at: about ten minutes.
-const DAYS_EVERY: u32 = 120;
+/// Every how many rounds the low-water mark is written: about five seconds.
+const LOW_WATER_EVERY: u32 = 5;
+/// Every how many rounds the ledger's days are looked at: about ten minutes.
+const DAYS_EVERY: u32 = 600;
 
 /// Makes the days that the first batches may need. Runs before anything is read.
 pub(crate) async fn prepare(
@@ -44,12 +44,22 @@ pub(crate) async fn prepare(
 }
 
 /// Keeps house until the database fails.
-pub(crate) async fn run(mut connection: PgConnection, config: &Config) -> sqlx::Error {
-    let mut ticks: u32 = 0;
+pub(crate) async fn run(
+    mut connection: PgConnection,
+    config: &Config,
+    mut keeper: Keeper,
+    takeover: &Takeover,
+) -> sqlx::Error {
+    let mut rounds: u32 = 0;
     loop {
-        tokio::time::sleep(LOW_WATER).await;
-        ticks = ticks.wrapping_add(1);
-        if let Err(error) = tick(&mut connection, config, ticks).await {
+        tokio::time::sleep(hints::EVERY).await;
+        rounds = rounds.wrapping_add(1);
+        let hinted = keeper.tick(&mut connection, takeover.stream_id).await;
+        let kept = match hinted {
+            Ok(()) => keep_house(&mut connection, config, rounds).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
             // Somebody holds a lock on the ledger: there is time until the next round.
             if Happened::of(&error).verdict() == Verdict::Retry {
                 warn!(%error, "upkeep is put off");
@@ -60,13 +70,15 @@ pub(crate) async fn run(mut connection: PgConnection, config: &Config) -> sqlx::
     }
 }
 
-async fn tick(
+async fn keep_house(
     connection: &mut PgConnection,
     config: &Config,
-    ticks: u32,
+    rounds: u32,
 ) -> Result<(), sqlx::Error> {
-    write_low_water(connection).await?;
-    if ticks.is_multiple_of(DAYS_EVERY) {
+    if rounds.is_multiple_of(LOW_WATER_EVERY) {
+        write_low_water(connection).await?;
+    }
+    if rounds.is_multiple_of(DAYS_EVERY) {
         make_days(connection, config).await?;
         drop_days(connection, config).await?;
     }
@@ -91,7 +103,7 @@ async fn write_low_water(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 async fn make_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
     let made: i32 = sqlx::query_scalar(
         "SELECT farwrite.make_ledger_days(
-             least(now(), (SELECT min(low_water_at) FROM farwrite.streams)) - make_interval(secs => $1),
+             least(now(), (SELECT min(low_water_at) FROM farwrite.streams), (SELECT to_timestamp(min(published_at) / 1e9) FROM farwrite.parked)) - make_interval(secs => $1),
              now() + interval '2 days')",
     )
     .bind(config.ledger_keep.as_secs_f64())
@@ -106,7 +118,7 @@ async fn make_days(connection: &mut PgConnection, config: &Config) -> Result<(),
 async fn drop_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
     let dropped: i32 = sqlx::query_scalar(
         "SELECT farwrite.drop_ledger_days(
-             least(now(), (SELECT min(low_water_at) FROM farwrite.streams)) - make_interval(secs => $1))",
+             least(now(), (SELECT min(low_water_at) FROM farwrite.streams), (SELECT to_timestamp(min(published_at) / 1e9) FROM farwrite.parked)) - make_interval(secs => $1))",
     )
     .bind(config.ledger_keep.as_secs_f64())
     .fetch_one(connection)

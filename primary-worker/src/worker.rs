@@ -23,7 +23,7 @@ use crate::{
     failpoint::Failpoint,
     handler::Handlers,
     heartbeat::{self, Pulse},
-    hints::Hints,
+    hints::{self, Hints},
     lane::{self, LaneEnd, Refreshed, Shared},
     metrics, migrate,
     outcomes::{self, OutcomesEnd},
@@ -170,7 +170,7 @@ impl Worker {
         // not disturb the one that works.
         let position = takeover::read_position(&mut control, &config.stream).await?;
         stream::verify(&mut control, &stream, &position).await?;
-        let hints = Hints::default();
+        let hints = Hints::read(&client, &stream, config).await;
         let Memory { epoch, blameless, .. } = &*memory;
         let takeover = takeover::take_over(&mut control, config, *epoch, blameless, hints).await?;
         memory.epoch = Some(takeover.epoch);
@@ -224,6 +224,7 @@ impl Serving {
         let next = takeover.position().low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop);
+        let keeper = hints::Keeper::new(client, &stream, config, &takeover.hints);
         let reader = Reader::new(stream, name, next);
         tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
         let mut lanes = JoinSet::new();
@@ -242,8 +243,8 @@ impl Serving {
             async move { TaskEnd::Outcomes(outcomes::serve(client, subjects, takeover, outcomes).await) }
         });
         tasks.spawn({
-            let config = Arc::clone(config);
-            async move { TaskEnd::Upkeep(upkeep::run(control, &config).await) }
+            let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
+            async move { TaskEnd::Upkeep(upkeep::run(control, &config, keeper, &takeover).await) }
         });
         metrics::waiting(false);
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");

@@ -53,6 +53,11 @@ pub const ALL: &[Migration] = &[
         description: "operations",
         sql: include_str!("../migrations/0006_operations.sql"),
     },
+    Migration {
+        version: 7,
+        description: "row commands",
+        sql: include_str!("../migrations/0007_row_commands.sql"),
+    },
 ];
 
 #[cfg(test)]

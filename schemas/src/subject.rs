@@ -9,6 +9,7 @@ use crate::{CommandName, DatabaseName, NameError, Origin};
 /// | `….cmd.<origin>.<command name>` | commands, stored by the stream | producer → worker |
 /// | `….reply.<origin>.<instance>` | outcomes ([`Reply`](crate::Reply)) | worker → producer |
 /// | `….outcome` | questions for an outcome, a NATS service | producer → worker |
+/// | `….hint.<stream>` | how far commands were applied, stored by a stream | worker → worker |
 /// | `….watch.<region>` | [`Interest`](crate::Interest) in a position | app → watcher |
 /// | `….progress.<region>` | [`Progress`](crate::Progress) of the replica | watcher → apps |
 #[derive(Clone, Debug)]
@@ -58,6 +59,12 @@ impl Subjects {
     #[must_use]
     pub fn outcome(&self) -> String {
         format!("farwrite.{}.outcome", self.database)
+    }
+
+    /// Where the worker tells the broker how far it has come in a stream.
+    #[must_use]
+    pub fn hint(&self, stream: &str) -> String {
+        format!("farwrite.{}.hint.{stream}", self.database)
     }
 
     /// Where a region's apps tell its watcher what they wait for.

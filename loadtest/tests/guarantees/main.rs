@@ -4,6 +4,7 @@
 //! run in parallel. What a test waits for it waits for by asking, with a deadline that only a
 //! broken product reaches.
 
+mod companions;
 mod crash;
 mod exactly_once;
 mod failure;
@@ -12,5 +13,6 @@ mod parking;
 mod poison;
 mod reachability;
 mod refusal;
+mod rows;
 mod support;
 mod visible;

@@ -295,3 +295,46 @@ async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is
     ensure!(worker.terminate(DEADLINE).await?.success());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() -> Result<()> {
+    let case = Case::new("hinted", &[]).await?;
+    let worker = case.serving(&[]).await?;
+    let expired = Message::append("a", 0).at(EXPIRES_AT, -1);
+    let in_time = Message::append("a", 1).at(EXPIRES_AT, 4_000);
+    case.publish(&expired).await?;
+    case.publish(&in_time).await?;
+    case.settled().await?;
+    ensure!(case.ended(expired.id).await?.0 == "expired");
+    ensure!(case.ended(in_time.id).await?.0 == "applied");
+    let hints = case.context.get_stream(format!("farwrite-{}-hints", case.name)).await?;
+    let subject = format!("farwrite.{0}.hint.farwrite-{0}", case.name);
+    case.until("the broker holds a hint", async || {
+        let last = hints.get_last_raw_message_by_subject(&subject).await;
+        Ok(last.is_ok_and(|last| last.payload.windows(12).any(|text| text == b"\"sequence\":2")))
+    })
+    .await?;
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    // What promoting a standby that had none of it leaves behind: effects, ledger and positions
+    // are gone together.
+    let sql = "TRUNCATE app.effects, app.keys;
+               DELETE FROM farwrite.ledger;
+               UPDATE farwrite.lanes SET sequence = 0, anchor_sequence = 0, anchor_at = NULL, anchor_id = NULL;
+               UPDATE farwrite.streams SET low_water = 0";
+    case.execute(sql).await?;
+    case.until("its time has passed", async || {
+        let expires_ms: i64 = in_time.headers[0].1.parse()?;
+        let passed: bool = sqlx::query_scalar("SELECT clock_timestamp() > to_timestamp($1 / 1e3)")
+            .bind(expires_ms)
+            .fetch_one(&mut case.primary().await?)
+            .await?;
+        Ok(passed)
+    })
+    .await?;
+    let _worker = case.serving(&[]).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1]);
+    ensure!(case.ended(expired.id).await?.0 == "expired");
+    ensure!(case.ended(in_time.id).await?.0 == "applied");
+    Ok(())
+}

@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     functions::{Function, Functions},
     handler::{AnyHandler, Handlers},
+    json_schema::Checked,
     stream::Delivery,
 };
 
@@ -134,8 +135,12 @@ impl Known<'_> {
         }
         match self.functions.get(&name) {
             Some(function) => Some(match function.check(delivery.body()) {
-                Ok(()) => Work::Function(function.clone()),
-                Err(rejection) => Work::Reject(rejection),
+                Checked::Fits => Work::Function(function.clone()),
+                Checked::Refused(rejection) => Work::Reject(rejection),
+                Checked::BadSchema(error) => {
+                    let parked_for = parked.map_or(Duration::ZERO, |parked| parked.parked_for);
+                    not_yet(ParkReason::NotReady, error, parked_for, self.config)
+                }
             }),
             None if last_word => Some(self.unknown(envelope, parked)),
             None => None,

@@ -57,6 +57,11 @@ pub(super) fn of(info: &Info) -> Result<Identity, StreamError> {
     Ok(Identity { name, created: info.created.to_string(), id })
 }
 
+/// The random id in a stream's metadata; empty where it has none.
+pub(crate) fn identity_of(stream: &Stream) -> String {
+    stream.cached_info().config.metadata.get(IDENTITY_KEY).cloned().unwrap_or_default()
+}
+
 /// The identity that the database knows.
 pub(super) async fn known(
     connection: &mut PgConnection,

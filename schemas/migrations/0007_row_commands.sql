@@ -356,9 +356,10 @@ BEGIN
         WHEN v_open.readable = '{}' THEN '''{}''::pg_catalog.jsonb'
         ELSE (SELECT format('(SELECT pg_catalog.to_jsonb(o.*) FROM (SELECT %s) o)', string_agg(format('t.%I', c), ', '))
               FROM unnest(v_open.readable) c) END;
-    -- As records: compared by each type's own equality, wherever it lives, and nulls are equal.
+    -- As records: compared by each type's own equality, wherever it lives, and nulls are equal. And
+    -- not as a join's condition, which could be sorted by.
     v_asked := CASE WHEN v_if THEN
-        (SELECT format('ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.=) ROW(%s)::pg_catalog.record',
+        (SELECT format('(ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.=) ROW(%s)::pg_catalog.record) IS TRUE',
                        string_agg(format('t.%I', c), ', '), string_agg(format('e.%I', c), ', '))
          FROM unnest(v_compare) c) END;
 

@@ -1,0 +1,243 @@
+//! Commands that share a batch: nothing of one meets another; and the ways to define one.
+
+use anyhow::{Context, Result, ensure};
+use farwrite_schemas::headers;
+use serde_json::json;
+
+use crate::support::{Case, Message};
+
+/// Publishes messages before the worker starts, so that they come in one batch.
+async fn in_one_batch(case: &Case, flags: &[&str], messages: &[Message]) -> Result<()> {
+    for message in messages {
+        case.publish(message).await?;
+    }
+    let _worker = case.serving(&[flags, &["--lanes", "1"]].concat()).await?;
+    case.settled().await
+}
+
+/// Registers a function of the body's `n` as `app.<name>`.
+fn function(name: &str, body: &str) -> String {
+    format!(
+        "CREATE FUNCTION app.{name}(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$ {body} $$;
+         SELECT farwrite.register('app.{name}', 'app.{name}(jsonb, farwrite.meta)');"
+    )
+}
+
+#[tokio::test]
+async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<()> {
+    let case = Case::new("settings", &[]).await?;
+    let sql = [
+        "CREATE TABLE app.seen (n integer, path text, who text, custom text, locks bigint);
+         CREATE ROLE farwrite_test_nobody; GRANT ALL ON SCHEMA app TO farwrite_test_nobody;".to_owned(),
+        function("leave", "BEGIN
+            SET LOCAL search_path = app, pg_temp;
+            PERFORM set_config('app.tenant', 'acme', false);
+            PERFORM pg_advisory_lock(4711);
+            SET LOCAL ROLE farwrite_test_nobody;
+            RETURN '1'; END"),
+        function("look", "BEGIN
+            INSERT INTO app.seen VALUES ((body->>'n')::integer, current_setting('search_path'), current_user::text,
+                current_setting('app.tenant', true),
+                (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()));
+            RETURN '1'; END"),
+    ];
+    case.execute(&sql.concat()).await?;
+    let messages: Vec<Message> = ["look", "leave", "look"]
+        .iter()
+        .zip(1..)
+        .map(|(name, n)| Message::append("a", n).named(&format!("app.{name}")))
+        .collect();
+    in_one_batch(&case, &[], &messages).await?;
+    // The next batch is another transaction of the same session.
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    case.publish(&Message::append("a", 4).named("app.leave")).await?;
+    case.settled().await?;
+    case.publish(&Message::append("a", 5).named("app.look")).await?;
+    case.settled().await?;
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, '') FROM app.seen) s";
+    let distinct = case.count(sql).await?;
+    case.execute("DROP OWNED BY farwrite_test_nobody; DROP ROLE farwrite_test_nobody").await?;
+    ensure!(distinct == 1, "{distinct} different views of the session");
+    ensure!(case.count("SELECT count(*) FROM app.seen").await? == 3);
+    // Within a batch a session's own lock is no obstacle; after it, it is gone.
+    ensure!(case.count("SELECT locks FROM app.seen WHERE n = 5").await? == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_command_deferred_is_its_own_affair_and_not_its_companions() -> Result<()> {
+    let case = Case::new("deferrals", &[]).await?;
+    let sql = [
+        "CREATE TABLE app.parent (n integer PRIMARY KEY);
+         CREATE TABLE app.child (n integer CONSTRAINT has_parent REFERENCES app.parent DEFERRABLE INITIALLY DEFERRED);".to_owned(),
+        function("child", "BEGIN INSERT INTO app.child VALUES ((body->>'n')::integer); RETURN '1'; END"),
+        function("parent", "BEGIN INSERT INTO app.parent VALUES ((body->>'n')::integer); RETURN '1'; END"),
+        function("family", "BEGIN INSERT INTO app.child VALUES ((body->>'n')::integer);
+            INSERT INTO app.parent VALUES ((body->>'n')::integer); RETURN '1'; END"),
+    ];
+    case.execute(&sql.concat()).await?;
+    let message = |name: &str, n| Message::append("a", n).named(&format!("app.{name}"));
+    // The first has no parent when its turn is over, though its companion brings one. The third
+    // and the fifth defer and are right by themselves.
+    let messages = [
+        message("child", 1),
+        message("parent", 1),
+        message("family", 2),
+        message("child", 1),
+        message("family", 3),
+        message("child", 9),
+    ];
+    in_one_batch(&case, &[], &messages).await?;
+    let mut words = Vec::new();
+    for message in &messages {
+        words.push(case.ended(message.id).await?);
+    }
+    let (applied, rejected) = (("applied", ""), ("rejected", "23503"));
+    let expected = [rejected, applied, applied, applied, applied, rejected];
+    let expected = expected.map(|(word, code)| (word.to_owned(), code.to_owned()));
+    ensure!(words == expected, "{words:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_function_in_set_form_takes_a_run_at_once_and_its_failures_stay_its_own() -> Result<()> {
+    let case = Case::new("set_form", &[]).await?;
+    let sql = "CREATE TABLE app.calls (commands integer);
+               CREATE FUNCTION app.append_all(bodies jsonb[], metas farwrite.meta[]) RETURNS jsonb[] LANGUAGE plpgsql AS $$
+               DECLARE outputs jsonb[] := '{}';
+               BEGIN
+                   INSERT INTO app.calls VALUES (cardinality(bodies));
+                   FOR i IN 1 .. cardinality(bodies) LOOP
+                       outputs := outputs || app.append(bodies[i], metas[i]);
+                   END LOOP;
+                   RETURN outputs;
+               END $$;
+               SELECT farwrite.register('app.append_all', 'app.append_all(jsonb[], farwrite.meta[])', set_form => true);
+               CREATE FUNCTION app.short(bodies jsonb[]) RETURNS jsonb[] LANGUAGE sql AS 'SELECT ''{}''::jsonb[]';
+               SELECT farwrite.register('app.short', 'app.short(jsonb[])', set_form => true)";
+    case.execute(sql).await?;
+    let mut messages: Vec<Message> =
+        (0..20).map(|n| Message::append("a", n).named("app.append_all")).collect();
+    messages.insert(10, Message::append("a", 100));
+    in_one_batch(&case, &[], &messages).await?;
+    let mut expected: Vec<i32> = (0..20).collect();
+    expected.insert(10, 100);
+    ensure!(case.effects().await?["a"] == expected);
+    // One call before the other command, one after it.
+    ensure!(case.count("SELECT count(*) FROM app.calls WHERE commands = 10").await? == 2);
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    let refused = Message::refused("b", 2).named("app.append_all");
+    let short = Message::append("b", 4).named("app.short");
+    for message in [
+        &Message::append("b", 1).named("app.append_all"),
+        &refused,
+        &Message::append("b", 3).named("app.append_all"),
+        &short,
+    ] {
+        case.publish(message).await?;
+    }
+    case.settled().await?;
+    ensure!(case.effects().await?["b"] == [1, 3]);
+    ensure!(case.ended(refused.id).await? == ("rejected".to_owned(), "P0001".to_owned()));
+    ensure!(case.ended(short.id).await? == ("dead_lettered".to_owned(), "cannot_apply".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_its_schema_is_rejected_before_anything_runs() -> Result<()> {
+    let case = Case::new("schema", &[]).await?;
+    let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let sql = format!(
+        "SELECT farwrite.register('app.checked', 'app.append(jsonb, farwrite.meta)', json_schema => '{schema}')"
+    );
+    case.execute(&sql).await?;
+    let fits = Message::append("a", 1).named("app.checked");
+    let refused = Message { body: "{\"n\": \"one\"}".to_owned(), ..Message::append("a", 2) }.named("app.checked");
+    in_one_batch(&case, &[], &[fits.clone(), refused.clone()]).await?;
+    ensure!(case.ended(fits.id).await?.0 == "applied");
+    ensure!(case.ended(refused.id).await? == ("rejected".to_owned(), "bad_body".to_owned()));
+    // Registered anew, it is checked by the new one.
+    let _worker = case.serving(&[]).await?;
+    case.publish(&Message::append("a", 3).named("app.checked")).await?;
+    case.settled().await?;
+    case.execute(&sql.replace("integer", "string")).await?;
+    case.until("the new schema is seen", async || {
+        let message = Message::append("a", 4).named("app.checked");
+        case.publish(&message).await?;
+        Ok(case.ended(message.id).await?.1 == "bad_body")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_context_reaches_row_level_security_and_only_what_is_allowed() -> Result<()> {
+    let case = Case::new("context", &[]).await?;
+    let sql = function(
+        "whose",
+        "BEGIN RETURN to_jsonb(coalesce(nullif(current_setting('farwrite.context', true), '')::jsonb->>'tenant', 'nobody')); END",
+    );
+    case.execute(&sql).await?;
+    let with = |context: Option<&str>| {
+        let mut message = Message::append("a", 1).named("app.whose");
+        message.headers.extend(context.map(|context| (headers::CONTEXT, context.to_owned())));
+        message
+    };
+    let messages = [
+        with(None),
+        with(Some("{\"tenant\":\"acme\"}")),
+        with(None),
+        with(Some("{\"role\":\"admin\"}")),
+        with(Some("{\"tenant\":\"umbrella\"}")),
+    ];
+    in_one_batch(&case, &["--context-allow", "tenant, user"], &messages).await?;
+    let mut answers = Vec::new();
+    for message in &messages {
+        let answer: String =
+            sqlx::query_scalar("SELECT coalesce(answer->>'code', answer #>> '{}') FROM (SELECT CASE WHEN status = 'applied' THEN to_jsonb(answer) ELSE answer::jsonb END AS answer FROM farwrite.outcome_of($1)) o")
+                .bind(message.id.uuid())
+                .fetch_optional(&mut case.primary().await?)
+                .await?
+                .context("no outcome")?;
+        answers.push(answer);
+    }
+    ensure!(answers == ["nobody", "acme", "nobody", "context_not_allowed", "umbrella"], "{answers:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_function_refuses_with_a_code_of_its_own() -> Result<()> {
+    let case = Case::new("own_code", &[]).await?;
+    let sql = [
+        function("sold_out", "BEGIN PERFORM farwrite.reject('sold_out', 'nothing is left'); RETURN '1'; END"),
+        function("own_state", "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'SHOP1'; END"),
+        function("forged", "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'FW001'; END"),
+    ];
+    case.execute(&sql.concat()).await?;
+    let message = |name: &str, n| Message::append("a", n).named(&format!("app.{name}"));
+    let messages = [message("sold_out", 1), message("own_state", 2), message("forged", 3), Message::append("a", 4)];
+    // Among companions, and alone.
+    let worker = case.serving(&["--lanes", "1"]).await?;
+    worker.suspend()?;
+    for message in &messages {
+        case.publish(message).await?;
+    }
+    worker.resume()?;
+    case.settled().await?;
+    let alone = message("sold_out", 5);
+    case.publish(&alone).await?;
+    let mut ended = Vec::new();
+    for message in messages.iter().chain([&alone]) {
+        ended.push(case.ended(message.id).await?);
+    }
+    let expected = [
+        ("rejected", "sold_out"),
+        ("rejected", "SHOP1"),
+        ("dead_lettered", "cannot_apply"),
+        ("applied", ""),
+        ("rejected", "sold_out"),
+    ];
+    let expected = expected.map(|(word, code)| (word.to_owned(), code.to_owned()));
+    ensure!(ended == expected, "{ended:?}");
+    ensure!(worker.status()?.is_none(), "an app's own FW001 stopped the worker");
+    Ok(())
+}
