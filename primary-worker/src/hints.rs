@@ -57,7 +57,11 @@ pub(crate) struct Hints {
 
 impl Hints {
     /// Reads what the broker remembers; nothing when it cannot be read.
-    pub(crate) async fn read(client: &async_nats::Client, stream: &Stream, config: &Config) -> Self {
+    pub(crate) async fn read(
+        client: &async_nats::Client,
+        stream: &Stream,
+        config: &Config,
+    ) -> Self {
         let reading = async {
             let context = jetstream::new(client.clone());
             let hints = context.get_stream(name(config)).await.map_err(|e| e.to_string())?;
@@ -75,7 +79,10 @@ impl Hints {
             Ok(book) if book.identity == identity_of(stream) => Self { samples: book.samples },
             Ok(_) => Self::default(),
             Err(reason) => {
-                warn!(reason, "no hints: after a failover, commands that had an expiry may expire the second time; run `primary-worker migrate`");
+                warn!(
+                    reason,
+                    "no hints: after a failover, commands that had an expiry may expire the second time; run `primary-worker migrate`"
+                );
                 Self::default()
             }
         }
@@ -117,10 +124,9 @@ pub(crate) async fn create(
         ..StreamConfig::default()
     };
     let created = jetstream::new(client.clone()).get_or_create_stream(wanted).await;
-    created.map(drop).map_err(|error| StreamError::JetStream {
-        stream: name(config),
-        reason: error.to_string(),
-    })
+    created
+        .map(drop)
+        .map_err(|error| StreamError::JetStream { stream: name(config), reason: error.to_string() })
 }
 
 /// Tells the broker how far the worker has come.

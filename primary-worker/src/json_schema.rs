@@ -33,7 +33,8 @@ impl JsonSchema {
         let validator = match &self.0 {
             Ok(validator) => validator,
             Err(error) => {
-                let message = format!("the JSON Schema that it is registered with is none: {error}");
+                let message =
+                    format!("the JSON Schema that it is registered with is none: {error}");
                 return Checked::BadSchema(Rejection::new("bad_schema", message));
             }
         };

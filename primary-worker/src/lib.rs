@@ -38,4 +38,5 @@ pub use handler::{Handler, HandlerError, Handlers, Meta};
 pub use migrate::{MigrateError, migrate};
 pub use primary::PrimaryError;
 pub use stream::StreamError;
+pub use verdict::is_own_fault;
 pub use worker::{Worker, WorkerError};

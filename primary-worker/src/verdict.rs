@@ -22,6 +22,13 @@
 
 use std::{borrow::Cow, time::Duration};
 
+/// Whether a failure with this SQLSTATE is the command's own fault: it is rejected, and its caller
+/// told. `docs/failures.md` has the whole table.
+#[must_use]
+pub fn is_own_fault(sqlstate: &str) -> bool {
+    Happened::Sqlstate(Sqlstate::of(sqlstate)).verdict() == Verdict::Reject
+}
+
 /// What is done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

@@ -11,6 +11,7 @@
 //! The database's side is [`migrations`]: the `farwrite` schema as SQL text, applied by
 //! `primary-worker migrate`.
 
+mod atomic;
 mod bookmark;
 mod command;
 mod envelope;
@@ -28,6 +29,7 @@ pub mod program;
 mod progress;
 mod subject;
 
+pub use atomic::{ATOMIC_MAX_COMMANDS, ATOMIC_NAME, AtomicBody, AtomicCommand, AtomicError};
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
 pub use command::Command;
 pub use envelope::{BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, decode_envelope};

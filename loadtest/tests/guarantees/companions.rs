@@ -54,7 +54,8 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
     case.settled().await?;
     case.publish(&Message::append("a", 5).named("app.look")).await?;
     case.settled().await?;
-    let sql = "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, '') FROM app.seen) s";
+    let sql =
+        "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, '') FROM app.seen) s";
     let distinct = case.count(sql).await?;
     case.execute("DROP OWNED BY farwrite_test_nobody; DROP ROLE farwrite_test_nobody").await?;
     ensure!(distinct == 1, "{distinct} different views of the session");
@@ -146,13 +147,15 @@ async fn a_function_in_set_form_takes_a_run_at_once_and_its_failures_stay_its_ow
 #[tokio::test]
 async fn a_body_that_does_not_fit_its_schema_is_rejected_before_anything_runs() -> Result<()> {
     let case = Case::new("schema", &[]).await?;
-    let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let schema =
+        json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
     let sql = format!(
         "SELECT farwrite.register('app.checked', 'app.append(jsonb, farwrite.meta)', json_schema => '{schema}')"
     );
     case.execute(&sql).await?;
     let fits = Message::append("a", 1).named("app.checked");
-    let refused = Message { body: "{\"n\": \"one\"}".to_owned(), ..Message::append("a", 2) }.named("app.checked");
+    let refused = Message { body: "{\"n\": \"one\"}".to_owned(), ..Message::append("a", 2) }
+        .named("app.checked");
     in_one_batch(&case, &[], &[fits.clone(), refused.clone()]).await?;
     ensure!(case.ended(fits.id).await?.0 == "applied");
     ensure!(case.ended(refused.id).await? == ("rejected".to_owned(), "bad_body".to_owned()));
@@ -200,7 +203,10 @@ async fn a_context_reaches_row_level_security_and_only_what_is_allowed() -> Resu
                 .context("no outcome")?;
         answers.push(answer);
     }
-    ensure!(answers == ["nobody", "acme", "nobody", "context_not_allowed", "umbrella"], "{answers:?}");
+    ensure!(
+        answers == ["nobody", "acme", "nobody", "context_not_allowed", "umbrella"],
+        "{answers:?}"
+    );
     Ok(())
 }
 
@@ -208,13 +214,21 @@ async fn a_context_reaches_row_level_security_and_only_what_is_allowed() -> Resu
 async fn a_function_refuses_with_a_code_of_its_own() -> Result<()> {
     let case = Case::new("own_code", &[]).await?;
     let sql = [
-        function("sold_out", "BEGIN PERFORM farwrite.reject('sold_out', 'nothing is left'); RETURN '1'; END"),
+        function(
+            "sold_out",
+            "BEGIN PERFORM farwrite.reject('sold_out', 'nothing is left'); RETURN '1'; END",
+        ),
         function("own_state", "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'SHOP1'; END"),
         function("forged", "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'FW001'; END"),
     ];
     case.execute(&sql.concat()).await?;
     let message = |name: &str, n| Message::append("a", n).named(&format!("app.{name}"));
-    let messages = [message("sold_out", 1), message("own_state", 2), message("forged", 3), Message::append("a", 4)];
+    let messages = [
+        message("sold_out", 1),
+        message("own_state", 2),
+        message("forged", 3),
+        Message::append("a", 4),
+    ];
     // Among companions, and alone.
     let worker = case.serving(&["--lanes", "1"]).await?;
     worker.suspend()?;

@@ -4,6 +4,7 @@
 //! run in parallel. What a test waits for it waits for by asking, with a deadline that only a
 //! broken product reaches.
 
+mod atomic;
 mod companions;
 mod crash;
 mod exactly_once;
@@ -15,4 +16,5 @@ mod reachability;
 mod refusal;
 mod rows;
 mod support;
+mod verdicts;
 mod visible;

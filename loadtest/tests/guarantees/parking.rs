@@ -40,7 +40,8 @@ async fn a_lock_that_somebody_holds_parks_its_command_and_what_is_behind_it_and_
     case.parked("retry", 1).await?;
     // Waiting survives a kill, and a worker with another number of lanes.
     worker.kill().await?;
-    let _worker = case.serving(&[&QUICK[..], &["--attempts-max", "1000", "--lanes", "3"]].concat()).await?;
+    let _worker =
+        case.serving(&[&QUICK[..], &["--attempts-max", "1000", "--lanes", "3"]].concat()).await?;
     case.publish(&Message::append("a", 20)).await?;
     case.parked("behind", 19).await?;
     ensure!(!case.effects().await?.contains_key("a"));
@@ -109,11 +110,15 @@ async fn a_deploy_in_either_order_loses_nothing() -> Result<()> {
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1, 2, 3, 40, 5]);
     // A function that is taken away while commands come: they wait for it too.
-    case.execute("SELECT farwrite.unregister('app.append'); DROP FUNCTION app.later(jsonb, farwrite.meta)").await?;
+    case.execute(
+        "SELECT farwrite.unregister('app.append'); DROP FUNCTION app.later(jsonb, farwrite.meta)",
+    )
+    .await?;
     let waiting = Message::append("a", 6);
     case.publish(&waiting).await?;
     case.parked("unknown_command", 1).await?;
-    case.execute("SELECT farwrite.register('app.append', 'app.append(jsonb, farwrite.meta)')").await?;
+    case.execute("SELECT farwrite.register('app.append', 'app.append(jsonb, farwrite.meta)')")
+        .await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1, 2, 3, 40, 5, 6]);
     Ok(())
@@ -273,13 +278,15 @@ async fn a_key_with_too_many_parked_commands_overflows_into_dead_letters() -> Re
 }
 
 #[tokio::test]
-async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is_room()
--> Result<()> {
+async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is_room() -> Result<()>
+{
     let case = Case::new("full", &[]).await?;
-    let worker = case.serving(&["--parked-max", "10", "--parked-max-per-key", "10", "--lanes", "1"]).await?;
+    let worker =
+        case.serving(&["--parked-max", "10", "--parked-max-per-key", "10", "--lanes", "1"]).await?;
     case.execute("SELECT farwrite.pause('app.paused', NULL, 'by test')").await?;
     for n in 0..15 {
-        case.publish(&Message::append(["a", "b", "c"][n as usize % 3], n).named("app.paused")).await?;
+        case.publish(&Message::append(["a", "b", "c"][n as usize % 3], n).named("app.paused"))
+            .await?;
     }
     case.until("the lane says that it is full", async || {
         Ok(worker.log().contains("as many commands are parked as may be"))

@@ -30,7 +30,8 @@ async fn is_found(case: &Case, poison: &str) -> Result<()> {
     let Some(id) = poisonous else { anyhow::bail!("nothing was published") };
     // The connection that asks goes down with the server.
     let mut ended = case.ended(id).await;
-    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none() {
+    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none()
+    {
         ended = case.ended(id).await;
     }
     let ended = ended?;

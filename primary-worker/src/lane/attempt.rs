@@ -118,13 +118,15 @@ pub(super) enum Failure {
 pub(super) struct FailedCommand {
     pub(super) verdict: Verdict,
     pub(super) rejection: Rejection,
+    /// Which part of an atomic batch it was.
+    pub(super) part: Option<usize>,
 }
 
 impl FailedCommand {
     /// A batch of which more would have to wait than may.
     pub(super) fn full() -> Self {
         let rejection = Rejection::new("full", "as many commands are parked as may be");
-        Self { verdict: Verdict::Retry, rejection }
+        Self { verdict: Verdict::Retry, rejection, part: None }
     }
 }
 
@@ -141,8 +143,21 @@ impl Failure {
             | Verdict::Park
             | Verdict::Refresh
             | Verdict::Later(_)
-            | Verdict::DeadLetter) => Self::Command(FailedCommand { verdict, rejection }),
+            | Verdict::DeadLetter) => {
+                Self::Command(FailedCommand { verdict, rejection, part: None })
+            }
         }
+    }
+
+    /// A command is refused.
+    pub(super) fn refused(rejection: Rejection) -> Self {
+        Self::of(Happened::Refused, rejection)
+    }
+
+    /// A fault of this program.
+    pub(super) fn internal(message: &str) -> Self {
+        let rejection = Rejection::new("internal", message);
+        Self::Command(FailedCommand { verdict: Verdict::DeadLetter, rejection, part: None })
     }
 
     /// What PostgreSQL answered is not of the form that it must have.
@@ -160,7 +175,7 @@ impl From<sqlx::Error> for Failure {
 impl From<HandlerError> for Failure {
     fn from(error: HandlerError) -> Self {
         match error {
-            HandlerError::Rejected(rejection) => Self::of(Happened::Refused, rejection),
+            HandlerError::Rejected(rejection) => Self::refused(rejection),
             HandlerError::Later(wait) => {
                 let message = format!("asked to be tried again after {} ms", wait.as_millis());
                 Self::of(Happened::AskedLater(wait), Rejection::new("later", message))

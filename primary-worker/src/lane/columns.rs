@@ -32,7 +32,11 @@ impl<'a> Columns<'a> {
         let mut columns = Self::default();
         let set_forms = items.clone().any(|item| match &item.work {
             Work::Function(function) => function.set_form,
-            Work::Handler(_) | Work::Park(_) | Work::Reject(_) | Work::DeadLetter { .. } => false,
+            Work::Handler(_)
+            | Work::Atomic { .. }
+            | Work::Park(_)
+            | Work::Reject(_)
+            | Work::DeadLetter { .. } => false,
         });
         let expires = items.clone().any(|item| item.expires_ns.is_some());
         let context = |item: &'a Item| item.delivery.envelope.as_ref().ok()?.context.as_deref();

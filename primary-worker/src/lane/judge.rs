@@ -19,6 +19,7 @@ use farwrite_schemas::Rejection;
 use crate::{config::Config, verdict::Verdict};
 
 use super::{
+    atomic::Refused,
     attempt::FailedCommand,
     batch::Item,
     work::{Park, ParkReason, Work, not_yet},
@@ -65,10 +66,16 @@ pub(super) fn judge(
     config: &Config,
     refreshed: &Refreshed,
 ) -> Next {
-    let FailedCommand { verdict, rejection } = failed;
+    let FailedCommand { verdict, rejection, part } = failed;
     let parked_for = item.parked.as_ref().map_or(Duration::ZERO, |parked| parked.parked_for);
     item.work = match verdict {
-        Verdict::Reject => Work::Reject(rejection),
+        Verdict::Reject => match (&item.work, part) {
+            (Work::Atomic { atomic, .. }, Some(part)) => {
+                let refused = Some(Refused { part, rejection });
+                Work::Atomic { atomic: Arc::clone(atomic), refused }
+            }
+            _ => Work::Reject(rejection),
+        },
         Verdict::Retry => {
             item.attempts += 1;
             match item.attempts {

@@ -24,6 +24,7 @@
 //! the stream brings. After an unclean end (this worker's or another's) the first commands run
 //! alone, each counted before it runs: one that takes its backend down every time is found.
 
+mod atomic;
 mod attempt;
 mod batch;
 mod columns;
@@ -426,7 +427,10 @@ impl Lane {
                 error!(lane, sequence, id, attempts, code, reason, "dead-lettered");
             }
             // A rejection is told to its caller.
-            (Next::Record, Work::Reject(_) | Work::Function(_) | Work::Handler(_)) => {}
+            (
+                Next::Record,
+                Work::Reject(_) | Work::Function(_) | Work::Handler(_) | Work::Atomic { .. },
+            ) => {}
         }
         Ok(())
     }

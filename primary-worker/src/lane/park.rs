@@ -190,13 +190,14 @@ pub(super) async fn look(
     takeover: &Takeover,
     lane: u32,
 ) -> Result<Waiting, sqlx::Error> {
-    let row: Option<(i64, bool, Option<f64>, i64)> =
-        sqlx::query_as("SELECT parked, paused, seconds, registry FROM farwrite.next_due($1, $2, $3)")
-            .bind(takeover.stream_id)
-            .bind(lane.cast_signed())
-            .bind(takeover.lanes.len() as i32)
-            .fetch_optional(connection)
-            .await?;
+    let row: Option<(i64, bool, Option<f64>, i64)> = sqlx::query_as(
+        "SELECT parked, paused, seconds, registry FROM farwrite.next_due($1, $2, $3)",
+    )
+    .bind(takeover.stream_id)
+    .bind(lane.cast_signed())
+    .bind(takeover.lanes.len() as i32)
+    .fetch_optional(connection)
+    .await?;
     let (parked, paused, seconds, registry) = row.unwrap_or((0, false, None, 0));
     // Bounded, since a float may be anything; a lane looks again long before.
     let next = seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)));

@@ -121,9 +121,8 @@ impl Lines<'_> {
         if self.is_expired(item) {
             return Fate::Settle(Outcome::Expired);
         }
-        let is_refused = matches!(item.work, Work::Reject(_) | Work::DeadLetter { .. });
         if let Some(not_before_ms) = envelope.not_before_ms
-            && !is_refused
+            && !item.work.is_ended()
         {
             let until_ns = not_before_ms.saturating_mul(1_000_000);
             if until_ns > self.facts.now_ns {
@@ -190,16 +189,18 @@ impl Lines<'_> {
         match &item.work {
             _ if is_paused => Some(Park { reason: ParkReason::Paused, wait: None, error: None }),
             Work::Park(park) => Some(park.clone()),
-            Work::Function(_) | Work::Handler(_) | Work::Reject(_) | Work::DeadLetter { .. } => {
-                None
-            }
+            Work::Function(_)
+            | Work::Handler(_)
+            | Work::Atomic { .. }
+            | Work::Reject(_)
+            | Work::DeadLetter { .. } => None,
         }
     }
 
     /// Its time has passed, and nothing was decided about it before.
     fn is_expired(&self, item: &Item) -> bool {
-        let is_open = !matches!(item.work, Work::Reject(_) | Work::DeadLetter { .. });
-        is_open && item.expires_ns.is_some_and(|expires_ns| expires_ns <= self.facts.now_ns)
+        !item.work.is_ended()
+            && item.expires_ns.is_some_and(|expires_ns| expires_ns <= self.facts.now_ns)
     }
 }
 

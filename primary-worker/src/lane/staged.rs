@@ -4,21 +4,22 @@
 
 use std::{collections::HashMap, panic::AssertUnwindSafe};
 
-use farwrite_schemas::{Envelope, Outcome, Rejection};
+use farwrite_schemas::{CommandId, Fingerprint, Outcome, Rejection};
 use futures_util::FutureExt;
-use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Row, postgres::PgRow, types::Uuid};
+use serde_json::value::RawValue;
+use sqlx::{Connection, FromRow, PgConnection, Row, postgres::PgRow, types::Uuid};
 
 use crate::{
     failpoint::Failpoint,
-    handler::AnyHandler,
+    handler::{AnyHandler, Meta},
     stream::Place,
     verdict::{Happened, Verdict},
 };
 
 use super::{
+    atomic::Outputs,
     attempt::{
-        Care, Committed, FailedCommand, Failure, Fence, GROUP, GUARDED_MAX, Manner,
-        OnlyAfterCommit, Settled,
+        Care, Committed, Failure, Fence, GROUP, GUARDED_MAX, Manner, OnlyAfterCommit, Settled,
     },
     batch::Item,
     columns::Columns,
@@ -28,9 +29,19 @@ use super::{
     work::Work,
 };
 
-/// What one command must not leave to the next: what it deferred is checked, its settings and its
-/// role are put back.
-const TIDY: &str = "SET CONSTRAINTS ALL IMMEDIATE; RESET ROLE; RESET ALL";
+/// Puts settings and role back, which one command must not leave to the next.
+pub(super) async fn reset(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("RESET ROLE; RESET ALL").execute(connection).await?;
+    Ok(())
+}
+
+/// The same, and checks what was deferred: between commands that have nothing to do with each
+/// other.
+async fn tidy(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let statements = "SET CONSTRAINTS ALL IMMEDIATE; RESET ROLE; RESET ALL";
+    sqlx::raw_sql(statements).execute(connection).await?;
+    Ok(())
+}
 
 pub(super) async fn attempt(
     connection: &mut PgConnection,
@@ -48,15 +59,17 @@ pub(super) async fn attempt(
     let mut tx = connection.begin().await?;
     let (xid, facts) = open(&mut tx, items, fence, to).await?;
     let fates = sort::sort(items, &facts, manner.bounds).map_err(|sort::Full| Failure::Full)?;
-    let mut outcomes = Outcomes { items, care: manner.care, outcomes: vec![None; items.len()] };
+    let nothing = vec![None; items.len()];
+    let mut outcomes =
+        Outcomes { items, care: manner.care, outcomes: nothing, outputs: HashMap::new() };
     outcomes.run(&mut tx, &fates).await?;
-    let mut ended = outcomes.outcomes;
+    let Outcomes { outcomes: mut ended, outputs, .. } = outcomes;
     let mut ledger = Ledger::default();
     let mut parking = Parking::default();
     let mut settled = Vec::with_capacity(items.len());
-    for ((item, fate), outcome) in items.iter().zip(fates).zip(&mut ended) {
+    for (index, (item, fate)) in items.iter().zip(fates).enumerate() {
         let outcome = match fate {
-            Fate::Run => outcome.take(),
+            Fate::Run => ended[index].take(),
             Fate::Settle(outcome) => Some(outcome),
             Fate::Known(outcome) => {
                 parking.leave(item);
@@ -78,6 +91,13 @@ pub(super) async fn attempt(
             dead_letter(&mut tx, item, letter, fence).await?;
         }
         ledger.record(item, &outcome);
+        if let Work::Atomic { atomic, refused } = &item.work {
+            let outputs = outputs.get(&index);
+            let parts = atomic.ended(&mut tx, &outcome, outputs, refused.as_ref()).await?;
+            for (id, fingerprint, outcome) in parts {
+                ledger.push(item, id, fingerprint, &outcome);
+            }
+        }
         parking.leave(item);
         settled.push(Settled::Ended { outcome, repeated: false });
     }
@@ -98,8 +118,7 @@ fn stay_or(fence: &Fence<'_>, item: &Item) -> Place {
 
 /// A command that was to be run has no outcome: a fault of this program.
 fn not_run() -> Failure {
-    let rejection = Rejection::new("internal", "a command was not run");
-    Failure::Command(FailedCommand { verdict: Verdict::DeadLetter, rejection })
+    Failure::internal("a command was not run")
 }
 
 /// What `farwrite.open_batch` answers; an array without elements is null.
@@ -218,6 +237,8 @@ struct Outcomes<'a> {
     items: &'a [Item],
     care: Care,
     outcomes: Vec<Option<Outcome>>,
+    /// The outputs of the parts of atomic batches that were applied.
+    outputs: HashMap<usize, Outputs>,
 }
 
 impl Outcomes<'_> {
@@ -233,13 +254,22 @@ impl Outcomes<'_> {
                 continue;
             }
             self.run_functions(tx, &mut functions).await?;
+            if let (Work::Atomic { atomic, refused: None }, Ok(envelope)) =
+                (&item.work, &item.delivery.envelope)
+            {
+                let outputs = atomic.run(tx, item, envelope).await?;
+                let output = atomic.output(&outputs)?;
+                self.outcomes[index] = Some(Outcome::Applied { output });
+                self.outputs.insert(index, outputs);
+                continue;
+            }
             let outcome = match self.care {
                 Care::Plain => step(tx, item).await?,
                 Care::Guarded => guarded_step(tx, item).await?,
             };
             self.outcomes[index] = Some(outcome);
             if matches!(item.work, Work::Handler(_)) && self.items.len() > 1 {
-                sqlx::raw_sql(AssertSqlSafe(TIDY)).execute(&mut *tx).await?;
+                tidy(tx).await?;
             }
         }
         self.run_functions(tx, &mut functions).await
@@ -323,29 +353,36 @@ async fn step(connection: &mut PgConnection, item: &Item) -> Result<Outcome, Fai
     match (&item.work, &item.delivery.envelope) {
         (Work::Reject(rejection), _) => Ok(Outcome::Rejected(rejection.clone())),
         (Work::DeadLetter { letter, .. }, _) => Ok(Outcome::DeadLettered(letter.clone())),
-        (Work::Handler(handler), Ok(envelope)) => {
-            run_handler(connection, handler.as_ref(), item, envelope).await
+        (Work::Atomic { refused: Some(refused), .. }, _) => {
+            Ok(Outcome::Rejected(refused.rejection.clone()))
         }
-        (Work::Function(_) | Work::Park(_), _) | (Work::Handler(_), Err(_)) => Err(not_run()),
+        (Work::Handler(handler), Ok(_)) => {
+            let Some(meta) = item.meta() else { return Err(not_run()) };
+            let body = item.delivery.body();
+            let output = apply_handler(connection, handler.as_ref(), body, &meta).await?;
+            Ok(Outcome::Applied { output })
+        }
+        (Work::Function(_) | Work::Park(_) | Work::Atomic { refused: None, .. }, _)
+        | (Work::Handler(_), Err(_)) => Err(not_run()),
     }
 }
 
-async fn run_handler(
+/// Runs a handler, with its context set. A panic in it is a failure like another.
+pub(super) async fn apply_handler(
     connection: &mut PgConnection,
     handler: &dyn AnyHandler,
-    item: &Item,
-    envelope: &Envelope,
-) -> Result<Outcome, Failure> {
-    let Some(meta) = item.meta() else { return Err(not_run()) };
-    if let Some(context) = &envelope.context {
+    body: &[u8],
+    meta: &Meta,
+) -> Result<Box<RawValue>, Failure> {
+    if let Some(context) = &meta.context {
         sqlx::query("SELECT set_config('farwrite.context', $1, true)")
             .bind(&**context)
             .execute(&mut *connection)
             .await?;
     }
-    let applying = handler.apply(connection, item.delivery.body(), &meta);
+    let applying = handler.apply(connection, body, meta);
     match AssertUnwindSafe(applying).catch_unwind().await {
-        Ok(output) => Ok(Outcome::Applied { output: output? }),
+        Ok(output) => Ok(output?),
         Err(_) => {
             let message = "the handler panicked; the worker's log says where";
             Err(Failure::of(Happened::Panicked, Rejection::new("panicked", message)))
@@ -367,7 +404,12 @@ struct Ledger {
 
 impl Ledger {
     fn record(&mut self, item: &Item, outcome: &Outcome) {
-        let Some((id, fingerprint)) = item.ledger_entry() else { return };
+        if let Some((id, fingerprint)) = item.ledger_entry() {
+            self.push(item, id, fingerprint, outcome);
+        }
+    }
+
+    fn push(&mut self, item: &Item, id: CommandId, fingerprint: Fingerprint, outcome: &Outcome) {
         self.ids.push(id.uuid());
         self.fingerprints.push(fingerprint.as_uuid());
         self.sequences.push(item.delivery.sequence.cast_signed());

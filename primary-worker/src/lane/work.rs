@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farwrite_schemas::{CommandId, DeadLetter, Envelope, Rejection};
+use farwrite_schemas::{
+    ATOMIC_NAME, AtomicBody, AtomicCommand, CommandId, CommandName, DeadLetter, Envelope,
+    Fingerprint, Rejection,
+};
 
 use crate::{
     config::Config,
@@ -12,7 +15,10 @@ use crate::{
     stream::Delivery,
 };
 
-use super::batch::Parked;
+use super::{
+    atomic::{Atomic, Part, Refused, Way},
+    batch::Parked,
+};
 
 /// How far an id's time may lie after the stream's time of its message: a producer whose clock is
 /// ahead by more is told so. The ledger's partitions reach at least this far.
@@ -28,6 +34,8 @@ pub(crate) enum Work {
     Function(Function),
     /// By a Rust handler.
     Handler(Arc<dyn AnyHandler>),
+    /// As an atomic batch; `refused` once one of its commands was.
+    Atomic { atomic: Arc<Atomic>, refused: Option<Refused> },
     /// Not now: it waits in its line.
     Park(Park),
     /// Not: it was found to be its own fault.
@@ -88,14 +96,25 @@ impl Work {
 
     /// Whether it is only to be recorded: nothing of the app's runs (any more).
     pub(crate) fn is_settled(&self) -> bool {
+        self.is_ended() || matches!(self, Self::Park(_))
+    }
+
+    /// Whether how it ends is decided.
+    pub(super) fn is_ended(&self) -> bool {
         match self {
-            Self::Reject(_) | Self::DeadLetter { .. } | Self::Park(_) => true,
-            Self::Function(_) | Self::Handler(_) => false,
+            Self::Reject(_) | Self::DeadLetter { .. } | Self::Atomic { refused: Some(_), .. } => {
+                true
+            }
+            Self::Function(_)
+            | Self::Handler(_)
+            | Self::Atomic { refused: None, .. }
+            | Self::Park(_) => false,
         }
     }
 
+    /// Whether it wants a transaction of its own.
     pub(super) fn is_alone(&self) -> bool {
-        matches!(self, Self::Function(Function { alone: true, .. }))
+        matches!(self, Self::Function(Function { alone: true, .. }) | Self::Atomic { .. })
     }
 }
 
@@ -129,6 +148,9 @@ impl Known<'_> {
         if let Some(refusal) = self.refuse_context(envelope) {
             return Some(Work::Reject(refusal));
         }
+        if envelope.name.as_str() == ATOMIC_NAME {
+            return self.atomic(delivery, envelope, parked, last_word);
+        }
         let name = (envelope.name.clone(), envelope.version);
         if let Some(handler) = self.handlers.get(&name) {
             return Some(Work::Handler(Arc::clone(handler)));
@@ -142,13 +164,48 @@ impl Known<'_> {
                     not_yet(ParkReason::NotReady, error, parked_for, self.config)
                 }
             }),
-            None if last_word => Some(self.unknown(envelope, parked)),
+            None if last_word => Some(self.unknown(&envelope.name, envelope.version, parked)),
             None => None,
         }
     }
 
-    fn unknown(&self, envelope: &Envelope, parked: Option<&Parked>) -> Work {
-        let Envelope { name, version, .. } = envelope;
+    /// An atomic batch: each of its commands must be known.
+    fn atomic(
+        &self,
+        delivery: &Delivery,
+        envelope: &Envelope,
+        parked: Option<&Parked>,
+        last_word: bool,
+    ) -> Option<Work> {
+        let commands = match AtomicBody::decode(envelope.id, delivery.body()) {
+            Ok(body) => body.commands,
+            Err(error) => {
+                return Some(Work::Reject(Rejection::new("bad_body", error.to_string())));
+            }
+        };
+        let mut parts = Vec::with_capacity(commands.len());
+        let mut refused = None;
+        for (index, AtomicCommand { id, name, version, body }) in commands.into_iter().enumerate() {
+            let whole = (name.clone(), version);
+            let way = match (self.handlers.get(&whole), self.functions.get(&whole)) {
+                (Some(handler), _) => Way::Handler(Arc::clone(handler)),
+                (None, Some(function)) => {
+                    if let Checked::Refused(rejection) = function.check(body.get().as_bytes()) {
+                        refused.get_or_insert(Refused { part: index, rejection });
+                    }
+                    Way::Function(function.number)
+                }
+                (None, None) if last_word => return Some(self.unknown(&name, version, parked)),
+                (None, None) => return None,
+            };
+            let key = envelope.key.as_ref();
+            let fingerprint = Fingerprint::of(&name, version, key, body.get().as_bytes());
+            parts.push(Part { id, name, version, body, fingerprint, way });
+        }
+        Some(Work::Atomic { atomic: Arc::new(Atomic { parts }), refused })
+    }
+
+    fn unknown(&self, name: &CommandName, version: u32, parked: Option<&Parked>) -> Work {
         let message = format!(
             "no handler and no function is registered as {name} version {version}: register one with farwrite.register, or upgrade the worker"
         );

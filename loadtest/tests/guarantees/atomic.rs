@@ -1,0 +1,107 @@
+//! Atomic batches: one message, all or none, an outcome for each command.
+
+use anyhow::{Result, ensure};
+use farwrite_schemas::{ATOMIC_NAME, CommandId};
+use serde_json::{Value, json};
+
+use crate::support::{Case, Message};
+
+/// A batch of `app.append`, each with its own id; a refusal where `refuse` says so.
+fn batch(key: &str, ns: &[i32], refuse: Option<i32>) -> (Message, Vec<CommandId>) {
+    let ids: Vec<CommandId> = ns.iter().map(|_| CommandId::now()).collect();
+    let commands: Vec<Value> = ns
+        .iter()
+        .zip(&ids)
+        .map(|(n, id)| {
+            let body = if refuse == Some(*n) {
+                json!({"n": n, "refuse": "by test"})
+            } else {
+                json!({"n": n})
+            };
+            json!({"id": id, "name": "app.append", "body": body})
+        })
+        .collect();
+    let body = json!({ "commands": commands }).to_string();
+    (Message { body, ..Message::append(key, 0) }.named(ATOMIC_NAME), ids)
+}
+
+#[tokio::test]
+async fn an_atomic_batch_is_applied_as_a_whole_and_each_command_has_its_outcome() -> Result<()> {
+    let case = Case::new("atomic", &[]).await?;
+    let _worker = case.serving(&[]).await?;
+    case.publish(&Message::append("a", 1)).await?;
+    let (whole, parts) = batch("a", &[2, 3, 4], None);
+    case.publish(&whole).await?;
+    case.publish(&whole).await?;
+    case.publish(&Message::append("a", 5)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1, 2, 3, 4, 5]);
+    for id in parts.iter().chain([&whole.id]) {
+        ensure!(case.ended(*id).await?.0 == "applied");
+    }
+    let output: String = sqlx::query_scalar(
+        "SELECT answer #>> '{commands,2,output,place}' FROM farwrite.outcome_of($1)",
+    )
+    .bind(whole.id.uuid())
+    .fetch_one(&mut case.primary().await?)
+    .await?;
+    ensure!(output == "4", "{output}");
+    // A command that was applied in a batch is not applied again by itself.
+    let alone = Message { id: parts[1], ..Message::append("a", 3) };
+    case.publish(&alone).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1, 2, 3, 4, 5]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_refusal_rejects_an_atomic_batch_as_a_whole() -> Result<()> {
+    let case = Case::new("atomic_refused", &[]).await?;
+    let _worker = case.serving(&[]).await?;
+    let (whole, parts) = batch("a", &[1, 2, 3], Some(2));
+    case.publish(&whole).await?;
+    case.publish(&Message::append("a", 4)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [4]);
+    let rejected = |code: &str| ("rejected".to_owned(), code.to_owned());
+    ensure!(case.ended(whole.id).await? == rejected("P0001"));
+    ensure!(case.ended(parts[0]).await? == rejected("batch_rejected"));
+    ensure!(case.ended(parts[1]).await? == rejected("P0001"));
+    ensure!(case.ended(parts[2]).await? == rejected("batch_rejected"));
+    // One of its commands was applied by itself before: it keeps that outcome, and its effect.
+    let before = Message::append("b", 1);
+    case.publish(&before).await?;
+    let commands = json!([
+        {"id": before.id, "name": "app.append", "body": {"n": 1}},
+        {"id": CommandId::now(), "name": "app.append", "body": {"n": 2}},
+    ]);
+    let body = json!({ "commands": commands }).to_string();
+    let whole = Message { body, ..Message::append("b", 0) }.named(ATOMIC_NAME);
+    case.publish(&whole).await?;
+    case.settled().await?;
+    ensure!(case.ended(whole.id).await?.0 == "applied");
+    ensure!(case.effects().await?["b"] == [1, 2]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_atomic_batch_waits_for_the_last_of_its_functions_and_a_wrong_one_is_rejected()
+-> Result<()> {
+    let case = Case::new("atomic_waits", &[]).await?;
+    let _worker = case.spawn("run", &[], &[("FARWRITE_UNKNOWN_KEEP_S", "3600")])?;
+    let (mut whole, _) = batch("a", &[1, 2], None);
+    whole.body = whole.body.replacen("app.append", "app.later", 1);
+    case.publish(&whole).await?;
+    case.publish(&Message::append("a", 3)).await?;
+    case.parked("unknown_command", 1).await?;
+    case.execute("SELECT farwrite.register('app.later', 'app.append(jsonb, farwrite.meta)')")
+        .await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1, 2, 3]);
+    let many: Vec<i32> = (0..101).collect();
+    for (body, _) in [batch("a", &[], None), batch("a", &many, None)] {
+        case.publish(&body).await?;
+        ensure!(case.ended(body.id).await? == ("rejected".to_owned(), "bad_body".to_owned()));
+    }
+    Ok(())
+}
