@@ -12,6 +12,7 @@ mod failure;
 mod handlers;
 mod parking;
 mod poison;
+mod random;
 mod reachability;
 mod refusal;
 mod rows;

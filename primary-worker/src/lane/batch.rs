@@ -35,6 +35,9 @@ pub(crate) struct Parked {
     pub(crate) parked_for: Duration,
     /// How often it was tried alone and failed by chance.
     pub(crate) attempts: u32,
+    /// Whether it was run before, and is parked for what came of it: it is run alone, for what
+    /// stands behind it would only fail with it.
+    pub(crate) tried: bool,
 }
 
 impl Item {
@@ -90,7 +93,8 @@ pub(crate) fn cut(items: impl Iterator<Item = Item>) -> Vec<Batch> {
     let mut cut_next = true;
     for item in items {
         let id = item.delivery.envelope.as_ref().ok().map(|envelope| envelope.id);
-        let alone = item.work.is_alone();
+        let tried = item.parked.as_ref().is_some_and(|parked| parked.tried);
+        let alone = tried || item.work.is_alone();
         let source = match item.parked {
             Some(_) => Source::Parked,
             None => Source::Stream { end: item.delivery.place() },

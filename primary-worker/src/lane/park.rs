@@ -204,7 +204,8 @@ pub(super) async fn look(
     Ok(Waiting { any: parked > 0 || paused, parked: parked.unsigned_abs(), next, registry })
 }
 
-type DueRow = (i64, i32, f64, String, sqlx::types::Json<Vec<(String, String)>>, Vec<u8>, i64);
+type DueRow =
+    (i64, String, i32, f64, String, sqlx::types::Json<Vec<(String, String)>>, Vec<u8>, i64);
 
 /// The commands of a lane that are due, line by line.
 pub(super) async fn due(
@@ -214,7 +215,7 @@ pub(super) async fn due(
     max_commands: usize,
 ) -> Result<Vec<(Delivery, Parked)>, sqlx::Error> {
     let rows: Vec<DueRow> = sqlx::query_as(
-        "SELECT sequence, attempts, parked_seconds, subject, headers, body, published_at
+        "SELECT sequence, reason, attempts, parked_seconds, subject, headers, body, published_at
          FROM farwrite.due_commands($1, $2, $3, $4, $5, $6)",
     )
     .bind(takeover.stream_id)
@@ -225,9 +226,11 @@ pub(super) async fn due(
     .bind(DUE_MAX_BYTES)
     .fetch_all(connection)
     .await?;
-    let kept = |(sequence, attempts, seconds, subject, headers, body, at_ns): DueRow| {
+    let after_a_try = [ParkReason::Retry, ParkReason::NotReady, ParkReason::Later];
+    let kept = |(sequence, reason, attempts, seconds, subject, headers, body, at_ns): DueRow| {
         let parked_for = Duration::from_secs_f64(seconds.max(0.0));
-        let parked = Parked { parked_for, attempts: attempts.unsigned_abs() };
+        let tried = after_a_try.iter().any(|tried| tried.word() == reason);
+        let parked = Parked { parked_for, attempts: attempts.unsigned_abs(), tried };
         let delivery = Delivery::kept(subject, headers.0, body, sequence.unsigned_abs(), at_ns);
         (delivery, parked)
     };
