@@ -5,11 +5,12 @@ FLIGHTS  ?= loadtest/demo/flights-2013-01.csv.gz
 REGIONS  ?= ewr,jfk,lga
 RTT_MS   ?= 30
 HANDLER  ?= sql
+SECONDS  ?= 60
 # An installed PostgreSQL 15, where there is one: the guarantees are tested on it too.
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 check tools clean
+.PHONY: help demo test test-15 check tools fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -35,6 +36,9 @@ check: ## formatter, clippy, rustdoc and licences, warnings denied
 
 tools: ## fetch nats-server and PostgreSQL into .tools
 	python3 devstack/fetch-tools.py
+
+fuzz: ## fuzz what comes off the wire for SECONDS=60
+	schemas/fuzz/run.sh $(SECONDS)
 
 clean: ## remove what was built and fetched
 	$(CARGO) clean

@@ -102,12 +102,7 @@ where
         meta: &'a Meta,
     ) -> Applied<'a> {
         Box::pin(async move {
-            let command: C = serde_json::from_slice(body).map_err(|error| {
-                Rejection::new(
-                    "bad_body",
-                    format!("the body is not of the command's form: {error}"),
-                )
-            })?;
+            let command: C = decode(body)?;
             let output = self.handler.apply(connection, command, meta).await?;
             serde_json::value::to_raw_value(&output).map_err(|error| {
                 Rejection::new(
@@ -118,6 +113,59 @@ where
             })
         })
     }
+}
+
+/// Another version's body, made into a newer one's.
+struct Upcast<Old, New, F> {
+    upcast: F,
+    newer: Arc<dyn AnyHandler>,
+    commands: std::marker::PhantomData<fn(Old) -> New>,
+}
+
+impl<Old, New, F> AnyHandler for Upcast<Old, New, F>
+where
+    Old: DeserializeOwned + Send + 'static,
+    New: Command + 'static,
+    F: Fn(Old) -> New + Send + Sync,
+{
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        body: &'a [u8],
+        meta: &'a Meta,
+    ) -> Applied<'a> {
+        Box::pin(async move {
+            let body = {
+                let newer = (self.upcast)(decode(body)?);
+                serde_json::to_vec(&newer).map_err(|error| {
+                    Rejection::new("bad_body", format!("the newer body cannot be written: {error}"))
+                })?
+            };
+            self.newer.apply(connection, &body, meta).await
+        })
+    }
+}
+
+fn decode<C: DeserializeOwned>(body: &[u8]) -> Result<C, Rejection> {
+    serde_json::from_slice(body).map_err(|error| {
+        Rejection::new("bad_body", format!("the body is not of the command's form: {error}"))
+    })
+}
+
+/// A handler cannot be added.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlersError {
+    /// The command's name does not have a name's form.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// There is nothing to upcast to.
+    #[error("{name} version {version} has no handler to upcast to: add that one first")]
+    NoNewer {
+        /// The newer command.
+        name: &'static str,
+        /// Its version.
+        version: u32,
+    },
 }
 
 /// The Rust handlers of a worker, by command name and version.
@@ -134,10 +182,11 @@ impl Handlers {
     }
 
     /// Adds the handler of a command's name and version; a later one replaces an earlier one.
+    /// Several versions of one command stand side by side.
     ///
     /// # Errors
     /// When the command's name does not have a name's form.
-    pub fn with<C, H>(mut self, handler: H) -> Result<Self, NameError>
+    pub fn with<C, H>(mut self, handler: H) -> Result<Self, HandlersError>
     where
         C: Command + DeserializeOwned + Send + 'static,
         C::Output: serde::Serialize + Send,
@@ -145,6 +194,28 @@ impl Handlers {
     {
         let typed = Typed { handler, command: std::marker::PhantomData };
         self.by_name.insert((CommandName::new(C::NAME)?, C::VERSION), Arc::new(typed));
+        Ok(self)
+    }
+
+    /// Has an older version of a command applied by the newer one's handler, which was added
+    /// before: `upcast` makes the one of the other. The output is the newer one's.
+    ///
+    /// # Errors
+    /// When the newer one has no handler, or a name does not have a name's form.
+    pub fn with_upcast<Old, New>(
+        mut self,
+        upcast: impl Fn(Old) -> New + Send + Sync + 'static,
+    ) -> Result<Self, HandlersError>
+    where
+        Old: Command + DeserializeOwned + Send + 'static,
+        New: Command + 'static,
+    {
+        let newer = (CommandName::new(New::NAME)?, New::VERSION);
+        let Some(newer) = self.by_name.get(&newer).map(Arc::clone) else {
+            return Err(HandlersError::NoNewer { name: New::NAME, version: New::VERSION });
+        };
+        let upcast = Upcast { upcast, newer, commands: std::marker::PhantomData };
+        self.by_name.insert((CommandName::new(Old::NAME)?, Old::VERSION), Arc::new(upcast));
         Ok(self)
     }
 

@@ -29,14 +29,16 @@ mod outcomes;
 mod primary;
 mod stream;
 mod takeover;
+mod trial;
 mod upkeep;
 mod verdict;
 mod worker;
 
 pub use config::{Config, ConfigError, NewStream};
-pub use handler::{Handler, HandlerError, Handlers, Meta};
+pub use handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use migrate::{MigrateError, migrate};
 pub use primary::PrimaryError;
 pub use stream::StreamError;
+pub use trial::{Trial, TrialError, Tried};
 pub use verdict::is_own_fault;
 pub use worker::{Worker, WorkerError};

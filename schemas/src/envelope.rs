@@ -1,7 +1,5 @@
 //! A published command as the worker reads it: subject, headers and body, checked once.
 
-use std::collections::HashMap;
-
 use serde::de::IgnoredAny;
 
 use crate::{
@@ -54,7 +52,7 @@ pub enum EnvelopeError {
     #[error("the header Nats-Msg-Id, the command id, is missing")]
     NoId,
     /// The command id is no UUID.
-    #[error("the header Nats-Msg-Id is not a UUID of 36 characters")]
+    #[error("the header Nats-Msg-Id is not a UUID of 36 characters in lower case")]
     Id,
     /// The version is no positive number.
     #[error("the header Farwrite-Version is not a positive number of at most 2147483647")]
@@ -150,7 +148,7 @@ fn decode_time<'a>(
 
 fn decode_context(text: &str) -> Result<Box<str>, EnvelopeError> {
     let is_object = text.len() <= CONTEXT_MAX_BYTES
-        && serde_json::from_str::<HashMap<String, IgnoredAny>>(text).is_ok();
+        && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok();
     if is_object { Ok(text.into()) } else { Err(EnvelopeError::Context) }
 }
 
@@ -175,6 +173,8 @@ fn check_json(body: &[u8]) -> Result<(), EnvelopeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     const ID: &str = "0192f5c0-8a7b-7cc3-b1a2-c3d4e5f60718";
@@ -229,7 +229,7 @@ mod tests {
                 assert_eq!(code(decode(SUBJECT, &[id, (header, time)], b"{}")), "bad_header");
             }
         }
-        for context in ["", "7", "[]", "{", "{\"a\":1"] {
+        for context in ["", "7", "[]", "{", "{\"a\":1", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}"] {
             assert_eq!(
                 code(decode(SUBJECT, &[id, (headers::CONTEXT, context)], b"{}")),
                 "bad_header"

@@ -21,12 +21,12 @@ const DERIVED: Uuid = Uuid::from_u128(0x6ccf_5e6c_5f0c_4d0a_9c5e_7d1f_0a3b_92e4)
 /// assert_eq!(id.unix_ms(), None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "Uuid")]
 pub struct CommandId(Uuid);
 
 /// The text is not a command id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a command id is a UUID of 36 characters, preferably of version 7")]
+#[error("a command id is a UUID of 36 characters in lower case, preferably of version 7")]
 pub struct CommandIdError;
 
 impl CommandId {
@@ -89,16 +89,36 @@ impl fmt::Debug for CommandId {
     }
 }
 
+impl From<CommandId> for Uuid {
+    fn from(id: CommandId) -> Self {
+        id.0
+    }
+}
+
+impl TryFrom<String> for CommandId {
+    type Error = CommandIdError;
+
+    fn try_from(text: String) -> Result<Self, CommandIdError> {
+        text.parse()
+    }
+}
+
 impl FromStr for CommandId {
     type Err = CommandIdError;
 
-    /// Reads only the hyphenated form, so that one id has one spelling on the wire: JetStream
+    /// Reads only the hyphenated form in lower case, so that one id has one spelling on the wire: JetStream
     /// compares `Nats-Msg-Id` byte by byte.
     fn from_str(text: &str) -> Result<Self, CommandIdError> {
         if text.len() != 36 {
             return Err(CommandIdError);
         }
-        Uuid::try_parse(text).map(Self).map_err(|_| CommandIdError)
+        let id = Uuid::try_parse(text).map_err(|_| CommandIdError)?;
+        let mut spelling = Uuid::encode_buffer();
+        if id.hyphenated().encode_lower(&mut spelling) == text {
+            Ok(Self(id))
+        } else {
+            Err(CommandIdError)
+        }
     }
 }
 
@@ -126,6 +146,8 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.uuid().simple().to_string().parse::<CommandId>().is_err());
         assert!(id.uuid().braced().to_string().parse::<CommandId>().is_err());
+        assert!(id.to_string().to_uppercase().parse::<CommandId>().is_err());
+        assert!(serde_json::from_str::<CommandId>(&format!("\"{}\"", id.uuid().simple())).is_err());
         assert!("".parse::<CommandId>().is_err());
     }
 }

@@ -7,8 +7,7 @@
 use std::process::ExitCode;
 
 use farwrite_loadtest::flights::{Cancelled, Departed, Flight, Flown};
-use farwrite_primary_worker::{Handler, HandlerError, Handlers, Meta, cli};
-use farwrite_schemas::NameError;
+use farwrite_primary_worker::{Handler, HandlerError, Handlers, HandlersError, Meta, cli};
 use sqlx::PgConnection;
 
 struct Depart;
@@ -85,7 +84,7 @@ async fn book(
     .map(drop)
 }
 
-fn main() -> Result<ExitCode, NameError> {
+fn main() -> Result<ExitCode, HandlersError> {
     let handlers = Handlers::new().with(Depart)?.with(Cancel)?;
     Ok(cli::main("flights-worker", handlers))
 }

@@ -97,7 +97,7 @@ impl OnlyAfterCommit {
 
 /// Why an attempt did not commit. Nothing of it stays.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Somebody else has taken over.
     Fenced,
     /// The primary, or the way to it. `blames` tells whether a command that ran alone may be the
@@ -115,9 +115,9 @@ pub(super) enum Failure {
 
 /// A command failed, or one of a batch did.
 #[derive(Debug)]
-pub(super) struct FailedCommand {
+pub(crate) struct FailedCommand {
     pub(super) verdict: Verdict,
-    pub(super) rejection: Rejection,
+    pub(crate) rejection: Rejection,
     /// Which part of an atomic batch it was.
     pub(super) part: Option<usize>,
 }

@@ -111,6 +111,15 @@ pub(super) async fn attempt(
     Ok(Committed { settled, position: to, waits, _only_after_commit: only_after_commit })
 }
 
+/// Runs one command, in the transaction that is open, and records nothing.
+pub(super) async fn run_alone(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Failure> {
+    let items = std::slice::from_ref(item);
+    let (outcomes, outputs) = (vec![None], HashMap::new());
+    let mut running = Outcomes { items, care: Care::Plain, outcomes, outputs };
+    running.run(tx, &[Fate::Run]).await?;
+    running.outcomes.pop().flatten().ok_or_else(not_run)
+}
+
 /// Where the lane stands after this item: parked ones do not move it.
 fn stay_or(fence: &Fence<'_>, item: &Item) -> Place {
     if item.parked.is_some() { fence.to } else { item.delivery.place() }

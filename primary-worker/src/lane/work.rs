@@ -221,9 +221,15 @@ impl Known<'_> {
     /// A context that nobody allowed must not decide what a row-level policy sees.
     fn refuse_context(&self, envelope: &Envelope) -> Option<Rejection> {
         let context = envelope.context.as_deref()?;
-        let members: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(context).ok()?;
-        let refused = members.keys().find(|name| !self.config.context_allow.contains(*name))?;
+        let members: Result<serde_json::Map<String, serde_json::Value>, _> =
+            serde_json::from_str(context);
+        // Checked when it was decoded; what cannot be read is refused and not let through.
+        let refused = match &members {
+            Ok(members) => {
+                members.keys().find(|name| !self.config.context_allow.contains(*name))?
+            }
+            Err(_) => "what it holds",
+        };
         Some(Rejection::new(
             "context_not_allowed",
             format!("the worker does not allow {refused:?} in a command's context (context-allow)"),
