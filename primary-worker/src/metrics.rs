@@ -22,6 +22,7 @@ const READER_RESTARTS: &str = "farwrite_worker_reader_restarts_total";
 const PARKED: &str = "farwrite_worker_parked_commands";
 const PARKED_FOR: &str = "farwrite_worker_parked_total";
 const LANE_FULL: &str = "farwrite_worker_lane_full";
+const LANE_SKIPPED: &str = "farwrite_worker_lane_skipped";
 const WAITING: &str = "farwrite_worker_waiting_for_primary";
 
 /// Says what each metric is.
@@ -61,6 +62,11 @@ pub fn describe() {
         LANE_FULL,
         Unit::Count,
         "1 while a lane stands still because as many commands are parked as may be, by lane"
+    );
+    describe_gauge!(
+        LANE_SKIPPED,
+        Unit::Count,
+        "1 while a lane that stayed full reads for itself, by lane"
     );
     describe_gauge!(WAITING, Unit::Count, "1 while the worker waits for the primary or the stream");
 }
@@ -104,6 +110,10 @@ pub(crate) fn parked(lane: u32, commands: u64) {
 
 pub(crate) fn parked_for(reason: &'static str) {
     counter!(PARKED_FOR, "reason" => reason).increment(1);
+}
+
+pub(crate) fn lane_skipped(lane: usize, skipped: bool) {
+    gauge!(LANE_SKIPPED, "lane" => lane.to_string()).set(if skipped { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn lane_full(lane: u32, full: bool) {

@@ -223,7 +223,7 @@ impl Serving {
         let mut tasks = JoinSet::new();
         let next = takeover.position().low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
-        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop);
+        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
         let keeper = hints::Keeper::new(client, &stream, config, &takeover.hints);
         let reader = Reader::new(stream, name, next);
         tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });

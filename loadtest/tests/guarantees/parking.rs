@@ -304,6 +304,50 @@ async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is
 }
 
 #[tokio::test]
+async fn a_lane_that_stands_still_is_skipped_and_catches_up_in_order() -> Result<()> {
+    let case = Case::new("skipped", &[]).await?;
+    let worker =
+        case.serving(&["--parked-max", "2", "--parked-max-per-key", "2", "--lanes", "2"]).await?;
+    case.execute("SELECT farwrite.pause('app.paused', NULL, 'by test')").await?;
+    // Each waits for its own sake, one in its lane: the second fills it, and far more come than its
+    // queue holds.
+    let stuck = |n| Message { key: Some("stuck".to_owned()), ..Message::append("stuck", n) };
+    for n in 0..1_200 {
+        case.publish(&stuck(n).named("app.paused")).await?;
+        if n % 100 == 99 {
+            for key in 0..8 {
+                case.publish(&Message::append(&format!("key {key}"), n)).await?;
+            }
+        }
+    }
+    case.until("the lane is skipped", async || Ok(worker.log().contains("it is skipped"))).await?;
+    // Some of eight keys are of the other lane.
+    case.until("the other lane goes on to the end", async || {
+        Ok(case.effects().await?.iter().any(|(_, effects)| effects.contains(&1_199)))
+    })
+    .await?;
+    ensure!(!case.effects().await?.contains_key("stuck"));
+    let sql = "SELECT farwrite.register('app.paused', 'app.append(jsonb, farwrite.meta)');
+               SELECT farwrite.resume('app.paused', NULL)";
+    case.execute(sql).await?;
+    case.until("the lane has caught up", async || {
+        Ok(worker.log().contains("has caught up with the others"))
+    })
+    .await?;
+    case.publish(&stuck(1_200)).await?;
+    case.settled().await?;
+    let dead = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
+    let effects = case.effects().await?;
+    ensure!(dead == 0, "{dead} dead letters");
+    ensure!(effects["stuck"] == (0..=1_200).collect::<Vec<i32>>());
+    for key in 0..8 {
+        let expected: Vec<i32> = (99..1_200).step_by(100).collect();
+        ensure!(effects[&format!("key {key}")] == expected, "key {key}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() -> Result<()> {
     let case = Case::new("hinted", &[]).await?;
     let worker = case.serving(&[]).await?;

@@ -44,6 +44,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::stream::Stream;
 use farwrite_schemas::Outcome;
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -140,9 +141,11 @@ pub(crate) fn open(
     shared: &Shared,
     connections: Vec<PgConnection>,
     stop: &CancellationToken,
+    stream: &Stream,
+    name: &str,
 ) -> (Dispatcher, Vec<Lane>) {
-    let read_to = ReadTo::new(shared.takeover.position().low_water);
-    let mut dispatcher = Dispatcher::new(read_to.clone());
+    let read_to = ReadTo::new(shared.takeover.position().low_water, connections.len());
+    let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
     let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {
         number: u32::try_from(number).unwrap_or(u32::MAX),
@@ -534,7 +537,7 @@ impl Lane {
 
     /// Nothing waits in the queue: the lane stands wherever reading stands.
     async fn move_along(&mut self) -> Result<(), LaneEnd> {
-        let to = self.read_to.get();
+        let Some(to) = self.read_to.of_lane(self.number) else { return Ok(()) };
         // What was read up to there is either applied or in the queue; so the queue is looked at
         // after the sequence.
         if to.sequence <= self.position.sequence || !self.queue.is_empty() {

@@ -1,78 +1,211 @@
 //! What hands messages to lanes, in the stream's order.
+//!
+//! A lane that stays full (its commands take long, or as many are parked as may be) must not hold
+//! up the others: after a second it is skipped, and a reader of its own goes on for it from the
+//! first message that it missed. When that one has come as far as the common reader, the lane joins
+//! the others again:
+//!
+//! ```text
+//! with the others => skipped          full for a second: its own reader begins at the missed message
+//! skipped         => with the others  its own reader has read everything that the common one has
+//! ```
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use async_nats::jetstream::stream::Stream;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tracing::{info, warn};
 
 use crate::{
     config::LANE_MAX_BYTES,
     metrics,
-    stream::{Delivery, Place, Sink},
+    stream::{Delivery, Place, Reader, ReaderEnd, Sink},
 };
 
 use super::line::lane_of;
 
 /// Commands that wait for one lane beyond the batch being applied: two full batches.
 const QUEUE_MAX_COMMANDS: usize = 512;
+/// How long a lane may be full before it is skipped: many times what a batch takes, so that lanes
+/// that are merely busy keep one reader.
+const FULL_FOR: Duration = Duration::from_secs(1);
+/// How long before a lane's own reader, which failed, begins again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A message in a lane's queue, with the room that it takes there.
 pub(super) type Queued = (Delivery, OwnedSemaphorePermit);
 
-/// How far reading has come: what was read up to there is in its lane's queue, or beyond it.
+/// How far reading has come, and which lanes have a reader of their own.
+#[derive(Debug)]
+struct Progress {
+    /// What was read up to there is in its lane's queue, or beyond it; except for skipped lanes.
+    read_to: Place,
+    /// By lane.
+    skipped: Vec<bool>,
+}
+
+/// The progress, as the dispatcher, the lanes and their own readers share it.
 #[derive(Clone)]
-pub(super) struct ReadTo(Arc<Mutex<Place>>);
+pub(super) struct ReadTo(Arc<Mutex<Progress>>);
 
 impl ReadTo {
-    pub(super) fn new(sequence: u64) -> Self {
-        Self(Arc::new(Mutex::new(Place { sequence, at_ns: 0 })))
+    pub(super) fn new(sequence: u64, lanes: usize) -> Self {
+        let read_to = Place { sequence, at_ns: 0 };
+        Self(Arc::new(Mutex::new(Progress { read_to, skipped: vec![false; lanes] })))
     }
 
-    pub(super) fn get(&self) -> Place {
-        *self.lock()
+    /// Up to where a lane with an empty queue has nothing left; `None` while it has a reader of its
+    /// own.
+    pub(super) fn of_lane(&self, lane: u32) -> Option<Place> {
+        let progress = self.lock();
+        let is_skipped = progress.skipped.get(lane as usize).copied().unwrap_or(true);
+        (!is_skipped).then_some(progress.read_to)
     }
 
     /// What is in it is whole whatever happened to its last holder.
-    fn lock(&self) -> MutexGuard<'_, Place> {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way into one lane's queue.
+#[derive(Clone)]
+struct Inlet {
+    sender: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+}
+
+impl Inlet {
+    /// Waits for room. False when the lane has gone.
+    async fn put(&self, delivery: Delivery) -> bool {
+        // One message never asks for more than there is: the stream bounds its size.
+        let bytes = u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&self.room).acquire_many_owned(bytes).await else {
+            return false;
+        };
+        self.sender.send((delivery, permit)).await.is_ok()
     }
 }
 
 /// Hands messages to lanes.
 pub(crate) struct Dispatcher {
-    queues: Vec<(mpsc::Sender<Queued>, Arc<Semaphore>)>,
+    inlets: Vec<Inlet>,
     read_to: ReadTo,
+    stream: Stream,
+    /// What the names of consumers begin with.
+    name: String,
+    own_readers: JoinSet<()>,
+    /// How many of them there were.
+    count: u32,
 }
 
 impl Dispatcher {
-    pub(super) fn new(read_to: ReadTo) -> Self {
-        Self { queues: Vec::new(), read_to }
+    pub(super) fn new(read_to: ReadTo, stream: Stream, name: String) -> Self {
+        let own_readers = JoinSet::new();
+        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0 }
     }
 
     /// Adds the queue of the next lane.
     pub(super) fn add(&mut self) -> mpsc::Receiver<Queued> {
         let (sender, queue) = mpsc::channel(QUEUE_MAX_COMMANDS);
-        self.queues.push((sender, Arc::new(Semaphore::new(LANE_MAX_BYTES))));
+        self.inlets.push(Inlet { sender, room: Arc::new(Semaphore::new(LANE_MAX_BYTES)) });
         queue
+    }
+
+    /// Skips a lane from this message on.
+    fn skip(&mut self, lane: usize, first: u64) {
+        self.read_to.lock().skipped[lane] = true;
+        metrics::lane_skipped(lane, true);
+        warn!(lane, first, "the lane is full: it is skipped, and reads for itself");
+        self.count += 1;
+        let own = OwnReader {
+            lane,
+            lanes: self.inlets.len(),
+            inlet: self.inlets[lane].clone(),
+            read_to: self.read_to.clone(),
+            next: first,
+        };
+        let name = format!("{}-lane{lane}-{}", self.name, self.count);
+        self.own_readers.spawn(own.run(self.stream.clone(), name));
+        while self.own_readers.try_join_next().is_some() {}
     }
 }
 
 impl Sink for Dispatcher {
     async fn take(&mut self, delivery: Delivery) -> bool {
         let place = delivery.place();
-        let (queue, room) = &self.queues[lane_of(&delivery, self.queues.len())];
-        // One message never asks for more than there is: the stream bounds its size.
-        let bytes = u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(room).acquire_many_owned(bytes).await else { return false };
-        if queue.send((delivery, permit)).await.is_err() {
-            return false;
+        let lane = lane_of(&delivery, self.inlets.len());
+        {
+            let mut progress = self.read_to.lock();
+            if progress.skipped[lane] {
+                progress.read_to = place;
+                return true;
+            }
+        }
+        match tokio::time::timeout(FULL_FOR, self.inlets[lane].put(delivery)).await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(_) => self.skip(lane, place.sequence),
         }
         // After the message is in its queue: a lane that sees this sequence and an empty queue has
         // nothing left up to it.
-        *self.read_to.lock() = place;
+        self.read_to.lock().read_to = place;
         true
     }
 
     fn remaining(&mut self, messages: u64) {
         metrics::backlog(messages);
     }
+}
+
+/// Reads for one lane until it has caught up with the common reader.
+struct OwnReader {
+    lane: usize,
+    lanes: usize,
+    inlet: Inlet,
+    read_to: ReadTo,
+    next: u64,
+}
+
+impl OwnReader {
+    async fn run(mut self, stream: Stream, name: String) {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let reader = Reader::new(stream.clone(), format!("{name}-{tries}"), self.next);
+            match reader.run(&mut self).await {
+                ReaderEnd::Closed => return,
+                // The common reader meets what does not pass, and stops the worker.
+                ReaderEnd::Stream(error) => warn!(lane = self.lane, %error, "reading for one lane"),
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+}
+
+impl Sink for OwnReader {
+    async fn take(&mut self, delivery: Delivery) -> bool {
+        let sequence = delivery.sequence;
+        if lane_of(&delivery, self.lanes) == self.lane && !self.inlet.put(delivery).await {
+            return false;
+        }
+        self.next = sequence + 1;
+        let mut progress = self.read_to.lock();
+        if sequence < progress.read_to.sequence {
+            return true;
+        }
+        // Under the lock in which the common reader decides about its next message.
+        progress.skipped[self.lane] = false;
+        metrics::lane_skipped(self.lane, false);
+        info!(lane = self.lane, sequence, "the lane has caught up with the others");
+        false
+    }
+
+    fn remaining(&mut self, _messages: u64) {}
 }
