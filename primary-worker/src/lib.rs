@@ -25,6 +25,7 @@ mod json_schema;
 mod lane;
 pub mod metrics;
 mod migrate;
+mod operate;
 mod outcomes;
 mod primary;
 mod stream;
@@ -36,7 +37,7 @@ mod worker;
 
 pub use config::{Config, ConfigError, NewStream};
 pub use handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
-pub use migrate::{MigrateError, migrate};
+pub use migrate::{Checked, MigrateError, StreamFound, check, migrate};
 pub use primary::PrimaryError;
 pub use stream::StreamError;
 pub use trial::{Trial, TrialError, Tried};

@@ -54,6 +54,16 @@ pub enum PrimaryError {
         /// The newest that this program knows.
         needed: i64,
     },
+    /// A newer program's `migrate` made the schema into one that this program cannot work on.
+    #[error(
+        "the farwrite schema wants workers of protocol {required}, this program speaks {spoken}: upgrade the worker"
+    )]
+    TooNew {
+        /// The lowest protocol that the schema allows.
+        required: i32,
+        /// The one that this program speaks.
+        spoken: i32,
+    },
 }
 
 impl PrimaryError {
@@ -66,7 +76,8 @@ impl PrimaryError {
             | Self::Replica
             | Self::AsynchronousCommit
             | Self::TooOld(_)
-            | Self::NotMigrated { .. } => false,
+            | Self::NotMigrated { .. }
+            | Self::TooNew { .. } => false,
         }
     }
 }
@@ -77,24 +88,36 @@ pub(crate) enum Purpose {
     Control,
     /// Applying batches, under an epoch.
     Lane(Epoch),
+    /// What an operator asks for or does.
+    Operator,
 }
 
-/// Connects. The statements and their parameters are never logged.
+/// Connects.
 pub(crate) async fn connect(
     config: &Config,
+    purpose: &Purpose,
+) -> Result<PgConnection, PrimaryError> {
+    connect_to(&config.database_url, config.statement_timeout, purpose).await
+}
+
+/// Connects to a URL. The statements and their parameters are never logged.
+pub(crate) async fn connect_to(
+    url: &str,
+    statement_timeout: Duration,
     purpose: &Purpose,
 ) -> Result<PgConnection, PrimaryError> {
     let application = match purpose {
         Purpose::Control => "farwrite-worker".to_owned(),
         Purpose::Lane(epoch) => format!("{LANE_APPLICATION}{epoch}"),
+        Purpose::Operator => "farwrite-operator".to_owned(),
     };
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
-    let options = PgConnectOptions::from_str(&config.database_url)
+    let options = PgConnectOptions::from_str(url)
         .map_err(|error| PrimaryError::Url(error.to_string()))?
         .application_name(&application)
         .options([
             ("default_transaction_isolation", "read committed"),
-            ("statement_timeout", &milliseconds(config.statement_timeout)),
+            ("statement_timeout", &milliseconds(statement_timeout)),
             ("lock_timeout", &milliseconds(LOCK_TIMEOUT)),
             ("idle_in_transaction_session_timeout", &milliseconds(IDLE_IN_TRANSACTION)),
             ("client_min_messages", "warning"),

@@ -48,7 +48,7 @@ CREATE TABLE farwrite.parked (
     CHECK ((place IS NULL) = (due_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX parked_in_line ON farwrite.parked (stream_id, line, place);
-CREATE INDEX parked_by_command ON farwrite.parked (command_id);
+CREATE UNIQUE INDEX parked_by_command ON farwrite.parked (command_id, stream_id);
 CREATE INDEX parked_scheduled ON farwrite.parked (stream_id, due_at) WHERE place IS NULL;
 
 -- One row for each line that something waits in. A line's commands are tried from its first place

@@ -91,8 +91,9 @@ END $$;
 -- Whether an SQLSTATE is the command's own fault: it is rejected. The worker's verdict table says
 -- the same, and a test compares the two. Classes: PostgreSQL's documentation, appendix A; a class
 -- from 5 to 9 or I to Z that is not PostgreSQL's was chosen by the app, to refuse in its own words.
+-- Its names are bound when it is made, so it needs no search_path, and can be inlined.
 CREATE FUNCTION farwrite.is_own_fault(p_state text) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN left(p_state, 2) IN ('20', '21', '22', '23', '27', '44')
     OR p_state IN ('P0001', 'P0002', 'P0003')
     OR (left(p_state, 1) ~ '[5-9I-Z]' AND left(p_state, 2) NOT IN ('53', '54', '55', '57', '58', '72', 'P0', 'XX'));
@@ -102,9 +103,9 @@ RETURN left(p_state, 2) IN ('20', '21', '22', '23', '27', '44')
 -- command meets another; for a single command the commit does that.
 --
 -- p_group = 0 runs them plain: the first one that fails fails the batch. p_group > 0 runs them in
--- subtransactions of that many commands, and those of a failed group each in one of its own, where
--- a command's own fault becomes its rejection; everything else still fails the batch. At most 60
--- subtransactions are used, since more than 64 in one transaction slow down every snapshot, on
+-- subtransactions of that many commands at first, more while they succeed and fewer while they
+-- fail. A command's own fault becomes its rejection; everything else still fails the batch. At most
+-- 60 subtransactions are used, since more than 64 in one transaction slow down every snapshot, on
 -- standbys too: then it stops early, and done says how many were settled.
 --
 -- The arrays are parallel. p_set_forms, p_expires (nanoseconds since 1970) and p_contexts may be
@@ -117,11 +118,15 @@ CREATE FUNCTION farwrite.run(
 LANGUAGE plpgsql AS $$
 DECLARE
     c_subtransactions CONSTANT integer := 60;
+    c_group_max CONSTANT integer := 32;
     v_count   integer := cardinality(p_ids);
     v_budget  integer := c_subtransactions;
+    v_group   integer := p_group;
+    v_deferrable boolean;
+    v_running integer;
+    v_failed  integer;
     v_context boolean := cardinality(p_contexts) > 0;
     v_last    integer;
-    v_alone   boolean;
     i         integer := 0;
     v_before  text[];
     v_bodies  jsonb[];
@@ -177,83 +182,79 @@ BEGIN
             RESET ALL;
         END LOOP;
     ELSE
-        -- A group that fails costs one subtransaction and one more for each of its commands.
-        WHILE i < v_count AND v_budget >= p_group + 1 LOOP
-            v_last := least(i + p_group, v_count);
-            v_alone := v_last = i + 1;
+        WHILE i < v_count AND v_budget > 0 LOOP
+            v_last := least(i + v_group, v_count);
             v_before := outcomes[i + 1 : v_last];
-            IF NOT v_alone THEN
-                v_budget := v_budget - 1;
-                BEGIN
-                    FOR j IN i + 1 .. v_last LOOP
-                        CONTINUE WHEN outcomes[j] IS NOT NULL;
-                        IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
-                            outcomes[j] := 'expired';
-                            CONTINUE;
-                        END IF;
-                        IF v_context THEN
-                            PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
-                        END IF;
-                        answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
-                            ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                                to_timestamp(p_at[j] / 1e9))::farwrite.meta);
-                        outcomes[j] := 'applied';
-                        SET CONSTRAINTS ALL IMMEDIATE;
-                        RESET ROLE;
-                        RESET ALL;
-                    END LOOP;
-                EXCEPTION WHEN OTHERS THEN
-                    GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE;
-                    IF NOT farwrite.is_own_fault(v_state) THEN
-                        RAISE;
-                    END IF;
-                    v_alone := true;
-                    -- What the group had come to is undone with its effects.
-                    FOR j IN i + 1 .. v_last LOOP
-                        outcomes[j] := v_before[j - i];
-                    END LOOP;
-                END;
-            END IF;
-            IF v_alone THEN
+            v_failed := NULL;
+            v_budget := v_budget - 1;
+            BEGIN
                 FOR j IN i + 1 .. v_last LOOP
                     CONTINUE WHEN outcomes[j] IS NOT NULL;
+                    v_running := j;
                     IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
                         outcomes[j] := 'expired';
                         CONTINUE;
                     END IF;
-                    v_budget := v_budget - 1;
-                    BEGIN
-                        IF v_context THEN
-                            PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
-                        END IF;
-                        answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
-                            ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                                to_timestamp(p_at[j] / 1e9))::farwrite.meta);
-                        outcomes[j] := 'applied';
-                        SET CONSTRAINTS ALL IMMEDIATE;
-                        RESET ROLE;
-                        RESET ALL;
-                    EXCEPTION WHEN OTHERS THEN
-                        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
-                            v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
-                        -- What violates Farwrite's own tables is never a command's fault. And a
-                        -- constraint that may be deferred was perhaps checked too early, for its
-                        -- companions' sake: only the lone run is definitive.
-                        IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
-                            OR ((v_state LIKE '23%' OR v_state = 'P0001')
-                                AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
-                                            WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
-                        THEN
-                            RAISE;
-                        END IF;
-                        outcomes[j] := 'rejected';
-                        answers[j] := json_strip_nulls(json_build_object(
-                            'code', CASE WHEN v_state = 'P0001' THEN coalesce(nullif(v_code, ''), v_state) ELSE v_state END,
-                            'message', v_message, 'constraint', nullif(v_constraint, '')));
-                    END;
+                    IF v_context THEN
+                        PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
+                    END IF;
+                    answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
+                        ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
+                            to_timestamp(p_at[j] / 1e9))::farwrite.meta);
+                    outcomes[j] := 'applied';
+                    SET CONSTRAINTS ALL IMMEDIATE;
+                    RESET ROLE;
+                    RESET ALL;
                 END LOOP;
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
+                    v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
+                v_deferrable := coalesce(v_deferrable, EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable));
+                -- What violates Farwrite's own tables is never a command's fault. And a constraint
+                -- that may be deferred was perhaps checked too early, for its companions' sake:
+                -- only the lone run is definitive.
+                IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+                    OR (v_deferrable AND (v_state LIKE '23%' OR v_state = 'P0001')
+                        AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
+                                    WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
+                THEN
+                    RAISE;
+                END IF;
+                v_failed := v_running;
+            END;
+            IF v_failed IS NULL THEN
+                i := v_last;
+                v_group := least(v_group * 2, c_group_max);
+                CONTINUE;
             END IF;
-            i := v_last;
+            -- What came before it in its group is undone with it, and done again; it succeeded a
+            -- moment ago, so this needs no subtransaction. What comes after it was not reached.
+            FOR j IN i + 1 .. v_last LOOP
+                outcomes[j] := v_before[j - i];
+            END LOOP;
+            FOR j IN i + 1 .. v_failed - 1 LOOP
+                CONTINUE WHEN outcomes[j] IS NOT NULL;
+                IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
+                    outcomes[j] := 'expired';
+                    CONTINUE;
+                END IF;
+                IF v_context THEN
+                    PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
+                END IF;
+                answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
+                    ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
+                        to_timestamp(p_at[j] / 1e9))::farwrite.meta);
+                outcomes[j] := 'applied';
+                SET CONSTRAINTS ALL IMMEDIATE;
+                RESET ROLE;
+                RESET ALL;
+            END LOOP;
+            outcomes[v_failed] := 'rejected';
+            answers[v_failed] := json_strip_nulls(json_build_object(
+                'code', CASE WHEN v_state = 'P0001' THEN coalesce(nullif(v_code, ''), v_state) ELSE v_state END,
+                'message', v_message, 'constraint', nullif(v_constraint, '')));
+            i := v_failed;
+            v_group := greatest(v_group / 2, 2);
         END LOOP;
     END IF;
     PERFORM pg_advisory_unlock_all();

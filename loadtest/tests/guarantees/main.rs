@@ -10,6 +10,7 @@ mod crash;
 mod exactly_once;
 mod failure;
 mod handlers;
+mod operations;
 mod parking;
 mod poison;
 mod random;

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -108,6 +108,39 @@ impl Case {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Program> {
+        let command = self.command(subcommand, flags, environment)?;
+        self.stack.spawn(command, &format!("worker-{}", self.name))
+    }
+
+    /// Runs a subcommand to its end.
+    pub(crate) async fn run(&self, subcommand: &str, flags: &[&str]) -> Result<Ran> {
+        self.run_with(subcommand, flags, &[]).await
+    }
+
+    /// Runs a subcommand to its end, with more of an environment.
+    pub(crate) async fn run_with(
+        &self,
+        subcommand: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Ran> {
+        let command = self.command(subcommand, flags, environment)?;
+        let mut command = tokio::process::Command::from(command);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await??;
+        Ok(Ran {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout)?,
+            err: String::from_utf8(output.stderr)?,
+        })
+    }
+
+    fn command(
+        &self,
+        subcommand: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Command> {
         let mut command = Command::new(program("primary-worker")?);
         command
             .arg(subcommand)
@@ -120,7 +153,7 @@ impl Case {
             // Long enough that such commands are parked, short enough to wait for.
             .env("FARWRITE_UNKNOWN_KEEP_S", "1")
             .envs(environment.iter().copied());
-        self.stack.spawn(command, &format!("worker-{}", self.name))
+        Ok(command)
     }
 
     /// The worker, begun.
@@ -349,6 +382,27 @@ impl Case {
     }
 }
 
+/// How a program ended, and what it wrote.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// An error unless it ended with this status.
+    pub(crate) fn ended(self, code: i32) -> Result<Self> {
+        ensure!(self.code == Some(code), "not status {code}: {self:?}");
+        Ok(self)
+    }
+
+    /// Its output, one JSON object a line.
+    pub(crate) fn objects(&self) -> Result<Vec<Value>> {
+        self.out.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
 /// `app.append` as an app's code has it.
 #[derive(serde::Serialize)]
 pub(crate) struct Append {
@@ -380,6 +434,7 @@ pub(crate) struct Message {
     pub(crate) name: String,
     pub(crate) body: String,
     pub(crate) reply: Option<String>,
+    /// More headers.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 

@@ -20,12 +20,12 @@ use crate::{
 
 use super::{batch::Item, one_statement, sort::Bounds, staged, work::Work};
 
-/// Commands that share a subtransaction when a batch that failed is run again. Measured: with one
-/// in ten rejected, groups of five keep the throughput of a clean run.
-pub(super) const GROUP: i32 = 5;
-/// Commands in one staged transaction with savepoints: 50, and one more for each group of five,
-/// make 60; more than 64 slow down every snapshot, on standbys too.
-pub(super) const GUARDED_MAX: usize = 50;
+/// Commands that share the first subtransaction of a guarded batch; their number follows what
+/// happens.
+pub(super) const GROUP: i32 = 8;
+/// Commands in one staged transaction with savepoints, one for each at most: more than 64 slow
+/// down every snapshot, on standbys too.
+pub(super) const GUARDED_MAX: usize = 60;
 /// How much longer than the server's own limit an attempt may take before its connection is given
 /// up: then the server, or the way to it, has gone.
 const GRACE: Duration = Duration::from_secs(10);
@@ -72,6 +72,13 @@ pub(super) enum Settled {
     Parked(&'static str),
     /// Nothing was done about it: it is parked already, or stands behind one that waits.
     Untouched,
+}
+
+impl Settled {
+    /// Whether it was found now that the command is rejected.
+    pub(super) fn is_rejected(&self) -> bool {
+        matches!(self, Self::Ended { outcome: Outcome::Rejected(_), repeated: false })
+    }
 }
 
 /// A batch, or the first part of one, that is committed. Only this can be answered for.

@@ -62,7 +62,7 @@ use crate::{
     takeover::{LanePosition, Takeover},
 };
 
-use attempt::{Care, Committed, FailedCommand, Fence, GUARDED_MAX, Manner};
+use attempt::{Care, Committed, FailedCommand, Fence, GUARDED_MAX, Manner, Settled};
 use batch::{Batch, Item, Parked, Source};
 use judge::Next;
 use queue::{Queued, ReadTo};
@@ -72,7 +72,7 @@ use work::{Known, Park, Work};
 
 pub(crate) use attempt::Failure;
 pub(crate) use judge::Refreshed;
-pub(crate) use line::HASH_VERSION;
+pub(crate) use line::{HASH_VERSION, lane_hash, line};
 pub(crate) use queue::Dispatcher;
 
 /// How long a lane has nothing to do before it is moved along to what was read past it, and looks
@@ -123,6 +123,8 @@ pub(crate) struct Lane {
     look_at: Instant,
     /// How many more commands run alone, after an unclean end.
     careful: usize,
+    /// Whether the last batch had rejections, so that the next begins guarded.
+    guarded: bool,
 }
 
 /// What all lanes of a takeover share.
@@ -161,6 +163,7 @@ pub(crate) fn open(
         waits: true,
         look_at: Instant::now(),
         careful: if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 },
+        guarded: false,
     });
     let lanes = lanes.collect();
     (dispatcher, lanes)
@@ -296,11 +299,15 @@ impl Lane {
         if items.is_empty() {
             return Ok(());
         }
-        match self.attempt(items, self.end(source), Care::Plain).await? {
-            Ok(committed) => self.settle(items, committed).await,
-            Err(failed) => {
+        if self.guarded && items.len() > 1 {
+            return self.apply_in_parts(items, self.end(source)).await;
+        }
+        match (self.attempt(items, self.end(source), Care::Plain).await?, &mut *items) {
+            (Ok(committed), items) => self.settle(items, committed).await,
+            (Err(failed), [item]) => self.apply_alone(item, self.end(source), Some(failed)).await,
+            (Err(_), items) => {
                 metrics::batch_retried();
-                self.apply_in_parts(items, self.end(source), failed).await
+                self.apply_in_parts(items, self.end(source)).await
             }
         }
     }
@@ -346,20 +353,16 @@ impl Lane {
         Ok(())
     }
 
-    /// A batch that failed plain: guarded, and where that fails too, one by one.
-    async fn apply_in_parts(
-        &mut self,
-        mut items: &mut [Item],
-        end: Place,
-        failed: FailedCommand,
-    ) -> Result<(), LaneEnd> {
-        if let [item] = items {
-            return self.apply_alone(item, end, Some(failed)).await;
-        }
+    /// A batch that failed plain, or may well fail: guarded, and where that fails too, one by one.
+    async fn apply_in_parts(&mut self, mut items: &mut [Item], end: Place) -> Result<(), LaneEnd> {
+        // Until a whole batch had no failure, the next ones begin guarded: where one in a hundred
+        // is rejected, nine of ten batches would fail plain.
+        self.guarded = false;
         while !items.is_empty() {
             let done = match self.attempt(items, end, Care::Guarded).await? {
                 Ok(committed) => {
                     let done = committed.settled.len();
+                    self.guarded |= committed.settled.iter().any(Settled::is_rejected);
                     self.settle(&items[..done], committed).await?;
                     done
                 }

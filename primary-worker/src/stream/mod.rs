@@ -130,6 +130,41 @@ pub(crate) async fn find(
     Ok(stream)
 }
 
+/// Looks for the stream; `None` where there is none. Its settings are not checked.
+pub(crate) async fn look_for(
+    client: &async_nats::Client,
+    name: &str,
+) -> Result<Option<async_nats::jetstream::stream::Stream>, StreamError> {
+    use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+    match async_nats::jetstream::new(client.clone()).get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(kind)
+                if kind.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
+            _ => Err(StreamError::jetstream(name, error)),
+        },
+    }
+}
+
+/// Checks a stream's settings.
+pub(crate) fn check_contract(
+    info: &async_nats::jetstream::stream::Info,
+    config: &Config,
+) -> Result<(), StreamError> {
+    contract::check(&info.config, &Subjects::new(config.database.clone()))
+}
+
+/// Checks that a stream is the one that the database knows; its positions are not compared.
+pub(crate) async fn check_identity(
+    connection: &mut PgConnection,
+    info: &async_nats::jetstream::stream::Info,
+) -> Result<(), StreamError> {
+    identity::known(connection, &info.config.name).await?.check(info)
+}
+
 /// Writes the identity of a stream down that the database does not know yet, or checks that it is
 /// the one that it knows.
 pub(crate) async fn register(

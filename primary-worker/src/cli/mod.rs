@@ -1,0 +1,250 @@
+//! The command line of a worker program: `migrate`, `run`, and what operators ask for and do.
+//!
+//! A program with handlers of its own calls [`main`] with them, and has the same flags, files and
+//! statuses as `primary-worker` itself.
+
+mod operate;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use farwrite_schemas::program::{
+    log,
+    settings::{SettingsError, parse},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    config::Config,
+    failpoint,
+    handler::Handlers,
+    metrics,
+    migrate::{self, MigrateError, StreamFound},
+    stream::StreamError,
+    worker::{Worker, WorkerError},
+};
+
+use settings::{config_of, text, with_settings};
+
+/// What `--help` says about the program's end.
+const STATUSES: &str = "\
+Exit status:
+  0  asked to stop (SIGTERM, SIGINT), and everything in flight was settled
+  1  an unexpected failure
+  2  the configuration, the primary or the stream's settings are not usable; the message says what to change
+  3  fenced: another worker has taken over this database
+  4  the stream is not the one that the database knows; nothing was read from it
+  5  migrate --check: migrate has something to do
+
+Settings come from flags, then the environment, then the file that --config names
+(lines of FARWRITE_NAME=value), then defaults.";
+
+/// Runs the command line with the given handlers; the end of a program's `main`.
+#[must_use]
+pub fn main(name: &'static str, handlers: Handlers) -> ExitCode {
+    match parse(command(name)) {
+        Ok(matches) => start(&matches, handlers),
+        // Prints help and version too, and ends with 0 for these and 2 for an error.
+        Err(SettingsError::Flags(error)) => error.exit(),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// The configuration is wrong, and nothing was contacted.
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(2)
+}
+
+fn command(name: &'static str) -> Command {
+    let check = Arg::new("check").long("check").action(ArgAction::SetTrue);
+    let check =
+        check.help("Change nothing: say what there is to do, and end with 5 if there is anything");
+    Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Applies the write commands of a NATS JetStream stream to a PostgreSQL primary, exactly once and in order per key")
+        .after_help(STATUSES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(Command::new("migrate").about("Prepares the database (schema farwrite) and the stream; safe to repeat").after_help(STATUSES), settings::ALL).arg(check))
+        .subcommand(with_settings(Command::new("run").about("Applies commands until it is asked to stop").after_help(STATUSES), settings::ALL))
+        .subcommands(operate::commands())
+}
+
+fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
+    let Some((subcommand, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    if let Err(message) = start_log(operate::innermost(matches)) {
+        return refuse(&message);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match operate::operation(subcommand, matches) {
+        Some(Ok(operation)) => return runtime.block_on(operate::run(operation, matches)),
+        Some(Err(message)) => return refuse(&message),
+        None => {}
+    }
+    let config = match config_of(matches) {
+        Ok(config) => config,
+        Err(message) => return refuse(&message),
+    };
+    match failpoint::armed() {
+        Ok(None) => {}
+        Ok(Some(point)) => {
+            warn!(failpoint = point.name(), "ARMED: this process will kill itself there")
+        }
+        Err(message) => return refuse(&message),
+    }
+    match subcommand {
+        "migrate" if matches.get_flag("check") => runtime.block_on(run_check(&config)),
+        "migrate" => runtime.block_on(run_migrate(&config)),
+        _ => runtime.block_on(run_worker(config, handlers)),
+    }
+}
+
+fn start_log(matches: &ArgMatches) -> Result<(), String> {
+    let filter = text(matches, "log").unwrap_or_else(|| "info".to_owned());
+    let filter = log::filter(&filter).map_err(|error| format!("log: {error}"))?;
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry()
+        .with(format)
+        .with(filter)
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+async fn run_migrate(config: &Config) -> ExitCode {
+    match migrate::migrate(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "migrate");
+            status_of_migrate(&error)
+        }
+    }
+}
+
+fn status_of_migrate(error: &MigrateError) -> ExitCode {
+    match error {
+        MigrateError::Stream(error) => status_of_stream(error),
+        MigrateError::Primary(error) if !error.may_pass() => ExitCode::from(2),
+        MigrateError::Primary(_) | MigrateError::Schema(_) => ExitCode::FAILURE,
+    }
+}
+
+fn status_of_stream(error: &StreamError) -> ExitCode {
+    match error {
+        StreamError::Unknown { .. } => ExitCode::from(4),
+        StreamError::Contract { .. } | StreamError::NotRegistered(_) => ExitCode::from(2),
+        StreamError::Connect { .. } | StreamError::JetStream { .. } | StreamError::Sql(_) => {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_check(config: &Config) -> ExitCode {
+    let checked = match migrate::check(config).await {
+        Ok(checked) => checked,
+        Err(error) => {
+            error!(%error, "migrate --check");
+            return status_of_migrate(&error);
+        }
+    };
+    let required =
+        checked.required_protocol.map_or("any".to_owned(), |protocol| protocol.to_string());
+    println!("schema    version {} (this program's: {})", checked.found, checked.needed);
+    println!("protocol  {required} is required (this program speaks {})", checked.spoken_protocol);
+    for (version, description) in &checked.pending {
+        println!("pending   {version} {description}");
+    }
+    let stream = match &checked.stream {
+        Ok(StreamFound::Ready) => {
+            "is there, keeps the contract, and is the one that the database knows".to_owned()
+        }
+        Ok(StreamFound::Missing) => "is missing: migrate makes it".to_owned(),
+        Ok(StreamFound::NotRegistered) => {
+            "is there and keeps the contract; migrate tells the database of it".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    println!("stream    {}: {stream}", config.stream);
+    if checked.is_too_new() {
+        println!("the schema is too new for workers of this program: upgrade them");
+        return ExitCode::from(2);
+    }
+    match checked.stream {
+        Err(error) => status_of_stream(&error),
+        Ok(_) if checked.is_pending() => {
+            println!("migrate has something to do");
+            ExitCode::from(5)
+        }
+        Ok(_) => {
+            println!("up to date");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
+    if let Some(addr) = config.metrics_addr
+        && let Err(error) =
+            metrics_exporter_prometheus::PrometheusBuilder::new().with_http_listener(addr).install()
+    {
+        error!(%error, %addr, "metrics cannot be served");
+        return ExitCode::from(2);
+    }
+    metrics::describe();
+    let stop = CancellationToken::new();
+    if let Err(error) = stop_on_signals(stop.clone()) {
+        error!(%error, "signals cannot be heard");
+        return ExitCode::FAILURE;
+    }
+    let worker = match Worker::new(config, handlers) {
+        Ok(worker) => worker,
+        Err(error) => {
+            error!(%error, "configuration");
+            return ExitCode::from(2);
+        }
+    };
+    match worker.run(stop).await {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "the worker ends");
+            status_of(&error)
+        }
+    }
+}
+
+fn status_of(error: &WorkerError) -> ExitCode {
+    match error {
+        WorkerError::Fenced => ExitCode::from(3),
+        WorkerError::Stream(StreamError::Unknown { .. }) => ExitCode::from(4),
+        WorkerError::Config(_) | WorkerError::Primary(_) | WorkerError::Stream(_) => {
+            ExitCode::from(2)
+        }
+        WorkerError::Broken(_) | WorkerError::Task(_) => ExitCode::FAILURE,
+    }
+}
+
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

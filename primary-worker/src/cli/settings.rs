@@ -1,0 +1,242 @@
+//! Every setting of a worker program, once; and the configuration that they make.
+
+use std::{net::SocketAddr, str::FromStr, time::Duration};
+
+use clap::{Arg, ArgMatches, Command};
+use farwrite_schemas::{DatabaseName, program::settings};
+
+use crate::config::{self, Config, NewStream};
+
+/// One setting, as a flag and as a name of the environment.
+struct Setting {
+    flag: &'static str,
+    environment: &'static str,
+    value: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+}
+
+/// Every setting, once: flag, environment, default and help.
+const SETTINGS: &[Setting] = &[
+    Setting {
+        flag: "database",
+        environment: "FARWRITE_DATABASE",
+        value: "NAME",
+        default: None,
+        help: "Farwrite's name of the database, part of every subject",
+    },
+    Setting {
+        flag: "database-url",
+        environment: "FARWRITE_DATABASE_URL",
+        value: "URL",
+        default: None,
+        help: "The primary, direct and not through a transaction pooler",
+    },
+    Setting {
+        flag: "nats-url",
+        environment: "FARWRITE_NATS_URL",
+        value: "URLS",
+        default: None,
+        help: "NATS servers, separated by commas",
+    },
+    Setting {
+        flag: "stream",
+        environment: "FARWRITE_STREAM",
+        value: "NAME",
+        default: None,
+        help: "JetStream's name of the command stream [default: farwrite-<database>]",
+    },
+    Setting {
+        flag: "lanes",
+        environment: "FARWRITE_LANES",
+        value: "N",
+        default: Some("4"),
+        help: "How many lanes apply in parallel; may change at any start",
+    },
+    Setting {
+        flag: "batch-max-commands",
+        environment: "FARWRITE_BATCH_MAX_COMMANDS",
+        value: "N",
+        default: Some("256"),
+        help: "Most commands in one transaction",
+    },
+    Setting {
+        flag: "ledger-keep-hours",
+        environment: "FARWRITE_LEDGER_KEEP_HOURS",
+        value: "HOURS",
+        default: Some("168"),
+        help: "How long outcomes are kept, and repeated ids known",
+    },
+    Setting {
+        flag: "statement-timeout-ms",
+        environment: "FARWRITE_STATEMENT_TIMEOUT_MS",
+        value: "MS",
+        default: Some("30000"),
+        help: "How long one statement of a batch may run",
+    },
+    Setting {
+        flag: "attempts-max",
+        environment: "FARWRITE_ATTEMPTS_MAX",
+        value: "N",
+        default: Some("10"),
+        help: "How often a command may fail alone by chance before it is dead-lettered",
+    },
+    Setting {
+        flag: "retry-pause-ms",
+        environment: "FARWRITE_RETRY_PAUSE_MS",
+        value: "MS",
+        default: Some("1000"),
+        help: "How long such a command is parked first; doubles each time, up to 5 minutes",
+    },
+    Setting {
+        flag: "unknown-keep-s",
+        environment: "FARWRITE_UNKNOWN_KEEP_S",
+        value: "SECONDS",
+        default: Some("86400"),
+        help: "How long a command waits for a handler, function or table that is not there yet",
+    },
+    Setting {
+        flag: "parked-max",
+        environment: "FARWRITE_PARKED_MAX",
+        value: "N",
+        default: Some("1000000"),
+        help: "How many commands may be parked, shared by the lanes; then a lane stops",
+    },
+    Setting {
+        flag: "parked-max-per-key",
+        environment: "FARWRITE_PARKED_MAX_PER_KEY",
+        value: "N",
+        default: Some("100000"),
+        help: "How many commands of one key may be parked; more are dead-lettered",
+    },
+    Setting {
+        flag: "context-allow",
+        environment: "FARWRITE_CONTEXT_ALLOW",
+        value: "NAMES",
+        default: Some(""),
+        help: "Members that a command's context may have, separated by commas [default: none]",
+    },
+    Setting {
+        flag: "metrics-addr",
+        environment: "FARWRITE_METRICS_ADDR",
+        value: "ADDR:PORT",
+        default: None,
+        help: "Where metrics are served, in Prometheus's format [default: nowhere]",
+    },
+    Setting {
+        flag: "stream-replicas",
+        environment: "FARWRITE_STREAM_REPLICAS",
+        value: "N",
+        default: Some("1"),
+        help: "migrate: copies of a new stream in a NATS cluster",
+    },
+    Setting {
+        flag: "stream-max-bytes",
+        environment: "FARWRITE_STREAM_MAX_BYTES",
+        value: "BYTES",
+        default: Some("4294967296"),
+        help: "migrate: size at which a new stream refuses publishes",
+    },
+    Setting {
+        flag: "duplicate-window-ms",
+        environment: "FARWRITE_DUPLICATE_WINDOW_MS",
+        value: "MS",
+        default: Some("120000"),
+        help: "migrate: how long a new stream suppresses repeated ids itself",
+    },
+    Setting {
+        flag: "log",
+        environment: "FARWRITE_LOG",
+        value: "FILTER",
+        default: Some("info"),
+        help: "What is logged, such as info or warn,farwrite_primary_worker=debug",
+    },
+];
+
+/// Which settings a subcommand has.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// Their flags; all when empty.
+    pub(super) flags: &'static [&'static str],
+    /// What is logged by default.
+    pub(super) log: &'static str,
+}
+
+/// Those of `migrate` and `run`.
+pub(super) const ALL: Wanted = Wanted { flags: &[], log: "info" };
+
+/// Gives a subcommand its settings.
+pub(super) fn with_settings(command: Command, wanted: Wanted) -> Command {
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| wanted.flags.is_empty() || wanted.flags.contains(&setting.flag));
+    settings.fold(command.arg(settings::file_argument()), |command, setting| {
+        let arg = Arg::new(setting.flag)
+            .long(setting.flag)
+            .env(setting.environment)
+            .hide_env_values(true)
+            .value_name(setting.value)
+            .help(setting.help);
+        let required = matches!(setting.flag, "database" | "database-url" | "nats-url");
+        command.arg(match setting.default {
+            Some(_) if setting.flag == "log" => arg.default_value(wanted.log),
+            Some(default) => arg.default_value(default),
+            None => arg.required(required),
+        })
+    })
+}
+
+/// The configuration that the settings make.
+pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
+    let needed = |flag| text(matches, flag).ok_or(format!("{flag}: missing"));
+    let database = DatabaseName::new(needed("database")?).map_err(|error| error.to_string())?;
+    let mut config = Config::new(database, needed("database-url")?, needed("nats-url")?);
+    if let Some(stream) = text(matches, "stream") {
+        config.stream = stream;
+    }
+    config.lanes = number(matches, "lanes", config.lanes)?;
+    config.batch_max_commands = number(matches, "batch-max-commands", config.batch_max_commands)?;
+    let hours: u64 = number(matches, "ledger-keep-hours", config::LEDGER_KEEP.as_secs() / 3_600)?;
+    config.ledger_keep = Duration::from_secs(hours.saturating_mul(3_600));
+    config.statement_timeout =
+        milliseconds(matches, "statement-timeout-ms", config.statement_timeout)?;
+    config.attempts_max = number(matches, "attempts-max", config.attempts_max)?;
+    config.retry_pause = milliseconds(matches, "retry-pause-ms", config.retry_pause)?;
+    let keep_s = number(matches, "unknown-keep-s", config.unknown_keep.as_secs())?;
+    config.unknown_keep = Duration::from_secs(keep_s);
+    config.parked_max = number(matches, "parked-max", config.parked_max)?;
+    config.parked_max_per_key = number(matches, "parked-max-per-key", config.parked_max_per_key)?;
+    let names = text(matches, "context-allow").unwrap_or_default();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    config.context_allow = names.map(ToOwned::to_owned).collect();
+    config.metrics_addr = match text(matches, "metrics-addr") {
+        Some(addr) => Some(
+            addr.parse::<SocketAddr>()
+                .map_err(|_| format!("metrics-addr: {addr:?} is not of the form 127.0.0.1:9464"))?,
+        ),
+        None => None,
+    };
+    let new = NewStream::default();
+    config.new_stream = NewStream {
+        replicas: number(matches, "stream-replicas", new.replicas)?,
+        max_bytes: number(matches, "stream-max-bytes", new.max_bytes)?,
+        duplicate_window: milliseconds(matches, "duplicate-window-ms", new.duplicate_window)?,
+    };
+    config.validate().map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
+/// The text of a setting or flag, where it has one.
+pub(super) fn text(matches: &ArgMatches, flag: &str) -> Option<String> {
+    matches.get_one::<String>(flag).cloned()
+}
+
+fn number<N: FromStr>(matches: &ArgMatches, flag: &str, default: N) -> Result<N, String> {
+    let Some(text) = text(matches, flag) else { return Ok(default) };
+    text.parse().map_err(|_| format!("{flag}: {text:?} is not a number that fits"))
+}
+
+fn milliseconds(matches: &ArgMatches, flag: &str, default: Duration) -> Result<Duration, String> {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    Ok(Duration::from_millis(number(matches, flag, default)?))
+}
