@@ -19,8 +19,10 @@ mod config;
 pub mod failpoint;
 mod functions;
 mod handler;
+mod health;
 mod heartbeat;
 mod hints;
+mod http;
 mod json_schema;
 mod lane;
 pub mod metrics;
@@ -37,6 +39,7 @@ mod worker;
 
 pub use config::{Config, ConfigError, NewStream};
 pub use handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
+pub use health::Health;
 pub use migrate::{Checked, MigrateError, StreamFound, check, migrate};
 pub use primary::PrimaryError;
 pub use stream::StreamError;

@@ -22,6 +22,7 @@ use crate::{
     config::{Config, ConfigError},
     failpoint::Failpoint,
     handler::Handlers,
+    health::Health,
     heartbeat::{self, Pulse},
     hints::{self, Hints},
     lane::{self, LaneEnd, Refreshed, Shared},
@@ -94,6 +95,7 @@ enum End {
 pub struct Worker {
     config: Arc<Config>,
     handlers: Arc<Handlers>,
+    health: Health,
 }
 
 /// What a worker remembers from one takeover to the next.
@@ -113,7 +115,14 @@ impl Worker {
     /// When a setting breaks its rule.
     pub fn new(config: Config, handlers: Handlers) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { config: Arc::new(config), handlers: Arc::new(handlers) })
+        let health = Health::default();
+        Ok(Self { config: Arc::new(config), handlers: Arc::new(handlers), health })
+    }
+
+    /// Whether it is ready, to be asked while it runs.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Works until `stop` is cancelled: then it finishes the batches in flight, settles them and
@@ -131,6 +140,7 @@ impl Worker {
                 End::Fatal(error) => return Err(error),
                 End::Again(reason) => {
                     metrics::waiting(true);
+                    self.health.waiting(&reason);
                     warn!(reason, "waiting, then beginning again");
                 }
             }
@@ -186,6 +196,7 @@ impl Worker {
             client,
             pulse: Arc::new(Pulse::default()),
             refreshed: memory.refreshed.clone(),
+            health: self.health.clone(),
         };
         let mut lanes = Vec::with_capacity(config.lanes as usize);
         for _ in 0..config.lanes {
@@ -247,6 +258,7 @@ impl Serving {
             async move { TaskEnd::Upkeep(upkeep::run(control, &config, keeper, &takeover).await) }
         });
         metrics::waiting(false);
+        shared.health.serving();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
         let mut first_lane = None;
         let end = tokio::select! {

@@ -281,8 +281,10 @@ async fn a_key_with_too_many_parked_commands_overflows_into_dead_letters() -> Re
 async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is_room() -> Result<()>
 {
     let case = Case::new("full", &[]).await?;
-    let worker =
-        case.serving(&["--parked-max", "10", "--parked-max-per-key", "10", "--lanes", "1"]).await?;
+    let flags = ["--parked-max", "10", "--parked-max-per-key", "10", "--lanes", "1"];
+    let worker = case.serving(&[&flags[..], &["--metrics-addr", "127.0.0.1:0"]].concat()).await?;
+    let ready = case.http(&worker, "/ready").await?;
+    ensure!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     case.execute("SELECT farwrite.pause('app.paused', NULL, 'by test')").await?;
     for n in 0..15 {
         case.publish(&Message::append(["a", "b", "c"][n as usize % 3], n).named("app.paused"))
@@ -292,10 +294,20 @@ async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is
         Ok(worker.log().contains("as many commands are parked as may be"))
     })
     .await?;
+    let ready = case.http(&worker, "/ready").await?;
+    ensure!(ready.starts_with("HTTP/1.1 503") && ready.contains("lane 0: as many"), "{ready}");
+    case.until("its metrics say so too", async || {
+        let metrics = case.http(&worker, "/metrics").await?;
+        Ok(metrics.contains("farwrite_worker_lane_full{lane=\"0\"} 1")
+            && metrics.contains("farwrite_worker_parked_commands{lane=\"0\"} 10"))
+    })
+    .await?;
     let sql = "SELECT farwrite.register('app.paused', 'app.append(jsonb, farwrite.meta)');
                SELECT farwrite.resume('app.paused', NULL)";
     case.execute(sql).await?;
     case.settled().await?;
+    let ready = case.http(&worker, "/ready").await?;
+    ensure!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     for (key, first) in [("a", 0), ("b", 1), ("c", 2)] {
         ensure!(case.effects().await?[key] == (first..15).step_by(3).collect::<Vec<i32>>());
     }

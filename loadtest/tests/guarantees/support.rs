@@ -376,6 +376,21 @@ impl Case {
         ended.context("no outcome")
     }
 
+    /// Asks a worker over HTTP that was begun with `--metrics-addr 127.0.0.1:0`: the status line
+    /// and all that follows.
+    pub(crate) async fn http(&self, worker: &Program, path: &str) -> Result<String> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let log = worker.log();
+        let addr =
+            log.split("are served addr=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let mut stream = tokio::net::TcpStream::connect(addr.context("it serves no HTTP")?).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await??;
+        Ok(answer)
+    }
+
     /// A count in the database.
     pub(crate) async fn count(&self, sql: &'static str) -> Result<i64> {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.primary().await?).await?)

@@ -156,10 +156,16 @@ async fn a_full_disk_makes_the_lane_wait_and_blames_nobody() -> Result<()> {
     );
     case.execute(&sql).await?;
     let sort = Message::append("a", 1).named("app.sort");
-    let worker = case.serving(&["--attempts-max", "1"]).await?;
+    let flags = ["--attempts-max", "1", "--metrics-addr", "127.0.0.1:0"];
+    let worker = case.serving(&flags).await?;
     case.publish(&sort).await?;
     case.until("the worker waits, again and again", async || {
         Ok(worker.log().matches("waiting, then beginning again").count() > 4)
+    })
+    .await?;
+    case.until("it is not ready, and says why", async || {
+        let ready = case.http(&worker, "/ready").await?;
+        Ok(ready.starts_with("HTTP/1.1 503") && ready.contains("temporary file size"))
     })
     .await?;
     case.execute(&format!("ALTER DATABASE {} RESET temp_file_limit", case.name)).await?;

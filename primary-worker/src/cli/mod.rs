@@ -6,13 +6,14 @@
 mod operate;
 mod settings;
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use farwrite_schemas::program::{
     log,
     settings::{SettingsError, parse},
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
@@ -21,7 +22,8 @@ use crate::{
     config::Config,
     failpoint,
     handler::Handlers,
-    metrics,
+    health::Health,
+    http, metrics,
     migrate::{self, MigrateError, StreamFound},
     stream::StreamError,
     worker::{Worker, WorkerError},
@@ -192,14 +194,7 @@ async fn run_check(config: &Config) -> ExitCode {
 }
 
 async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
-    if let Some(addr) = config.metrics_addr
-        && let Err(error) =
-            metrics_exporter_prometheus::PrometheusBuilder::new().with_http_listener(addr).install()
-    {
-        error!(%error, %addr, "metrics cannot be served");
-        return ExitCode::from(2);
-    }
-    metrics::describe();
+    let metrics_addr = config.metrics_addr;
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(stop.clone()) {
         error!(%error, "signals cannot be heard");
@@ -212,6 +207,12 @@ async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(addr) = metrics_addr
+        && let Err(reason) = serve_http(addr, worker.health()).await
+    {
+        error!(reason, %addr, "metrics and readiness cannot be served");
+        return ExitCode::from(2);
+    }
     match worker.run(stop).await {
         Ok(()) => {
             info!("stopped");
@@ -222,6 +223,18 @@ async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
             status_of(&error)
         }
     }
+}
+
+/// Serves metrics and readiness until the process ends.
+async fn serve_http(addr: SocketAddr, health: Health) -> Result<(), String> {
+    let listener = http::listen(addr).await.map_err(|error| error.to_string())?;
+    let addr = listener.local_addr().map_err(|error| error.to_string())?;
+    info!(%addr, "metrics and readiness are served");
+    let recorder = PrometheusBuilder::new().install_recorder();
+    let metrics = recorder.map_err(|error| error.to_string())?;
+    metrics::describe();
+    tokio::spawn(http::serve(listener, metrics, health));
+    Ok(())
 }
 
 fn status_of(error: &WorkerError) -> ExitCode {

@@ -121,7 +121,7 @@ const SETTINGS: &[Setting] = &[
         environment: "FARWRITE_METRICS_ADDR",
         value: "ADDR:PORT",
         default: None,
-        help: "Where metrics are served, in Prometheus's format [default: nowhere]",
+        help: "Where /metrics (Prometheus's format), /ready and /live are served [default: nowhere]",
     },
     Setting {
         flag: "stream-replicas",

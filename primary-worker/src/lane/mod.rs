@@ -56,6 +56,7 @@ use crate::{
     failpoint::Failpoint,
     functions::Functions,
     handler::Handlers,
+    health::Health,
     heartbeat::Pulse,
     metrics,
     stream::{Anchor, Delivery, Place},
@@ -136,6 +137,7 @@ pub(crate) struct Shared {
     pub(crate) client: async_nats::Client,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) refreshed: Refreshed,
+    pub(crate) health: Health,
 }
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.
@@ -478,6 +480,7 @@ impl Lane {
                     metrics::applied(committed.settled.len(), began.elapsed());
                     if is_full {
                         metrics::lane_full(self.number, false);
+                        self.shared.health.lane_goes_on(self.number);
                         info!(lane = self.number, "there is room again for what must wait");
                     }
                     return Ok(Ok(committed));
@@ -493,6 +496,8 @@ impl Lane {
                     if !is_full {
                         is_full = true;
                         metrics::lane_full(self.number, true);
+                        let reason = "as many commands are parked as may be";
+                        self.shared.health.lane_stands_still(self.number, reason);
                         let bound = manner.bounds.parked_max;
                         error!(
                             lane = self.number,
