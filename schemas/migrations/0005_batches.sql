@@ -7,9 +7,27 @@
 -- batch's transaction, FW003 no such function, FW004 the batch wants to be staged, FW005 a function
 -- in set form answered a wrong number of outputs, FW010 a function asks to be tried later.
 
-DROP FUNCTION farwrite.apply(integer, integer, uuid, bigint, bigint, bigint, bigint[], integer, uuid[], uuid[],
-    bigint[], integer[], text[], integer[], text[], text[], text[]);
-DROP FUNCTION farwrite.open_batch(integer, integer, uuid, bigint, bigint, bigint, bigint, bigint, text, uuid[], uuid[]);
+-- A worker of the version before knows nothing of parked commands, and must not apply beside them:
+-- its next batch is answered as if another worker had taken over, and it ends.
+CREATE OR REPLACE FUNCTION farwrite.apply(
+    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
+    p_at bigint[], p_group integer,
+    p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
+    p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies text[],
+    OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the farwrite schema was migrated past this worker' USING ERRCODE = 'FW001', HINT = 'Upgrade the worker.';
+END $$;
+CREATE OR REPLACE FUNCTION farwrite.open_batch(
+    p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
+    p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text,
+    p_ids uuid[], p_fingerprints uuid[],
+    OUT xid text, OUT outcomes text[], OUT answers text[])
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    RAISE EXCEPTION 'the farwrite schema was migrated past this worker' USING ERRCODE = 'FW001', HINT = 'Upgrade the worker.';
+END $$;
 DROP FUNCTION farwrite.close_batch(text, integer, uuid[], uuid[], bigint[], text[], text[]);
 DROP FUNCTION farwrite.known(uuid[], uuid[]);
 DROP FUNCTION farwrite.record(integer, uuid[], uuid[], bigint[], text[], text[]);
