@@ -362,6 +362,21 @@ async fn a_trial_tells_the_outcome_and_leaves_nothing() -> Result<()> {
         matches!(&wrong, Tried::Ended(Outcome::DeadLettered(d)) if d.reason == "not_json"),
         "{wrong:?}"
     );
+    // What only a commit would find is found.
+    let sql =
+        "CREATE TABLE app.one (n integer CONSTRAINT one_n UNIQUE DEFERRABLE INITIALLY DEFERRED);
+               CREATE FUNCTION app.take(body jsonb) RETURNS void LANGUAGE sql AS
+                   'INSERT INTO app.one VALUES ((body->>''n'')::integer)';
+               SELECT farwrite.register('app.take', 'app.take(jsonb)')";
+    sqlx::raw_sql(sql).execute(trial.connection()).await?;
+    for code in [None, Some("23505")] {
+        let tried = trial.run_raw(&handlers, "app.take", 1, None, body).await?;
+        let found = match &tried {
+            Tried::Ended(Outcome::Rejected(rejection)) => Some(rejection.code.as_str()),
+            _ => None,
+        };
+        ensure!(found == code, "{tried:?}");
+    }
     let inside: i64 = sqlx::query_scalar("SELECT count(*) FROM app.effects")
         .fetch_one(trial.connection())
         .await?;

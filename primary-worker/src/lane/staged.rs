@@ -117,6 +117,10 @@ pub(super) async fn run_alone(tx: &mut PgConnection, item: &Item) -> Result<Outc
     let (outcomes, outputs) = (vec![None], HashMap::new());
     let mut running = Outcomes { items, care: Care::Plain, outcomes, outputs };
     running.run(tx, &[Fate::Run]).await?;
+    // What a commit would check; and the next one may defer again.
+    sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+        .execute(tx)
+        .await?;
     running.outcomes.pop().flatten().ok_or_else(not_run)
 }
 
@@ -316,8 +320,12 @@ impl Outcomes<'_> {
         .bind(columns.contexts)
         .bind(&nothing)
         .bind(&nothing)
-        .fetch_one(tx)
+        .fetch_one(&mut *tx)
         .await?;
+        // `farwrite.run` tidies between its own commands; a single one has companions too.
+        if indexes.len() == 1 && self.items.len() > 1 {
+            tidy(tx).await?;
+        }
         for (index, (outcome, answer)) in indexes.drain(..).zip(outcomes.into_iter().zip(answers)) {
             if let Some(word) = outcome {
                 let outcome = Outcome::from_ledger(&word, answer).map_err(Failure::unreadable)?;
