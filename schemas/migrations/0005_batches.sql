@@ -142,7 +142,7 @@ DECLARE
     v_group   integer := p_group;
     v_deferrable boolean;
     v_running integer;
-    v_failed  integer;
+    v_plain_to integer := CASE WHEN p_group = 0 THEN cardinality(p_ids) ELSE 0 END;
     v_context boolean := cardinality(p_contexts) > 0;
     v_last    integer;
     i         integer := 0;
@@ -156,8 +156,8 @@ DECLARE
     v_schema  text;
     v_code    text;
 BEGIN
-    IF p_group = 0 THEN
-        WHILE i < v_count LOOP
+    WHILE i < v_count AND (i < v_plain_to OR v_budget > 0) LOOP
+        IF i < v_plain_to THEN
             i := i + 1;
             CONTINUE WHEN outcomes[i] IS NOT NULL;
             IF p_expires[i] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
@@ -170,7 +170,7 @@ BEGIN
                 v_bodies := ARRAY[p_bodies[i]::jsonb];
                 v_metas := ARRAY[ROW(p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i],
                     to_timestamp(p_at[i] / 1e9))::farwrite.meta];
-                WHILE v_last < v_count AND p_functions[v_last + 1] = p_functions[i]
+                WHILE v_last < v_plain_to AND p_functions[v_last + 1] = p_functions[i]
                     AND outcomes[v_last + 1] IS NULL AND p_expires[v_last + 1] IS NULL
                 LOOP
                     v_last := v_last + 1;
@@ -198,60 +198,16 @@ BEGIN
             END IF;
             RESET ROLE;
             RESET ALL;
-        END LOOP;
-    ELSE
-        WHILE i < v_count AND v_budget > 0 LOOP
-            v_last := least(i + v_group, v_count);
-            v_before := outcomes[i + 1 : v_last];
-            v_failed := NULL;
-            v_budget := v_budget - 1;
-            BEGIN
-                FOR j IN i + 1 .. v_last LOOP
-                    CONTINUE WHEN outcomes[j] IS NOT NULL;
-                    v_running := j;
-                    IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
-                        outcomes[j] := 'expired';
-                        CONTINUE;
-                    END IF;
-                    IF v_context THEN
-                        PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
-                    END IF;
-                    answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
-                        ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                            to_timestamp(p_at[j] / 1e9))::farwrite.meta);
-                    outcomes[j] := 'applied';
-                    SET CONSTRAINTS ALL IMMEDIATE;
-                    RESET ROLE;
-                    RESET ALL;
-                END LOOP;
-            EXCEPTION WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
-                    v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
-                v_deferrable := coalesce(v_deferrable, EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable));
-                -- What violates Farwrite's own tables is never a command's fault. And a constraint
-                -- that may be deferred was perhaps checked too early, for its companions' sake:
-                -- only the lone run is definitive.
-                IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
-                    OR (v_deferrable AND (v_state LIKE '23%' OR v_state = 'P0001')
-                        AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
-                                    WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
-                THEN
-                    RAISE;
-                END IF;
-                v_failed := v_running;
-            END;
-            IF v_failed IS NULL THEN
-                i := v_last;
-                v_group := least(v_group * 2, c_group_max);
-                CONTINUE;
-            END IF;
-            -- What came before it in its group is undone with it, and done again; it succeeded a
-            -- moment ago, so this needs no subtransaction. What comes after it was not reached.
+            CONTINUE;
+        END IF;
+
+        v_last := least(i + v_group, v_count);
+        v_before := outcomes[i + 1 : v_last];
+        v_budget := v_budget - 1;
+        BEGIN
             FOR j IN i + 1 .. v_last LOOP
-                outcomes[j] := v_before[j - i];
-            END LOOP;
-            FOR j IN i + 1 .. v_failed - 1 LOOP
                 CONTINUE WHEN outcomes[j] IS NOT NULL;
+                v_running := j;
                 IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
                     outcomes[j] := 'expired';
                     CONTINUE;
@@ -267,14 +223,35 @@ BEGIN
                 RESET ROLE;
                 RESET ALL;
             END LOOP;
-            outcomes[v_failed] := 'rejected';
-            answers[v_failed] := json_strip_nulls(json_build_object(
+            i := v_last;
+            v_group := least(v_group * 2, c_group_max);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
+                v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
+            v_deferrable := coalesce(v_deferrable, EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable));
+            -- What violates Farwrite's own tables is never a command's fault. And a constraint that
+            -- may be deferred was perhaps checked too early, for its companions' sake: only the
+            -- lone run is definitive.
+            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+                OR (v_deferrable AND (v_state LIKE '23%' OR v_state = 'P0001')
+                    AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
+                                WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
+            THEN
+                RAISE;
+            END IF;
+            -- What came before it in its group is undone with it, and done again plain: it
+            -- succeeded a moment ago. What comes after it was not reached.
+            FOR j IN i + 1 .. v_last LOOP
+                outcomes[j] := v_before[j - i];
+            END LOOP;
+            outcomes[v_running] := 'rejected';
+            answers[v_running] := json_strip_nulls(json_build_object(
                 'code', CASE WHEN v_state = 'P0001' THEN coalesce(nullif(v_code, ''), v_state) ELSE v_state END,
                 'message', v_message, 'constraint', nullif(v_constraint, '')));
-            i := v_failed;
+            v_plain_to := v_running;
             v_group := greatest(v_group / 2, 2);
-        END LOOP;
-    END IF;
+        END;
+    END LOOP;
     PERFORM pg_advisory_unlock_all();
     done := i;
 END $$;
