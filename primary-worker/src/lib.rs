@@ -21,6 +21,7 @@ mod functions;
 mod handler;
 mod heartbeat;
 mod hints;
+mod lag;
 mod lane;
 pub mod metrics;
 mod migrate;

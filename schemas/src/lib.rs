@@ -18,6 +18,7 @@ mod fingerprint;
 pub mod headers;
 mod id;
 mod key;
+mod lag;
 mod lsn;
 pub mod migrations;
 mod name;
@@ -26,6 +27,8 @@ mod outcome;
 #[cfg(feature = "program")]
 pub mod program;
 mod progress;
+mod recorded;
+mod reply;
 mod subject;
 
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
@@ -34,11 +37,14 @@ pub use envelope::{BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, d
 pub use fingerprint::Fingerprint;
 pub use id::{CommandId, CommandIdError};
 pub use key::{KEY_MAX_BYTES, Key, KeyError};
+pub use lag::Lag;
 pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
 pub use nats_url::{NatsCredentials, NatsServers};
-pub use outcome::{
-    DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
-};
+pub use outcome::{DeadLetter, Outcome, Rejection};
 pub use progress::{Interest, Progress};
+pub use recorded::{OUTCOMES_QUERY, OutcomeRow, Recorded, Standing};
+pub use reply::{
+    LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,
+};
 pub use subject::{CommandSubject, Subjects};

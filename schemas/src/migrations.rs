@@ -53,6 +53,11 @@ pub const ALL: &[Migration] = &[
         description: "operations",
         sql: include_str!("../migrations/0006_operations.sql"),
     },
+    Migration {
+        version: 7,
+        description: "outcomes",
+        sql: include_str!("../migrations/0008_outcomes.sql"),
+    },
 ];
 
 #[cfg(test)]

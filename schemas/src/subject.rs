@@ -9,6 +9,7 @@ use crate::{CommandName, DatabaseName, NameError, Origin};
 /// | `….cmd.<origin>.<command name>` | commands, stored by the stream | producer → worker |
 /// | `….reply.<origin>.<instance>` | outcomes ([`Reply`](crate::Reply)) | worker → producer |
 /// | `….outcome` | questions for an outcome, a NATS service | producer → worker |
+/// | `….lag` | questions how far behind the worker is ([`Lag`](crate::Lag)), the same service | producer → worker |
 /// | `….watch.<region>` | [`Interest`](crate::Interest) in a position | app → watcher |
 /// | `….progress.<region>` | [`Progress`](crate::Progress) of the replica | watcher → apps |
 #[derive(Clone, Debug)]
@@ -58,6 +59,12 @@ impl Subjects {
     #[must_use]
     pub fn outcome(&self) -> String {
         format!("farwrite.{}.outcome", self.database)
+    }
+
+    /// The worker's service that tells how far behind it is.
+    #[must_use]
+    pub fn lag(&self) -> String {
+        format!("farwrite.{}.lag", self.database)
     }
 
     /// Where a region's apps tell its watcher what they wait for.
