@@ -125,7 +125,12 @@ impl Stage {
     /// A reply of the worker.
     pub(crate) fn applied(&self, id: CommandId, output: &str, lsn: Lsn) -> Reply {
         let output = RawValue::from_string(output.to_owned()).unwrap();
-        Reply { id, outcome: Outcome::Applied { output }, bookmark: self.bookmark(lsn) }
+        Reply {
+            id,
+            outcome: Outcome::Applied { output },
+            bookmark: self.bookmark(lsn),
+            record: None,
+        }
     }
 
     pub(crate) fn bookmark(&self, lsn: Lsn) -> Bookmark {
