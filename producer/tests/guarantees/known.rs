@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
-use farwrite_producer::{CommandId, LastHeard, Outcome, OutcomeAnswer, OutcomeError, Pending};
+use async_nats::{ConnectOptions, HeaderMap};
+use farwrite_producer::{
+    CommandId, LastHeard, Outcome, OutcomeAnswer, OutcomeError, Pending, Producer, Record, Reply,
+};
+use farwrite_schemas::{Fingerprint, OutcomeRequest, headers};
 
 use crate::stage::{LONG, Stage, Worker, raw, within};
 
@@ -105,4 +108,54 @@ async fn who_may_not_read_the_ledger_is_told_so() {
     let error = within(stranger.outcome_within(CommandId::now(), SHORT)).await.unwrap_err();
     let OutcomeError::Reads { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().contains("permission denied"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cancelled_id_and_a_message_that_was_no_command_are_known_too() {
+    let stage = Stage::new("cancelled").await;
+    let worker = Worker::prepare(&stage).await;
+    let _working = worker.begin().await;
+    let (cancelled, broken) = (CommandId::now(), CommandId::now());
+    let cancel = format!("SELECT farwrite.cancel('{cancelled}', 'by test')");
+    stage.stack.primary().execute(worker.database(), &cancel).await.unwrap();
+    let mut map = HeaderMap::new();
+    map.insert(headers::COMMAND_ID, broken.to_string());
+    let subject = format!("farwrite.{}.cmd.jfk.see", worker.database());
+    stage.client.publish_with_headers(subject, map, "{".into()).await.unwrap();
+
+    // Whatever the asker published under a cancelled id, it was that which was cancelled.
+    let asked = Fingerprint::of(&"a".parse().unwrap(), 1, None, b"{}");
+    let question = OutcomeRequest { id: cancelled, fingerprint: Some(asked) };
+    let question = serde_json::to_vec(&question).unwrap().into();
+    let answer = within(stage.client.request(stage.subjects.outcome(), question)).await.unwrap();
+    let Reply { outcome, record, .. } = Reply::decode(&answer.payload).unwrap();
+    assert!(matches!(&outcome, Outcome::Rejected(rejection) if rejection.code == "cancelled"));
+    let nowhere = |record: Option<Record>| {
+        let record = record.unwrap();
+        (record.stream, record.sequence, record.published_at_ms) == (None, None, None)
+    };
+    assert!(nowhere(record));
+
+    let from_worker = stage.producer().await;
+    let from_primary = stage
+        .builder()
+        .nats_url("nats://127.0.0.1:9")
+        .nats_options(ConnectOptions::new().retry_on_initial_connect());
+    let from_primary = from_primary.primary_reads(worker.primary_url()).connect().await.unwrap();
+    let known = async |producer: &Producer, id| {
+        loop {
+            // The message is on its way.
+            if let OutcomeAnswer::Known(reply) = producer.outcome(id).await.unwrap() {
+                return reply;
+            }
+        }
+    };
+    for producer in [from_worker, from_primary] {
+        let reply = within(known(&producer, cancelled)).await;
+        assert!(matches!(&reply.outcome, Outcome::Rejected(it) if it.code == "cancelled"));
+        assert!(nowhere(reply.record));
+        let reply = within(known(&producer, broken)).await;
+        assert!(matches!(&reply.outcome, Outcome::DeadLettered(it) if it.reason == "not_json"));
+        assert_eq!(reply.record.unwrap().sequence, Some(1));
+    }
 }
