@@ -24,6 +24,7 @@ mod heartbeat;
 mod hints;
 mod http;
 mod json_schema;
+mod lag;
 mod lane;
 pub mod metrics;
 mod migrate;

@@ -1,28 +1,38 @@
-//! The service that tells a command's outcome by its id.
+//! The service that tells outcomes by id, and how far behind the worker is.
 //!
 //! For a caller whose reply did not come: the worker restarted between commit and reply, the
 //! reply's inbox was another process's, the connection was down. The ledger's row was committed
 //! with the effects, so it is the truth; its own position is not known any more, and a fresh flush
-//! position after a heartbeat is a later and therefore sufficient one.
+//! position after a heartbeat is a later and therefore sufficient one. Of a command that is parked
+//! it tells why and until when.
 //!
 //! It is a NATS service, so that `nats micro` finds it and shows its statistics. Questions that
-//! wait together are answered together, by one look-up and one heartbeat.
+//! wait together are answered together, by one look-up and one heartbeat. The other endpoint,
+//! [`Gauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use async_nats::service::{Request, ServiceExt, error::Error as ServiceError};
+use async_nats::{
+    Client,
+    service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
+};
 use farwrite_schemas::{
-    CommandId, DeadLetter, Fingerprint, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply,
-    Subjects,
+    CommandId, NotEnded, OUTCOMES_QUERY, OutcomeAnswer, OutcomeRequest, OutcomeRow, Recorded,
+    Reply, Standing, Subjects,
 };
 use futures_util::StreamExt;
 use sqlx::{PgConnection, types::Uuid};
+use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::{metrics, primary, takeover::Takeover};
+use crate::{config::Config, lag::Gauge, metrics, primary, takeover::Takeover};
 
 /// Questions answered with one look-up.
 const TOGETHER: usize = 64;
+
+/// What a message must leave of the server's limit: room for headers that are put around it on
+/// the way.
+const HEADROOM_BYTES: usize = 1 << 10;
 
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +45,21 @@ pub(crate) enum OutcomesEnd {
     Nats(String),
 }
 
+/// Longest message that the server takes, in bytes; an outcome that is longer goes without its
+/// output.
+pub(crate) fn message_max_bytes(client: &Client) -> usize {
+    client.max_payload().saturating_sub(HEADROOM_BYTES)
+}
+
 /// Answers until the database or NATS fails.
 pub(crate) async fn serve(
-    client: async_nats::Client,
-    subjects: Subjects,
-    takeover: Arc<Takeover>,
-    mut connection: PgConnection,
+    client: Client,
+    config: &Config,
+    takeover: &Takeover,
+    connection: PgConnection,
 ) -> OutcomesEnd {
     let nats = |error: async_nats::Error| OutcomesEnd::Nats(error.to_string());
+    let subjects = Subjects::new(config.database.clone());
     let service = client
         .service_builder()
         .description(format!("Tells outcomes of commands for the database {}", subjects.database()))
@@ -52,24 +69,90 @@ pub(crate) async fn serve(
         Ok(service) => service,
         Err(error) => return nats(error),
     };
-    let endpoint = match service.endpoint_builder().name("outcome").add(subjects.outcome()).await {
+    let outcomes = match service.endpoint_builder().name("outcome").add(subjects.outcome()).await {
         Ok(endpoint) => endpoint,
         Err(error) => return nats(error),
     };
-    let mut questions = endpoint.ready_chunks(TOGETHER);
-    while let Some(requests) = questions.next().await {
-        if let Err(error) = answer(&mut connection, &takeover, requests).await {
-            return error.into();
-        }
+    let lags = match service.endpoint_builder().name("lag").add(subjects.lag()).await {
+        Ok(endpoint) => endpoint,
+        Err(error) => return nats(error),
+    };
+    let connection = Mutex::new(connection);
+    let gauge = Gauge::new(&client, config, takeover.stream_id);
+    let answer = Answer { client: &client, takeover, connection: &connection };
+    tokio::select! {
+        biased; // whoever asks for an outcome waits for it
+        end = answer.all(outcomes) => end,
+        error = gauge.answer_all(lags, &connection) => error.into(),
     }
-    OutcomesEnd::Nats("its subscription ended".to_owned())
 }
 
-async fn answer(
-    connection: &mut PgConnection,
-    takeover: &Takeover,
-    requests: Vec<Request>,
-) -> Result<(), sqlx::Error> {
+/// What answering needs.
+struct Answer<'a> {
+    client: &'a Client,
+    takeover: &'a Takeover,
+    connection: &'a Mutex<PgConnection>,
+}
+
+impl Answer<'_> {
+    async fn all(&self, questions: Endpoint) -> OutcomesEnd {
+        let mut questions = questions.ready_chunks(TOGETHER);
+        while let Some(requests) = questions.next().await {
+            if let Err(error) = self.some(requests).await {
+                return error.into();
+            }
+        }
+        OutcomesEnd::Nats("its subscription ended".to_owned())
+    }
+
+    async fn some(&self, requests: Vec<Request>) -> Result<(), sqlx::Error> {
+        let questions = read(requests).await;
+        if questions.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = questions.iter().map(|(_, question)| question.id.uuid()).collect();
+        let mut connection = self.connection.lock().await;
+        let known = look_up(&mut connection, &ids).await?;
+        let bookmark = if known.is_empty() {
+            None
+        } else {
+            // The heartbeat first: the position after it lies behind every commit that was seen.
+            primary::heartbeat(&mut connection).await?;
+            Some(self.takeover.bookmark(primary::flush_lsn(&mut connection).await?))
+        };
+        drop(connection);
+        for (request, question) in questions {
+            let id = question.id;
+            // Two may ask for one id.
+            let answer = match (known.get(&id).cloned(), &bookmark) {
+                (Some(known), Some(bookmark)) => match known.standing_for(question.fingerprint) {
+                    Standing::Ended { outcome, record } => {
+                        let bookmark = bookmark.clone();
+                        OutcomeAnswer::Known(Reply { id, outcome, bookmark, record })
+                    }
+                    Standing::Parked(parked) => {
+                        OutcomeAnswer::Pending(NotEnded { id, parked: Some(parked) })
+                    }
+                },
+                _ => OutcomeAnswer::Pending(NotEnded::unknown(id)),
+            };
+            metrics::outcome_asked(match &answer {
+                OutcomeAnswer::Known(reply) => reply.outcome.word(),
+                OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. }) => "parked",
+                OutcomeAnswer::Pending(NotEnded { parked: None, .. }) => "pending",
+            });
+            let max_bytes = message_max_bytes(self.client);
+            let payload = answer.encode_within(max_bytes).unwrap_or_default();
+            if let Err(error) = request.respond(Ok(payload.into())).await {
+                warn!(%id, %error, "an outcome could not be told");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the questions; whoever sent something else is told so.
+async fn read(requests: Vec<Request>) -> Vec<(Request, OutcomeRequest)> {
     let mut questions = Vec::with_capacity(requests.len());
     for request in requests {
         match serde_json::from_slice::<OutcomeRequest>(&request.message.payload) {
@@ -82,87 +165,23 @@ async fn answer(
             }
         }
     }
-    if questions.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = questions.iter().map(|(_, question)| question.id.uuid()).collect();
-    let known = look_up(connection, &ids).await?;
-    let bookmark = if known.is_empty() {
-        None
-    } else {
-        // The heartbeat first: the position after it lies behind every commit that was seen.
-        primary::heartbeat(connection).await?;
-        Some(takeover.bookmark(primary::flush_lsn(connection).await?))
-    };
-    for (request, question) in questions {
-        let answer = match (known.get(&question.id), &bookmark) {
-            (Some(known), Some(bookmark)) => {
-                let outcome = known.outcome_for(question.fingerprint);
-                OutcomeAnswer::Known(Reply { id: question.id, outcome, bookmark: bookmark.clone() })
-            }
-            _ => OutcomeAnswer::Pending(question.id),
-        };
-        metrics::outcome_asked(match &answer {
-            OutcomeAnswer::Known(reply) => reply.outcome.word(),
-            OutcomeAnswer::Pending(_) => "pending",
-        });
-        let payload = answer.encode().unwrap_or_default();
-        if let Err(error) = request.respond(Ok(payload.into())).await {
-            warn!(id = %question.id, %error, "an outcome could not be told");
-        }
-    }
-    Ok(())
-}
-
-/// What the ledger or the dead letters hold.
-struct Known {
-    outcome: Outcome,
-    /// Of the command that was settled; `None` for a message that was no command.
-    fingerprint: Option<Fingerprint>,
-}
-
-impl Known {
-    /// The outcome for somebody who published a command with that fingerprint.
-    fn outcome_for(&self, fingerprint: Option<Fingerprint>) -> Outcome {
-        match (self.fingerprint, fingerprint) {
-            (Some(settled), Some(asked)) if settled != asked => Outcome::Rejected(Rejection::new(
-                "id_reused",
-                "this command id was used for another command (its name, version, key or body differs); nothing was applied",
-            )),
-            _ => self.outcome.clone(),
-        }
-    }
+    questions
 }
 
 async fn look_up(
     connection: &mut PgConnection,
     ids: &[Uuid],
-) -> Result<HashMap<CommandId, Known>, sqlx::Error> {
-    let letters: Vec<(Uuid, String, String)> = sqlx::query_as(
-        "SELECT command_id, reason, message FROM farwrite.dead_letters WHERE command_id = ANY ($1)",
-    )
-    .bind(ids)
-    .fetch_all(&mut *connection)
-    .await?;
-    let rows: Vec<(Uuid, String, Option<String>, Uuid)> = sqlx::query_as(
-        "SELECT command_id, outcome::text, answer::text, fingerprint FROM farwrite.look_up($1)",
-    )
-    .bind(ids)
-    .fetch_all(connection)
-    .await?;
-    let mut known = HashMap::with_capacity(ids.len());
-    for (id, reason, message) in letters {
-        let outcome = Outcome::DeadLettered(DeadLetter { reason, message });
-        known.insert(CommandId::from_uuid(id), Known { outcome, fingerprint: None });
-    }
-    // The ledger has the last word: an id that came undecodable once may have come well later.
-    for (id, word, answer, fingerprint) in rows {
-        match Outcome::from_ledger(&word, answer) {
-            Ok(outcome) => {
-                let fingerprint = Some(Fingerprint::from_uuid(fingerprint));
-                known.insert(CommandId::from_uuid(id), Known { outcome, fingerprint });
+) -> Result<HashMap<CommandId, Recorded>, sqlx::Error> {
+    let rows: Vec<OutcomeRow> =
+        sqlx::query_as(OUTCOMES_QUERY).bind(ids).fetch_all(connection).await?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = row.0;
+        match Recorded::from_row(row) {
+            Ok(recorded) => {
+                known.insert(recorded.id, recorded);
             }
-            Err(error) => warn!(%id, %error, "a row of the ledger cannot be read"),
+            Err(error) => warn!(%id, %error, "what is known of a command cannot be read"),
         }
     }
     Ok(known)

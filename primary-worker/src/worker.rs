@@ -12,7 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farwrite_schemas::{Epoch, Subjects};
+use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -249,9 +249,9 @@ impl Serving {
             async move { heartbeat::run(&pulse, heartbeat, stop).await }
         });
         tasks.spawn({
-            let subjects = Subjects::new(config.database.clone());
+            let config = Arc::clone(config);
             let (client, takeover) = (client.clone(), Arc::clone(takeover));
-            async move { TaskEnd::Outcomes(outcomes::serve(client, subjects, takeover, outcomes).await) }
+            async move { TaskEnd::Outcomes(outcomes::serve(client, &config, &takeover, outcomes).await) }
         });
         tasks.spawn({
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));

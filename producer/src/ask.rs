@@ -1,24 +1,18 @@
-//! Asking the worker's outcome service, by id.
+//! One question to the worker's service, and asking for an outcome until it is known.
 //!
 //! For a reply that does not come: the worker restarted between commit and reply, the connection
 //! was down, the reply went to another producer. The service reads the ledger, so its answer is as
 //! good as the reply. A question has a token in the producer's own inbox; one that is not answered
 //! leaves nothing behind.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use async_nats::{StatusCode, Subject, connection::State};
+use async_nats::{Message, StatusCode, Subject, connection::State};
 use bytes::Bytes;
-use farwrite_schemas::{CommandId, Fingerprint, OutcomeAnswer, OutcomeRequest, Reply};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use farwrite_schemas::{CommandId, Fingerprint, NotEnded, OutcomeAnswer, OutcomeRequest, Reply};
+use tokio::time::{sleep, timeout};
 
-use crate::{
-    backoff::Backoff,
-    limits::TIMEOUT_MAX,
-    metrics,
-    producer::{Inner, Place, Producer},
-    routes::Arrival,
-};
+use crate::{backoff::Backoff, metrics, producer::Inner, routes::Arrival};
 
 /// What the outcome service said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +23,9 @@ pub enum LastHeard {
     NoWorker,
     /// The command is not in the ledger yet.
     Pending,
+    /// The command is parked: it is scheduled, waits for another try, or stands behind one of its
+    /// key that does.
+    Parked,
     /// It may not be asked, or its answer cannot be read; the log says which.
     Unusable,
 }
@@ -39,59 +36,15 @@ impl fmt::Display for LastHeard {
             Self::Nothing => "the outcome service has not answered",
             Self::NoWorker => "no worker answers questions for outcomes",
             Self::Pending => "the worker has not applied it yet",
+            Self::Parked => "it is parked: the worker applies it when it is due",
             Self::Unusable => "the outcome service may not be asked, or cannot be understood",
         })
     }
 }
 
-/// Why an outcome could not be asked for. The command is what it was.
-#[derive(Debug, thiserror::Error)]
-pub enum OutcomeError {
-    /// No worker serves outcomes for this database.
-    #[error("no worker answered the question for the outcome of the command {id}")]
-    NoWorker {
-        /// The command id.
-        id: CommandId,
-    },
-    /// NATS was not connected when the time was up.
-    #[error("no connection to NATS to ask for the outcome of the command {id}")]
-    NoConnection {
-        /// The command id.
-        id: CommandId,
-    },
-    /// The connection's credentials do not allow it.
-    #[error("not permitted to use {subject:?} to ask for the outcome of the command {id}")]
-    NotPermitted {
-        /// The command id.
-        id: CommandId,
-        /// What is not permitted.
-        subject: String,
-    },
-    /// The time was up.
-    #[error("no answer in time to the question for the outcome of the command {id}")]
-    TimedOut {
-        /// The command id.
-        id: CommandId,
-    },
-    /// As many calls are pending as may be.
-    #[error("{limit} calls are pending, which is the limit: the outcome of {id} was not asked")]
-    TooManyPending {
-        /// The command id.
-        id: CommandId,
-        /// The limit.
-        limit: usize,
-    },
-    /// The NATS client was closed for good.
-    #[error("the NATS client was closed: the outcome of the command {id} was not asked")]
-    Closed {
-        /// The command id.
-        id: CommandId,
-    },
-}
-
 /// Why one question was not answered.
 #[derive(Debug)]
-enum Unanswered {
+pub(crate) enum Unanswered {
     NotConnected,
     Closed,
     NoWorker,
@@ -101,6 +54,15 @@ enum Unanswered {
 }
 
 impl Unanswered {
+    /// The same for whoever waits for an outcome.
+    pub(crate) const fn last_heard(&self) -> LastHeard {
+        match self {
+            Self::NoWorker => LastHeard::NoWorker,
+            Self::NotPermitted(_) | Self::Unreadable => LastHeard::Unusable,
+            Self::NotConnected | Self::Closed | Self::Silence => LastHeard::Nothing,
+        }
+    }
+
     const fn word(&self) -> &'static str {
         match self {
             Self::NotConnected => "not_connected",
@@ -110,43 +72,6 @@ impl Unanswered {
             Self::Unreadable => "unreadable",
             Self::Silence => "silence",
         }
-    }
-}
-
-impl Producer {
-    /// Asks how a command ended, within the default timeout.
-    ///
-    /// [`OutcomeAnswer::Pending`] says that the ledger does not know the id: it was not applied
-    /// yet, or never accepted, or it is older than the ledger keeps.
-    ///
-    /// # Errors
-    /// When nobody answers; the command is what it was.
-    pub async fn outcome(&self, id: CommandId) -> Result<OutcomeAnswer, OutcomeError> {
-        self.outcome_within(id, self.inner.limits.timeout).await
-    }
-
-    /// [`Producer::outcome`] with another timeout, at most [`TIMEOUT_MAX`].
-    ///
-    /// # Errors
-    /// When nobody answers; the command is what it was.
-    pub async fn outcome_within(
-        &self,
-        id: CommandId,
-        timeout: Duration,
-    ) -> Result<OutcomeAnswer, OutcomeError> {
-        let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
-        let limit = self.inner.limits.max_pending;
-        let _place = Place::take(&self.inner).ok_or(OutcomeError::TooManyPending { id, limit })?;
-        let mut last = None;
-        let asking = self.inner.ask_until_answered(id, &mut last);
-        if let Ok(answered) = timeout_at(deadline, asking).await {
-            return answered;
-        }
-        Err(match last {
-            Some(Unanswered::NoWorker) => OutcomeError::NoWorker { id },
-            _ if !self.inner.is_connected() => OutcomeError::NoConnection { id },
-            _ => OutcomeError::TimedOut { id },
-        })
     }
 }
 
@@ -167,44 +92,21 @@ impl Inner {
         loop {
             *last_heard = match self.ask(id, Some(fingerprint)).await {
                 Ok(OutcomeAnswer::Known(reply)) => return reply,
-                Ok(OutcomeAnswer::Pending(_)) => LastHeard::Pending,
-                Err(Unanswered::NoWorker) => LastHeard::NoWorker,
-                Err(Unanswered::NotPermitted(_) | Unanswered::Unreadable) => LastHeard::Unusable,
-                Err(Unanswered::NotConnected | Unanswered::Closed | Unanswered::Silence) => {
-                    LastHeard::Nothing
-                }
+                Ok(OutcomeAnswer::Pending(NotEnded { parked: None, .. })) => LastHeard::Pending,
+                Ok(OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. })) => LastHeard::Parked,
+                Err(unanswered) => unanswered.last_heard(),
             };
             sleep(backoff.next()).await;
         }
     }
 
-    /// Asks until there is an answer, be it that the outcome is not known.
-    async fn ask_until_answered(
-        &self,
-        id: CommandId,
-        last: &mut Option<Unanswered>,
-    ) -> Result<OutcomeAnswer, OutcomeError> {
-        let mut backoff = Backoff::publishing();
-        loop {
-            match self.ask(id, None).await {
-                Ok(answer) => return Ok(answer),
-                Err(Unanswered::NotPermitted(subject)) => {
-                    return Err(OutcomeError::NotPermitted { id, subject: subject.to_string() });
-                }
-                Err(Unanswered::Closed) => return Err(OutcomeError::Closed { id }),
-                Err(unanswered) => *last = Some(unanswered),
-            }
-            sleep(backoff.next()).await;
-        }
-    }
-
-    /// One question.
-    async fn ask(
+    /// One question for an outcome.
+    pub(crate) async fn ask(
         &self,
         id: CommandId,
         fingerprint: Option<Fingerprint>,
     ) -> Result<OutcomeAnswer, Unanswered> {
-        let result = self.question(&OutcomeRequest { id, fingerprint }).await;
+        let result = self.outcome_question(&OutcomeRequest { id, fingerprint }).await;
         metrics::asked(match &result {
             Ok(OutcomeAnswer::Known(_)) => "known",
             Ok(OutcomeAnswer::Pending(_)) => "pending",
@@ -213,21 +115,41 @@ impl Inner {
         result
     }
 
-    async fn question(&self, request: &OutcomeRequest) -> Result<OutcomeAnswer, Unanswered> {
+    async fn outcome_question(
+        &self,
+        request: &OutcomeRequest,
+    ) -> Result<OutcomeAnswer, Unanswered> {
+        let question = serde_json::to_vec(request).map_err(|_| Unanswered::Unreadable)?;
+        let message = self.question(&self.outcome_subject, question).await?;
+        match OutcomeAnswer::decode(&message.payload) {
+            Ok(answer) if answer.id() == request.id => Ok(answer),
+            Ok(_) => {
+                metrics::unreadable_reply();
+                Err(Unanswered::Unreadable)
+            }
+            Err(error) => {
+                metrics::unreadable_reply();
+                tracing::warn!(id = %request.id, %error, "an outcome's answer cannot be read");
+                Err(Unanswered::Unreadable)
+            }
+        }
+    }
+
+    /// One question to the worker's service.
+    pub(crate) async fn question(
+        &self,
+        subject: &Subject,
+        question: Vec<u8>,
+    ) -> Result<Message, Unanswered> {
         if self.client.connection_state() != State::Connected {
             return Err(Unanswered::NotConnected);
         }
         if self.routes.is_deaf() {
             return Err(Unanswered::NotPermitted(self.inbox.subject()));
         }
-        let question = serde_json::to_vec(request).map_err(|_| Unanswered::Unreadable)?;
-        let route = self.routes.expect_answer(self.outcome_subject.clone());
+        let route = self.routes.expect_answer(subject.clone());
         let inbox = self.inbox.for_token(route.token);
-        let sending = self.client.publish_with_reply(
-            self.outcome_subject.clone(),
-            inbox,
-            Bytes::from(question),
-        );
+        let sending = self.client.publish_with_reply(subject.clone(), inbox, Bytes::from(question));
         let limit = self.limits.ack_timeout;
         match timeout(limit, sending).await {
             Err(_) => return Err(Unanswered::Silence),
@@ -236,26 +158,13 @@ impl Inner {
         }
         let message = match timeout(limit, route.arrival()).await {
             Err(_) => return Err(Unanswered::Silence),
-            Ok(Arrival::Denied) => {
-                return Err(Unanswered::NotPermitted(self.outcome_subject.clone()));
-            }
+            Ok(Arrival::Denied) => return Err(Unanswered::NotPermitted(subject.clone())),
             Ok(Arrival::Deaf) => return Err(Unanswered::NotPermitted(self.inbox.subject())),
             Ok(Arrival::Message(message)) => message,
         };
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(Unanswered::NoWorker);
         }
-        match OutcomeAnswer::decode(&message.payload) {
-            Ok(OutcomeAnswer::Known(reply)) if reply.id != request.id => {
-                metrics::unreadable_reply();
-                Err(Unanswered::Unreadable)
-            }
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                metrics::unreadable_reply();
-                tracing::warn!(id = %request.id, %error, "an outcome's answer cannot be read");
-                Err(Unanswered::Unreadable)
-            }
-        }
+        Ok(message)
     }
 }

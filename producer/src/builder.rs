@@ -287,6 +287,7 @@ impl Builder {
         let inner = Inner {
             client,
             outcome_subject: subjects.outcome().into(),
+            lag_subject: subjects.lag().into(),
             targets: Targets::new(subjects.clone(), origin.clone()),
             subjects,
             origin,

@@ -5,11 +5,17 @@
 //! reply is laid. So "in call order" means the order in which the verbs were called, and a future
 //! that is dropped unpolled leaves as little behind as one that was half done.
 
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use farwrite_schemas::{BODY_MAX_BYTES, Command, CommandId, Fingerprint, Key, KeyError, NameError};
-use serde::de::DeserializeOwned;
+use farwrite_schemas::{
+    BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Command, CommandId, Fingerprint, Key, KeyError, NameError,
+};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -21,6 +27,7 @@ use crate::{
     publish_error::{Known, PublishError, SizeLimit},
     routes::ReplyRoute,
     submit::{Committed, SubmitError},
+    terms::{self, Moment, Terms, Wishes},
     turns::Turn,
     write::{Visible, WriteError},
 };
@@ -50,7 +57,33 @@ pub enum InvalidCommand {
     /// Its version is 0 or larger than PostgreSQL's `integer`.
     #[error("its version {0} is not between 1 and 2147483647")]
     Version(u32),
-    /// Its type could not be written as JSON.
+    /// A time lies before 1970 or behind the year 2262.
+    #[error("the time for its header {header} does not lie between 1970 and the year 2262")]
+    Time {
+        /// The header that would carry it.
+        header: &'static str,
+    },
+    /// It expired before it was sent, by this machine's clock. An earlier attempt under its id may
+    /// have been accepted all the same: ask for its outcome.
+    #[error("it expired at {expires_at_ms} (Unix milliseconds), before it was sent")]
+    Expired {
+        /// When, in Unix milliseconds.
+        expires_at_ms: u64,
+    },
+    /// It would always have expired when its time comes.
+    #[error(
+        "it would expire at {expires_at_ms}, and not be applied before {not_before_ms} (Unix milliseconds)"
+    )]
+    ExpiresFirst {
+        /// When it expires, in Unix milliseconds.
+        expires_at_ms: u64,
+        /// When it is to be applied at the earliest, in Unix milliseconds.
+        not_before_ms: u64,
+    },
+    /// Its context is no JSON object, or too large.
+    #[error("its context is not a JSON object of at most {CONTEXT_MAX_BYTES} bytes")]
+    Context,
+    /// Its type, or that of its context, could not be written as JSON.
     #[error("it cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -71,6 +104,7 @@ pub struct Call<O> {
     producer: Producer,
     id: CommandId,
     timeout: Duration,
+    wishes: Wishes,
     prepared: Result<Prepared, InvalidCommand>,
     output: PhantomData<fn() -> O>,
 }
@@ -135,6 +169,7 @@ impl<O> Call<O> {
             producer: producer.clone(),
             id: CommandId::now(),
             timeout: producer.inner.limits.timeout,
+            wishes: Wishes::default(),
             prepared,
             output: PhantomData,
         }
@@ -149,6 +184,57 @@ impl<O> Call<O> {
     /// Gives the call another time, from the verb to its answer; at most [`TIMEOUT_MAX`].
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: timeout.min(TIMEOUT_MAX), ..self }
+    }
+
+    /// Has the command applied before this time or never: when its turn comes later, by the
+    /// database's clock, it ends as expired, without effects.
+    ///
+    /// The verb refuses an expiry that has passed, or that comes before the command may be applied
+    /// at all. So a retry of a command that was sent before can be refused here, though the first
+    /// attempt was accepted: [`Producer::outcome`] tells.
+    pub fn expires_at(self, time: SystemTime) -> Self {
+        self.wishing(|wishes| wishes.expires = Some(Moment::At(time)))
+    }
+
+    /// The same, counted from the call of the verb.
+    pub fn expires_in(self, duration: Duration) -> Self {
+        self.wishing(|wishes| wishes.expires = Some(Moment::In(duration)))
+    }
+
+    /// Has the command applied at this time at the earliest, by the database's clock. Until then it
+    /// is parked, and has no place in its key's order: what comes later with its key overtakes it,
+    /// and it takes its place behind what is there when it is due.
+    ///
+    /// A `submit` or `write` waits no longer for it: when its own time is up first it ends as timed
+    /// out, the command stays accepted and is applied when it is due. `publish` is the verb for
+    /// what is not due soon; its outcome can be asked for by its id.
+    pub fn not_before(self, time: SystemTime) -> Self {
+        self.wishing(|wishes| wishes.not_before = Some(Moment::At(time)))
+    }
+
+    /// The same, counted from the call of the verb.
+    pub fn delay(self, duration: Duration) -> Self {
+        self.wishing(|wishes| wishes.not_before = Some(Moment::In(duration)))
+    }
+
+    /// Says of the caller what row-level security and triggers may want to know: something that
+    /// is written as a JSON object of at most [`CONTEXT_MAX_BYTES`]. The command finds it in the
+    /// setting `farwrite.context`, where the worker allows its members (`context-allow`);
+    /// otherwise it is rejected. It does not tell one command from another: the same id with
+    /// another context is the same command.
+    pub fn context(mut self, context: impl Serialize) -> Self {
+        match terms::context(context) {
+            Ok(context) => self.wishing(|wishes| wishes.context = Some(context)),
+            Err(error) => {
+                self.prepared = self.prepared.and(Err(error));
+                self
+            }
+        }
+    }
+
+    fn wishing(mut self, wish: impl FnOnce(&mut Wishes)) -> Self {
+        wish(&mut self.wishes);
+        self
     }
 
     /// The id that the command has or will have.
@@ -169,20 +255,20 @@ impl<O> Call<O> {
 
     /// Checks the command and takes its place.
     fn enter(self) -> Result<Entered, PublishError> {
-        let Self { producer, id, timeout, prepared, .. } = self;
-        let prepared = checked(id, prepared)?;
-        enter(&producer, id, timeout, prepared, None)
+        let Self { producer, id, timeout, wishes, prepared, .. } = self;
+        let (prepared, terms) = checked(id, prepared, wishes)?;
+        enter(&producer, id, timeout, prepared, terms, None)
     }
 
     /// The same for a call whose reply is awaited: the route is laid before anything is sent.
     fn enter_awaiting(self) -> Result<Awaiting, PublishError> {
-        let Self { producer, id, timeout, prepared, .. } = self;
-        let prepared = checked(id, prepared)?;
+        let Self { producer, id, timeout, wishes, prepared, .. } = self;
+        let (prepared, terms) = checked(id, prepared, wishes)?;
         let Prepared { target, version, key, body } = &prepared;
         let fingerprint = fingerprint(target, *version, key.as_ref(), body);
         let inner = &producer.inner;
         let inbox = inner.inbox.for_reply(fingerprint);
-        let entered = enter(&producer, id, timeout, prepared, Some(inbox))?;
+        let entered = enter(&producer, id, timeout, prepared, terms, Some(inbox))?;
         Ok(Awaiting { entered, fingerprint, reply: inner.routes.expect_reply(id, fingerprint) })
     }
 }
@@ -217,14 +303,17 @@ impl<O: DeserializeOwned> Call<O> {
 fn checked(
     id: CommandId,
     prepared: Result<Prepared, InvalidCommand>,
-) -> Result<Prepared, PublishError> {
-    let prepared = prepared.map_err(|source| PublishError::Invalid { id, source })?;
+    wishes: Wishes,
+) -> Result<(Prepared, Terms), PublishError> {
+    let invalid = |source| PublishError::Invalid { id, source };
+    let prepared = prepared.map_err(invalid)?;
+    let terms = wishes.terms(SystemTime::now()).map_err(invalid)?;
     let bytes = prepared.body.len();
     if bytes > BODY_MAX_BYTES {
         let (limit, known) = (SizeLimit::Body, Known::NotAccepted);
         return Err(PublishError::TooLarge { id, bytes, limit, known });
     }
-    Ok(prepared)
+    Ok((prepared, terms))
 }
 
 fn enter(
@@ -232,6 +321,7 @@ fn enter(
     id: CommandId,
     timeout: Duration,
     prepared: Prepared,
+    terms: Terms,
     reply: Option<Box<str>>,
 ) -> Result<Entered, PublishError> {
     let began = Instant::now();
@@ -243,6 +333,6 @@ fn enter(
         key.as_ref().map(|key| inner.turns.enter(key)).transpose().map_err(|_| {
             PublishError::TooManyBlockedKeys { id, blocked: inner.turns.counts().1 }
         })?;
-    let message = Arc::new(Message { id, target, version, key, body, reply });
+    let message = Arc::new(Message { id, target, version, key, body, terms, reply });
     Ok(Entered { message, turn, began, deadline: began + timeout, _place: place })
 }

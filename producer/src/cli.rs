@@ -1,18 +1,25 @@
 //! The program's command line: what may be said, and what the exit status says back.
 
-use std::{io::Read, process::ExitCode, time::Duration};
+use std::{
+    io::Read,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
+use async_nats::ConnectOptions;
 use clap::{Arg, ArgMatches, Command};
-use farwrite_producer::{Builder, CommandId, DatabaseName, Key, Limits, Origin, Producer};
+use farwrite_producer::{
+    Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Producer,
+};
 use serde_json::value::RawValue;
 
 const EXIT_STATUSES: &str = "\
 Prints one line of JSON. Exit status:
-  0  done: accepted, committed or visible, as the verb promises
-  1  failed before it was accepted, or visible; may be tried again with the same id
-  2  the command line is wrong
+  0  done: accepted, committed or visible, as the verb promises; outcome: it was applied
+  1  failed before it was accepted, or visible, or told; may be tried again with the same id
+  2  the command line is wrong, or the command
   3  rejected, expired or dead-lettered: trying again does not help
-  4  the time was up and the outcome is not known; ask for it, or try again with the same id
+  4  the time was up, or the command has not ended; ask for its outcome, or try again with the same id
 
 The settings may come from the environment; DATABASE_URL gives the primary for reads where there is
 no replica.";
@@ -40,6 +47,15 @@ pub(crate) struct Wish {
     pub(crate) version: u32,
     pub(crate) key: Option<Key>,
     pub(crate) body: Box<RawValue>,
+    pub(crate) expires: Option<Moment>,
+    pub(crate) not_before: Option<Moment>,
+    pub(crate) context: Option<Box<RawValue>>,
+}
+
+/// A point in time, or one that is counted from now.
+pub(crate) enum Moment {
+    At(SystemTime),
+    In(Duration),
 }
 
 /// What is to be done.
@@ -48,11 +64,14 @@ pub(crate) enum Verb {
     Submit(Wish),
     Write(Wish),
     Outcome(CommandId),
+    Wait(Bookmark),
+    Lag,
 }
 
 /// What is to be done, and where.
 pub(crate) struct Request {
     pub(crate) builder: Builder,
+    pub(crate) timeout: Duration,
     pub(crate) verb: Verb,
 }
 
@@ -62,18 +81,30 @@ pub(crate) fn read() -> Result<Request, Box<dyn std::error::Error>> {
     let Some((verb, arguments)) = matches.subcommand() else {
         return Err("choose a verb".into());
     };
-    let builder = builder(arguments)?;
-    let id = arguments.get_one::<String>("id").map(|id| id.parse::<CommandId>()).transpose()?;
-    let verb = match (verb, id) {
-        ("outcome", Some(id)) => Verb::Outcome(id),
-        ("publish", id) => Verb::Publish(wish(id, arguments)?),
-        ("submit", id) => Verb::Submit(wish(id, arguments)?),
-        (_, id) => Verb::Write(wish(id, arguments)?),
+    let timeout_ms = arguments.get_one::<u64>("timeout-ms").copied().unwrap_or(10_000);
+    let timeout = Duration::from_millis(timeout_ms);
+    let mut builder = builder(arguments, timeout)?;
+    let text = |name| arguments.get_one::<String>(name).map_or("", String::as_str);
+    let verb = match verb {
+        "publish" => Verb::Publish(wish(arguments)?),
+        "submit" => Verb::Submit(wish(arguments)?),
+        "write" => Verb::Write(wish(arguments)?),
+        "outcome" => Verb::Outcome(text("id").parse()?),
+        "wait" => Verb::Wait(text("bookmark").parse()?),
+        _ => Verb::Lag,
     };
-    Ok(Request { builder, verb })
+    if matches!(verb, Verb::Outcome(_) | Verb::Wait(_)) {
+        // A replica can answer while NATS is away.
+        builder = builder.nats_options(ConnectOptions::new().retry_on_initial_connect());
+    }
+    Ok(Request { builder, timeout, verb })
 }
 
 fn command() -> Command {
+    let number = |name: &'static str, help: &'static str| {
+        let parser = clap::value_parser!(u64);
+        Arg::new(name).long(name).value_name("MS").value_parser(parser).help(help)
+    };
     let verb = |name, about| {
         settings(Command::new(name).about(about))
             .arg(Arg::new("id").long("id").value_name("UUID").help("The command id [default: new]"))
@@ -84,6 +115,22 @@ fn command() -> Command {
                     .value_parser(clap::value_parser!(u32))
                     .default_value("1")
                     .help("The version of the body's form"),
+            )
+            .arg(number("expires-in-ms", "Apply it within so many milliseconds from now, or never"))
+            .arg(
+                number("expires-at", "Apply it before this time (Unix milliseconds), or never")
+                    .conflicts_with("expires-in-ms"),
+            )
+            .arg(number("delay-ms", "Apply it in so many milliseconds from now at the earliest"))
+            .arg(
+                number("not-before", "Apply it at this time (Unix milliseconds) at the earliest")
+                    .conflicts_with("delay-ms"),
+            )
+            .arg(
+                Arg::new("context")
+                    .long("context")
+                    .value_name("JSON")
+                    .help("A JSON object that the command finds in the setting farwrite.context"),
             )
             .arg(Arg::new("name").value_name("NAME").required(true).help("Such as order.place"))
             .arg(
@@ -106,6 +153,18 @@ fn command() -> Command {
             settings(Command::new("outcome").about("Tells how a command ended"))
                 .arg(Arg::new("id").value_name("UUID").required(true).help("The command id")),
         )
+        .subcommand(
+            settings(
+                Command::new("wait").about("Answers when this region's replica shows a bookmark"),
+            )
+            .arg(
+                Arg::new("bookmark")
+                    .value_name("BOOKMARK")
+                    .required(true)
+                    .help("What submit, write or outcome answered"),
+            ),
+        )
+        .subcommand(settings(Command::new("lag").about("Tells how far behind the worker is")))
 }
 
 fn settings(command: Command) -> Command {
@@ -125,10 +184,12 @@ fn settings(command: Command) -> Command {
         )
 }
 
-fn builder(arguments: &ArgMatches) -> Result<Builder, Box<dyn std::error::Error>> {
+fn builder(
+    arguments: &ArgMatches,
+    timeout: Duration,
+) -> Result<Builder, Box<dyn std::error::Error>> {
     let text = |name| arguments.get_one::<String>(name).map_or("", String::as_str);
-    let timeout_ms = arguments.get_one::<u64>("timeout-ms").copied().unwrap_or(10_000);
-    let limits = Limits { timeout: Duration::from_millis(timeout_ms), ..Limits::default() };
+    let limits = Limits { timeout, ..Limits::default() };
     let database = DatabaseName::new(text("database"))?;
     let builder = Producer::builder(database, Origin::new(text("origin"))?)
         .nats_url(text("nats-url"))
@@ -140,15 +201,30 @@ fn builder(arguments: &ArgMatches) -> Result<Builder, Box<dyn std::error::Error>
     })
 }
 
-fn wish(id: Option<CommandId>, arguments: &ArgMatches) -> Result<Wish, Box<dyn std::error::Error>> {
-    let text = |name| arguments.get_one::<String>(name).cloned().unwrap_or_default();
-    let mut json = text("json");
+fn wish(arguments: &ArgMatches) -> Result<Wish, Box<dyn std::error::Error>> {
+    let text = |name| arguments.get_one::<String>(name).cloned();
+    let mut json = text("json").unwrap_or_default();
     if json == "-" {
         json.clear();
         std::io::stdin().read_to_string(&mut json)?;
     }
     let body = RawValue::from_string(json).map_err(|error| format!("the body: {error}"))?;
-    let key = arguments.get_one::<String>("key").map(Key::new).transpose()?;
-    let version = arguments.get_one("version").copied().unwrap_or(1);
-    Ok(Wish { id, name: text("name"), version, key, body })
+    let context = text("context").map(RawValue::from_string).transpose();
+    let context = context.map_err(|error| format!("the context: {error}"))?;
+    Ok(Wish {
+        id: text("id").map(|id| id.parse()).transpose()?,
+        name: text("name").unwrap_or_default(),
+        version: arguments.get_one("version").copied().unwrap_or(1),
+        key: text("key").map(Key::new).transpose()?,
+        body,
+        expires: moment(arguments, "expires-in-ms", "expires-at"),
+        not_before: moment(arguments, "delay-ms", "not-before"),
+        context,
+    })
+}
+
+fn moment(arguments: &ArgMatches, duration: &str, time: &str) -> Option<Moment> {
+    let milliseconds = |name| arguments.get_one(name).copied().map(Duration::from_millis);
+    let at = |since| SystemTime::UNIX_EPOCH.checked_add(since).map(Moment::At);
+    milliseconds(duration).map(Moment::In).or_else(|| milliseconds(time).and_then(at))
 }

@@ -49,13 +49,17 @@
 //!   producer: the next call of the key sends it again first. The promise is order among
 //!   acknowledged predecessors; a call that the app dropped is none, and neither is one of another
 //!   process.
+//! - **A command may wait or lapse**: [`Call::delay`], [`Call::expires_in`]. The database's clock
+//!   decides.
+//! - **An outcome can be asked for later**, by its id: [`Producer::outcome`], from the worker, and
+//!   where none answers from the database that this producer reads.
 //! - **Dropping a call leaves nothing behind**: see [`Producer::pending`]. The command may be on
 //!   its way all the same; its id knows.
 //! - **Everything is bounded**: [`Limits`].
 //!
 //! # Not here
 //!
-//! Expiry and schedules, atomic batches, and the choice between replica and primary after a budget.
+//! Atomic batches, and the choice between replica and primary after a budget.
 //! A bookmark of a lost branch of history is not told apart yet; the watcher's `visible.rs` is the
 //! place.
 
@@ -66,9 +70,12 @@ mod builder;
 mod call;
 mod connection;
 mod inbox;
+mod lag;
+mod ledger;
 mod limits;
 mod message;
 mod metrics;
+mod outcome;
 mod producer;
 mod publish;
 mod publish_error;
@@ -76,18 +83,23 @@ mod reads;
 mod routes;
 mod send;
 mod submit;
+mod terms;
 mod turns;
 mod write;
 
-pub use ask::{LastHeard, OutcomeError};
+pub use ask::LastHeard;
 pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
 pub use farwrite_lsn_watcher::{WaitError, Watcher};
 pub use farwrite_schemas::{
-    Bookmark, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key, KeyError, Lsn,
-    NameError, Origin, Outcome, OutcomeAnswer, Rejection, Reply,
+    Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
+    KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,
+    Record, Rejection, Reply,
 };
+pub use lag::LagError;
+pub use ledger::OutputError;
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
+pub use outcome::OutcomeError;
 pub use producer::{Pending, Producer};
 pub use publish::Accepted;
 pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};

@@ -4,14 +4,15 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use farwrite_producer::{
-    Known, Outcome, OutcomeAnswer, Producer, PublishError, RawCommand, SubmitError, WriteError,
+    BookmarkError, Call, CommandId, Known, Outcome, OutcomeAnswer, OutcomeError, Producer,
+    PublishError, RawCommand, Reply, SubmitError, WriteError,
 };
 use serde_json::{Value, json, value::RawValue};
 
-use crate::cli::{Status, Verb, Wish};
+use crate::cli::{Moment, Status, Verb, Wish};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -23,19 +24,34 @@ async fn main() -> ExitCode {
         }
     };
     let (status, line) = match request.builder.connect().await {
-        Ok(producer) => answer(&producer, request.verb).await,
+        Ok(producer) => answer(&producer, request.verb, request.timeout).await,
         Err(error) => (Status::Failed, json!({ "error": error.to_string() })),
     };
     println!("{line}");
     status.into()
 }
 
-async fn answer(producer: &Producer, verb: Verb) -> (Status, Value) {
-    let call = |wish: Wish| {
-        let Wish { id, name, version, key, body } = wish;
-        let call = producer.call_raw(RawCommand { name, version, key, body });
-        if let Some(id) = id { call.id(id) } else { call }
+fn call(producer: &Producer, wish: Wish) -> Call<Box<RawValue>> {
+    let Wish { id, name, version, key, body, expires, not_before, context } = wish;
+    let mut call = producer.call_raw(RawCommand { name, version, key, body });
+    if let Some(id) = id {
+        call = call.id(id);
+    }
+    call = match expires {
+        Some(Moment::At(time)) => call.expires_at(time),
+        Some(Moment::In(duration)) => call.expires_in(duration),
+        None => call,
     };
+    call = match not_before {
+        Some(Moment::At(time)) => call.not_before(time),
+        Some(Moment::In(duration)) => call.delay(duration),
+        None => call,
+    };
+    if let Some(context) = context { call.context(context) } else { call }
+}
+
+async fn answer(producer: &Producer, verb: Verb, timeout: Duration) -> (Status, Value) {
+    let call = |wish| call(producer, wish);
     match verb {
         Verb::Publish(wish) => match call(wish).publish().await {
             Ok(accepted) => (
@@ -68,33 +84,83 @@ async fn answer(producer: &Producer, verb: Verb) -> (Status, Value) {
             Err(error) => not_written(&error),
         },
         Verb::Outcome(id) => match producer.outcome(id).await {
-            Ok(OutcomeAnswer::Known(reply)) => {
-                let (status, detail) = match &reply.outcome {
-                    Outcome::Applied { output } => (Status::Done, json!(output)),
-                    Outcome::Rejected(rejection) => (Status::Refused, json!(rejection)),
-                    Outcome::Expired => (Status::Refused, Value::Null),
-                    Outcome::DeadLettered(dead_letter) => (Status::Refused, json!(dead_letter)),
+            Ok(OutcomeAnswer::Known(reply)) => ended(&reply),
+            Ok(OutcomeAnswer::Pending(not_ended)) => (
+                Status::OutOfTime,
+                json!({ "id": id, "known": "pending", "parked": not_ended.parked }),
+            ),
+            Err(error) => not_told(&error, id),
+        },
+        Verb::Wait(bookmark) => match producer.wait(&bookmark, timeout).await {
+            Ok(()) => (Status::Done, json!({ "known": "visible", "bookmark": bookmark })),
+            Err(error) => {
+                let status = match error {
+                    BookmarkError::OtherDatabase { .. } | BookmarkError::NoReads => Status::Usage,
+                    BookmarkError::Wait(_) => Status::Failed,
                 };
-                (
-                    status,
-                    json!({
-                        "id": id, "known": reply.outcome.word(), "detail": detail,
-                        "bookmark": reply.bookmark,
-                    }),
-                )
+                (status, json!({ "bookmark": bookmark, "error": error.to_string() }))
             }
-            Ok(OutcomeAnswer::Pending(id)) => {
-                (Status::OutOfTime, json!({ "id": id, "known": "pending" }))
-            }
-            Err(error) => (Status::Failed, json!({ "id": id, "error": error.to_string() })),
+        },
+        Verb::Lag => match producer.lag().await {
+            Ok(lag) => (Status::Done, json!(lag)),
+            Err(error) => (Status::Failed, json!({ "error": error.to_string() })),
         },
     }
 }
 
+fn ended(reply: &Reply) -> (Status, Value) {
+    let (status, detail) = match &reply.outcome {
+        Outcome::Applied { output } => (Status::Done, json!(output)),
+        Outcome::AppliedLarge { output_bytes } => {
+            (Status::Done, json!({ "output_bytes": output_bytes }))
+        }
+        Outcome::Rejected(rejection) => (Status::Refused, json!(rejection)),
+        Outcome::Expired => (Status::Refused, Value::Null),
+        Outcome::DeadLettered(dead_letter) => (Status::Refused, json!(dead_letter)),
+    };
+    let mut line = json!({
+        "id": reply.id, "known": reply.outcome.word(), "detail": detail,
+        "bookmark": reply.bookmark,
+    });
+    if let Some(record) = &reply.record {
+        line["attempts"] = json!(record.attempts);
+        line["stream"] = json!(record.stream);
+        line["sequence"] = json!(record.sequence);
+        line["published_at_ms"] = json!(record.published_at_ms);
+        line["settled_at_ms"] = json!(record.settled_at_ms);
+    }
+    (status, line)
+}
+
+fn not_told(error: &OutcomeError, id: CommandId) -> (Status, Value) {
+    let text = error.to_string();
+    match error {
+        OutcomeError::UnknownHere { parked, .. } => (
+            Status::OutOfTime,
+            json!({ "id": id, "known": "unknown_here", "parked": parked, "error": text }),
+        ),
+        OutcomeError::OutputNotRead { output_bytes, bookmark, .. } => (
+            Status::Failed,
+            json!({
+                "id": id, "known": "applied", "output_bytes": output_bytes, "bookmark": bookmark,
+                "error": text,
+            }),
+        ),
+        OutcomeError::NoWorker { .. }
+        | OutcomeError::NoConnection { .. }
+        | OutcomeError::NotPermitted { .. }
+        | OutcomeError::TimedOut { .. }
+        | OutcomeError::Reads { .. }
+        | OutcomeError::TooManyPending { .. }
+        | OutcomeError::Closed { .. } => (Status::Failed, json!({ "id": id, "error": text })),
+    }
+}
+
 fn not_published(error: &PublishError) -> (Status, Value) {
-    let (status, known) = match error.known() {
-        Known::NotAccepted => (Status::Failed, "not_accepted"),
-        Known::MaybeAccepted => (Status::OutOfTime, "maybe_accepted"),
+    let (status, known) = match (error, error.known()) {
+        (PublishError::Invalid { .. }, _) => (Status::Usage, "not_accepted"),
+        (_, Known::NotAccepted) => (Status::Failed, "not_accepted"),
+        (_, Known::MaybeAccepted) => (Status::OutOfTime, "maybe_accepted"),
     };
     (status, json!({ "id": error.id(), "known": known, "error": error.to_string() }))
 }
@@ -125,6 +191,13 @@ fn not_submitted(error: &SubmitError) -> (Status, Value) {
             json!({
                 "id": accepted.id, "known": "accepted", "stream": accepted.stream,
                 "sequence": accepted.sequence, "error": text,
+            }),
+        ),
+        SubmitError::OutputNotRead { id, output_bytes, bookmark, .. } => (
+            Status::Failed,
+            json!({
+                "id": id, "known": "committed", "output_bytes": output_bytes, "bookmark": bookmark,
+                "error": text,
             }),
         ),
         SubmitError::Output { id, raw, bookmark, .. } => (

@@ -13,7 +13,7 @@ use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, CommandName, Fingerprint, Key, Origin, Subjects, headers};
 
-use crate::limits::REMEMBERED_NAMES;
+use crate::{limits::REMEMBERED_NAMES, terms::Terms};
 
 /// A command name with the subject that its commands go to.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(crate) struct Message {
     pub(crate) version: u32,
     pub(crate) key: Option<Key>,
     pub(crate) body: Bytes,
+    pub(crate) terms: Terms,
     /// Where the outcome is to be sent; `None` when nobody waits for it.
     pub(crate) reply: Option<Box<str>>,
 }
@@ -45,10 +46,25 @@ impl Message {
         if self.version != 1 {
             map.insert(headers::VERSION, self.version.to_string());
         }
+        let Terms { expires_at_ms, not_before_ms, context } = &self.terms;
+        if let Some(ms) = expires_at_ms {
+            map.insert(headers::EXPIRES_AT, ms.to_string());
+        }
+        if let Some(ms) = not_before_ms {
+            map.insert(headers::NOT_BEFORE, ms.to_string());
+        }
+        if let Some(context) = context {
+            map.insert(headers::CONTEXT, context.as_ref());
+        }
         if let Some(reply) = &self.reply {
             map.insert(headers::REPLY, reply.as_ref());
         }
         map
+    }
+
+    /// Bytes that keeping it costs, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len() + self.terms.context.as_ref().map_or(0, |context| context.len())
     }
 }
 
@@ -112,6 +128,7 @@ pub(crate) mod tests {
             version: 1,
             key: key.map(|key| Key::new(key).unwrap()),
             body: Bytes::from_static(body.as_bytes()),
+            terms: Terms::default(),
             reply: None,
         })
     }
@@ -130,8 +147,16 @@ pub(crate) mod tests {
             id: plain.id,
             target: Arc::clone(&plain.target),
             body: plain.body.clone(),
+            terms: Terms {
+                expires_at_ms: Some(1_764_000_000_000),
+                not_before_ms: Some(0),
+                context: Some("{\"tenant\":\"acme\"}".into()),
+            },
         };
         let map = full.headers();
+        assert_eq!(map.get(headers::EXPIRES_AT).unwrap().as_str(), "1764000000000");
+        assert_eq!(map.get(headers::NOT_BEFORE).unwrap().as_str(), "0");
+        assert_eq!(map.get(headers::CONTEXT).unwrap().as_str(), "{\"tenant\":\"acme\"}");
         assert_eq!(map.get(headers::KEY).unwrap().as_str(), "alice");
         assert_eq!(map.get(headers::VERSION).unwrap().as_str(), "2");
         assert_eq!(map.get(headers::REPLY).unwrap().as_str(), "farwrite.shop.reply.jfk.x");

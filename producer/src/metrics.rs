@@ -17,6 +17,7 @@ const BLOCKED_KEYS: &str = "farwrite_producer_blocked_keys";
 const LATE_REPLIES: &str = "farwrite_producer_late_replies_total";
 const UNREADABLE_REPLIES: &str = "farwrite_producer_unreadable_replies_total";
 const OUTCOME_QUESTIONS: &str = "farwrite_producer_outcome_questions_total";
+const OUTCOMES_READ: &str = "farwrite_producer_outcomes_read_total";
 const REFUSED_READS: &str = "farwrite_producer_read_connections_refused_total";
 
 /// Gives every metric its unit and its sentence, once a process.
@@ -38,6 +39,10 @@ pub(crate) fn describe() {
         describe_counter!(LATE_REPLIES, "Messages to the inbox that nobody waited for any more.");
         describe_counter!(UNREADABLE_REPLIES, "Messages to the inbox that could not be read.");
         describe_counter!(OUTCOME_QUESTIONS, "Questions to the outcome service, by result.");
+        describe_counter!(
+            OUTCOMES_READ,
+            "Outcomes and outputs looked for in the database that is read, by result."
+        );
         describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
     });
 }
@@ -97,6 +102,11 @@ pub(crate) fn unreadable_reply() {
 /// A question for an outcome was answered, or not.
 pub(crate) fn asked(result: &'static str) {
     counter!(OUTCOME_QUESTIONS, "result" => result).increment(1);
+}
+
+/// An outcome or an output was looked for in the database that is read.
+pub(crate) fn outcome_read(result: &'static str) {
+    counter!(OUTCOMES_READ, "result" => result).increment(1);
 }
 
 /// A connection to a replica was refused because it shows less than was promised.

@@ -37,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) subjects: Subjects,
     pub(crate) origin: Origin,
     pub(crate) outcome_subject: Subject,
+    pub(crate) lag_subject: Subject,
     pub(crate) targets: Targets,
     pub(crate) inbox: Inbox,
     pub(crate) routes: Arc<Routes>,

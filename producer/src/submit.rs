@@ -17,11 +17,12 @@ use std::fmt;
 use farwrite_schemas::{Bookmark, CommandId, DeadLetter, Outcome, Rejection, Reply};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     ask::LastHeard,
     call::{Awaiting, Entered},
+    ledger::OutputError,
     metrics,
     producer::Inner,
     publish::Accepted,
@@ -105,6 +106,23 @@ pub enum SubmitError {
         /// What the outcome service said last.
         last_heard: LastHeard,
     },
+    /// It was applied; its output is too large for a message, and could not be read from the
+    /// database either. Whoever has a connection to the primary, or to a replica that has reached
+    /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
+    #[error(
+        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {source}. \
+         Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"
+    )]
+    OutputNotRead {
+        /// The command id.
+        id: CommandId,
+        /// The output's length.
+        output_bytes: u64,
+        /// At or behind the commit.
+        bookmark: Bookmark,
+        /// Why it was not read.
+        source: OutputError,
+    },
     /// It was applied, and its output is not of the type that the command names.
     #[error("the command {id} was applied, and its output is not of the expected type: {source}")]
     Output {
@@ -129,6 +147,7 @@ impl SubmitError {
             Self::Rejected { id, .. }
             | Self::Expired { id, .. }
             | Self::DeadLettered { id, .. }
+            | Self::OutputNotRead { id, .. }
             | Self::Output { id, .. } => *id,
         }
     }
@@ -140,6 +159,7 @@ impl SubmitError {
             Self::Expired { .. } => "expired",
             Self::DeadLettered { .. } => "dead_lettered",
             Self::TimedOut { .. } => "outcome_timed_out",
+            Self::OutputNotRead { .. } => "output_not_read",
             Self::Output { .. } => "output",
         }
     }
@@ -168,7 +188,11 @@ impl Inner {
     /// Submits a call that has its place, and counts how that ended.
     pub(crate) async fn submit(&self, awaiting: Awaiting) -> Result<Applied, SubmitError> {
         let began = awaiting.entered.began;
-        let result = self.outcome_of(awaiting).await.and_then(applied);
+        let deadline = awaiting.entered.deadline;
+        let result = match self.outcome_of(awaiting).await {
+            Ok(reply) => self.applied(reply, deadline).await,
+            Err(error) => Err(error),
+        };
         let word = result.as_ref().map_or_else(SubmitError::word, |_| "applied");
         metrics::submitted(began.elapsed(), word);
         result
@@ -197,6 +221,29 @@ impl Inner {
         };
         answer.ok_or(SubmitError::TimedOut { accepted, last_heard })
     }
+
+    /// What a reply says; an output that was left out of it is read from the ledger.
+    async fn applied(&self, reply: Reply, deadline: Instant) -> Result<Applied, SubmitError> {
+        let Reply { id, outcome, bookmark, .. } = reply;
+        match outcome {
+            Outcome::Applied { output } => Ok(Applied { id, output: RawOutput(output), bookmark }),
+            Outcome::AppliedLarge { output_bytes } => {
+                match self.read_output(id, &bookmark, deadline).await {
+                    Ok(output) => Ok(Applied { id, output: RawOutput(output), bookmark }),
+                    Err(source) => {
+                        Err(SubmitError::OutputNotRead { id, output_bytes, bookmark, source })
+                    }
+                }
+            }
+            Outcome::Rejected(rejection) => {
+                Err(SubmitError::Rejected { id, rejection: Box::new(rejection), bookmark })
+            }
+            Outcome::Expired => Err(SubmitError::Expired { id, bookmark }),
+            Outcome::DeadLettered(dead_letter) => {
+                Err(SubmitError::DeadLettered { id, dead_letter, bookmark })
+            }
+        }
+    }
 }
 
 /// The reply came before the acknowledgement: it proves that the command was accepted.
@@ -205,18 +252,4 @@ fn overtaken(entered: &Entered) {
         turn.resolve(entered.message.id);
     }
     metrics::published(entered.began.elapsed(), false);
-}
-
-fn applied(reply: Reply) -> Result<Applied, SubmitError> {
-    let Reply { id, outcome, bookmark } = reply;
-    match outcome {
-        Outcome::Applied { output } => Ok(Applied { id, output: RawOutput(output), bookmark }),
-        Outcome::Rejected(rejection) => {
-            Err(SubmitError::Rejected { id, rejection: Box::new(rejection), bookmark })
-        }
-        Outcome::Expired => Err(SubmitError::Expired { id, bookmark }),
-        Outcome::DeadLettered(dead_letter) => {
-            Err(SubmitError::DeadLettered { id, dead_letter, bookmark })
-        }
-    }
 }

@@ -135,7 +135,7 @@ impl Turn {
             queue.unresolved = Some(Arc::clone(message));
             keys.blocked += 1;
             metrics::key_blocked();
-            keys.blocked_bytes += message.body.len();
+            keys.blocked_bytes += message.bytes();
         }
     }
 
@@ -146,7 +146,7 @@ impl Turn {
         if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
             keys.blocked -= 1;
             metrics::keys_freed(1);
-            keys.blocked_bytes -= message.body.len();
+            keys.blocked_bytes -= message.bytes();
         }
     }
 }

@@ -183,35 +183,3 @@ BEGIN
     VALUES ('cancel', v_parked.stream_id, v_parked.sequence, p_id, p_reason);
     RETURN NULL;
 END $$;
-
--- Everything about how a command ended, or waits; no row where nothing is known. For outcomes that
--- are asked for by id, on the primary and on every replica.
-CREATE FUNCTION farwrite.outcome_of(p_id uuid)
-RETURNS TABLE (status text, answer json, fingerprint uuid, attempts integer, stream text, sequence bigint,
-               published_at timestamptz, settled_at timestamptz, reason text, due_at timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog SET enable_seqscan = off AS $$
-BEGIN
-    IF farwrite.is_dated(p_id) THEN
-        RETURN QUERY SELECT l.outcome::text, l.answer, l.fingerprint, l.attempts, s.name, l.sequence,
-                            l.published_at, l.settled_at, NULL::text, NULL::timestamptz
-            FROM farwrite.ledger l LEFT JOIN farwrite.streams s USING (stream_id) WHERE l.command_id = p_id;
-    ELSE
-        RETURN QUERY SELECT l.outcome::text, l.answer, l.fingerprint, l.attempts, s.name, l.sequence,
-                            l.published_at, l.settled_at, NULL::text, NULL::timestamptz
-            FROM farwrite.ledger_derived l LEFT JOIN farwrite.streams s USING (stream_id) WHERE l.command_id = p_id;
-    END IF;
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT 'parked', p.error, p.fingerprint, p.attempts, s.name, p.sequence,
-                            to_timestamp(p.published_at / 1e9), NULL::timestamptz, p.reason, coalesce(p.due_at, l.due_at)
-            FROM farwrite.parked p
-            LEFT JOIN farwrite.parked_lines l ON l.stream_id = p.stream_id AND l.line = p.line AND p.place IS NOT NULL
-            LEFT JOIN farwrite.streams s ON s.stream_id = p.stream_id
-            WHERE p.command_id = p_id;
-    END IF;
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT 'dead_lettered', json_build_object('reason', d.reason, 'message', d.message), NULL::uuid, 1,
-                            s.name, d.sequence, d.published_at, d.dead_lettered_at, NULL::text, NULL::timestamptz
-            FROM farwrite.dead_letters d LEFT JOIN farwrite.streams s USING (stream_id)
-            WHERE d.command_id = p_id ORDER BY d.sequence LIMIT 1;
-    END IF;
-END $$;

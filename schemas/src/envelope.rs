@@ -15,7 +15,7 @@ pub const CONTEXT_MAX_BYTES: usize = 4_096;
 
 /// Latest time that a header may name, in Unix milliseconds: in nanoseconds it just fits 64 bits
 /// (the year 2262).
-const TIME_MAX_MS: i64 = i64::MAX / 1_000_000;
+pub const HEADER_TIME_MAX_MS: i64 = i64::MAX / 1_000_000;
 
 /// Everything about a command that is not its body.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +142,7 @@ fn decode_time<'a>(
     let Some(text) = header(name) else { return Ok(None) };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<i64>() {
-        Ok(ms) if digits && ms <= TIME_MAX_MS => Ok(Some(ms)),
+        Ok(ms) if digits && ms <= HEADER_TIME_MAX_MS => Ok(Some(ms)),
         _ => Err(EnvelopeError::Time(name)),
     }
 }

@@ -19,6 +19,7 @@ mod fingerprint;
 pub mod headers;
 mod id;
 mod key;
+mod lag;
 mod lsn;
 pub mod migrations;
 mod name;
@@ -27,20 +28,27 @@ mod outcome;
 #[cfg(feature = "program")]
 pub mod program;
 mod progress;
+mod recorded;
+mod reply;
 mod subject;
 
 pub use atomic::{ATOMIC_MAX_COMMANDS, ATOMIC_NAME, AtomicBody, AtomicCommand, AtomicError};
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
 pub use command::Command;
-pub use envelope::{BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, decode_envelope};
+pub use envelope::{
+    BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, HEADER_TIME_MAX_MS, decode_envelope,
+};
 pub use fingerprint::Fingerprint;
 pub use id::{CommandId, CommandIdError};
 pub use key::{KEY_MAX_BYTES, Key, KeyError};
+pub use lag::Lag;
 pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
 pub use nats_url::{NatsCredentials, NatsServers};
-pub use outcome::{
-    DeadLetter, Outcome, OutcomeAnswer, OutcomeRequest, Rejection, Reply, ReplyError,
-};
+pub use outcome::{DeadLetter, Outcome, Rejection};
 pub use progress::{Interest, Progress};
+pub use recorded::{OUTCOMES_QUERY, OutcomeRow, Recorded, Standing};
+pub use reply::{
+    LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,
+};
 pub use subject::{CommandSubject, Subjects};

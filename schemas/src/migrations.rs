@@ -58,6 +58,11 @@ pub const ALL: &[Migration] = &[
         description: "row commands",
         sql: include_str!("../migrations/0007_row_commands.sql"),
     },
+    Migration {
+        version: 8,
+        description: "outcomes",
+        sql: include_str!("../migrations/0008_outcomes.sql"),
+    },
 ];
 
 #[cfg(test)]

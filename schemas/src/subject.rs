@@ -9,6 +9,7 @@ use crate::{CommandName, DatabaseName, NameError, Origin};
 /// | `….cmd.<origin>.<command name>` | commands, stored by the stream | producer → worker |
 /// | `….reply.<origin>.<instance>` | outcomes ([`Reply`](crate::Reply)) | worker → producer |
 /// | `….outcome` | questions for an outcome, a NATS service | producer → worker |
+/// | `….lag` | questions how far behind the worker is ([`Lag`](crate::Lag)), the same service | producer → worker |
 /// | `….hint.<stream>` | how far commands were applied, stored by a stream | worker → worker |
 /// | `….watch.<region>` | [`Interest`](crate::Interest) in a position | app → watcher |
 /// | `….progress.<region>` | [`Progress`](crate::Progress) of the replica | watcher → apps |
@@ -59,6 +60,12 @@ impl Subjects {
     #[must_use]
     pub fn outcome(&self) -> String {
         format!("farwrite.{}.outcome", self.database)
+    }
+
+    /// The worker's service that tells how far behind it is.
+    #[must_use]
+    pub fn lag(&self) -> String {
+        format!("farwrite.{}.lag", self.database)
     }
 
     /// Where the worker tells the broker how far it has come in a stream.

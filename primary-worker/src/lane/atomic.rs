@@ -66,7 +66,10 @@ impl Atomic {
             let output = match known {
                 Some(Outcome::Applied { output }) => Ok(output),
                 Some(Outcome::Rejected(rejection)) => Err(Failure::refused(rejection)),
-                Some(Outcome::Expired | Outcome::DeadLettered(_)) => {
+                // The ledger itself holds no large one: that is a form of the wire.
+                Some(
+                    Outcome::Expired | Outcome::DeadLettered(_) | Outcome::AppliedLarge { .. },
+                ) => {
                     let message = "this command of the batch ended before, and was not applied";
                     Err(Failure::refused(Rejection::new("ended_before", message)))
                 }
@@ -121,7 +124,7 @@ impl Atomic {
                     format!("its atomic batch was rejected ({})", rejection.code),
                 )),
                 (Outcome::Expired, _) => Outcome::Expired,
-                (Outcome::DeadLettered(_), _) => return None,
+                (Outcome::DeadLettered(_) | Outcome::AppliedLarge { .. }, _) => return None,
             };
             Some((part.id, part.fingerprint, outcome))
         };

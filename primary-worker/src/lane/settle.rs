@@ -16,7 +16,7 @@ use crate::{
     failpoint::Failpoint,
     heartbeat::Pulse,
     metrics::{self, ReplyResult},
-    primary,
+    outcomes, primary,
     stream::Delivery,
     takeover::Takeover,
 };
@@ -94,8 +94,10 @@ impl Settler {
             .as_ref()
             .is_ok_and(|first| first.fingerprint != envelope.fingerprint);
         let outcome = if is_other { Outcome::Rejected(id_reused()) } else { outcome.clone() };
-        let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone() };
-        let sent = reply.encode().is_ok_and(|payload| {
+        let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone(), record: None };
+        // An output that no message can carry is left out; the ledger has it.
+        let max_bytes = outcomes::message_max_bytes(&self.client);
+        let sent = reply.encode_within(max_bytes).is_ok_and(|payload| {
             let publish = self.client.publish(inbox.to_owned(), payload.into());
             matches!(publish.now_or_never(), Some(Ok(())))
         });

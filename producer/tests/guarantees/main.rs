@@ -1,14 +1,19 @@
 //! What a producer guarantees, against a real nats-server and, where it reads, a real replica.
 //!
 //! One stack for all tests; each has a database name of its own, and so its own subjects and its
-//! own stream. The worker is a few lines here ([`stage::Worker`]): it reads the stream and answers
-//! on the wire, as the contract says. The real one is tested end to end elsewhere.
+//! own stream. Where a test must say what the other side does and when, the test plays the other
+//! side, on the wire; where the database has to do something, the worker's real program works
+//! ([`stage::Worker`], built by `cargo build --workspace --bins`).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where, by its panic")]
 
 mod errors;
+mod known;
+mod lag;
+mod large;
 mod order;
 mod outcomes;
 mod program;
 mod reads;
 mod stage;
+mod terms;

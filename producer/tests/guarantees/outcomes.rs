@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use farwrite_producer::{
-    Command, CommandId, Key, KeyError, LastHeard, Outcome, OutcomeAnswer, OutcomeError, Pending,
-    Rejection, Reply, SubmitError,
+    Command, CommandId, Key, KeyError, LastHeard, NotEnded, Outcome, OutcomeAnswer, OutcomeError,
+    Pending, Rejection, Reply, SubmitError,
 };
 use farwrite_schemas::{Fingerprint, Lsn, OutcomeRequest, headers};
 use futures_util::StreamExt;
@@ -73,7 +73,7 @@ async fn a_lost_reply_is_replaced_by_the_ledgers_answer() {
         let answer = if is_known {
             OutcomeAnswer::Known(stage.applied(request.id, "7", Lsn(9)))
         } else {
-            OutcomeAnswer::Pending(request.id)
+            OutcomeAnswer::Pending(NotEnded::unknown(request.id))
         };
         let inbox = question.reply.unwrap();
         stage.client.publish(inbox, answer.encode().unwrap().into()).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_duplicate_is_asked_for_at_once_and_another_body_is_named() {
     assert_eq!(within(first).await.unwrap().unwrap().output.get(), "1");
     let rejection = Rejection::new("id_reused", "another command has this id");
     let outcome = Outcome::Rejected(rejection.clone());
-    let reply = Reply { id, outcome, bookmark: stage.bookmark(Lsn(10)) };
+    let reply = Reply { id, outcome, bookmark: stage.bookmark(Lsn(10)), record: None };
     let answer = reply.encode().unwrap().into();
     stage.client.publish(question.reply.unwrap(), answer).await.unwrap();
     let error = within(second).await.unwrap().unwrap_err();

@@ -1,6 +1,8 @@
 //! What the tests share: the stack, streams, producers, and stand-ins for the other side.
 
 use std::{
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -12,7 +14,7 @@ use async_nats::{
         stream::{Config, DiscardPolicy, StorageType, Stream},
     },
 };
-use farwrite_devstack::Devstack;
+use farwrite_devstack::{Devstack, Program};
 use farwrite_producer::{
     Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
     Reply,
@@ -125,7 +127,12 @@ impl Stage {
     /// A reply of the worker.
     pub(crate) fn applied(&self, id: CommandId, output: &str, lsn: Lsn) -> Reply {
         let output = RawValue::from_string(output.to_owned()).unwrap();
-        Reply { id, outcome: Outcome::Applied { output }, bookmark: self.bookmark(lsn) }
+        Reply {
+            id,
+            outcome: Outcome::Applied { output },
+            bookmark: self.bookmark(lsn),
+            record: None,
+        }
     }
 
     pub(crate) fn bookmark(&self, lsn: Lsn) -> Bookmark {
@@ -141,6 +148,93 @@ impl Stage {
     pub(crate) async fn reply(&self, command: &Message, reply: &Reply) {
         let inbox = header(command, headers::REPLY).unwrap();
         self.client.publish(inbox, reply.encode().unwrap().into()).await.unwrap();
+    }
+}
+
+/// The app of a test with a real worker: what it applies leaves a row with its time.
+const APP: &str = "
+    CREATE TABLE seen (place serial, n integer, context text, at timestamptz NOT NULL DEFAULT clock_timestamp());
+    CREATE FUNCTION see(body jsonb) RETURNS integer LANGUAGE sql AS
+        $$ INSERT INTO seen (n, context) VALUES ((body->>'n')::integer, current_setting('farwrite.context', true))
+           RETURNING place $$;
+    CREATE FUNCTION bulk(body jsonb) RETURNS text LANGUAGE sql AS
+        $$ SELECT repeat('x', (body->>'bytes')::integer) $$;
+    CREATE FUNCTION nap(body jsonb) RETURNS void LANGUAGE sql AS
+        $$ SELECT pg_sleep((body->>'seconds')::float8) $$;
+    SELECT farwrite.register('see', 'see(jsonb)'), farwrite.register('bulk', 'bulk(jsonb)'),
+           farwrite.register('nap', 'nap(jsonb)');";
+
+/// A database with its stream, and the program that works on it.
+pub(crate) struct Worker<'a> {
+    stage: &'a Stage,
+}
+
+impl<'a> Worker<'a> {
+    /// Prepares everything; nobody works yet.
+    pub(crate) async fn prepare(stage: &'a Stage) -> Self {
+        let worker = Self { stage };
+        let primary = stage.stack.primary();
+        primary.create_database(worker.database()).await.unwrap();
+        let migrated = worker.spawn("migrate");
+        let status = migrated.wait(LONG).await.unwrap();
+        assert!(status.success(), "migrate: {status}\n{}", migrated.log_tail());
+        primary.execute(worker.database(), APP).await.unwrap();
+        worker
+    }
+
+    /// The database's name.
+    pub(crate) fn database(&self) -> &str {
+        self.stage.database.as_str()
+    }
+
+    /// Begins to work.
+    pub(crate) async fn begin(&self) -> Program {
+        let program = self.spawn("run");
+        until("the worker serves", || program.log().contains("worker: serving")).await;
+        program
+    }
+
+    /// What is to be read on the primary.
+    pub(crate) fn primary_url(&self) -> String {
+        self.stage.stack.primary().url(self.database())
+    }
+
+    /// What is to be read on the region's replica.
+    pub(crate) fn replica_url(&self) -> String {
+        self.stage.stack.replica(REGION).unwrap().url(self.database())
+    }
+
+    /// A producer that reads the region's replica, once that has the database.
+    pub(crate) async fn reader(&self) -> Producer {
+        self.reader_of(self.stage.builder()).await
+    }
+
+    /// The same from a builder of the test's.
+    pub(crate) async fn reader_of(&self, builder: Builder) -> Producer {
+        let Stage { stack, .. } = self.stage;
+        let replica = stack.replica(REGION).unwrap();
+        replica.wait_caught_up(stack.primary(), LONG).await.unwrap();
+        builder.replica(self.replica_url()).connect().await.unwrap()
+    }
+
+    fn spawn(&self, subcommand: &str) -> Program {
+        let test = std::env::current_exe().unwrap();
+        let program = test.parent().and_then(Path::parent).unwrap().join("primary-worker");
+        let why = "build it first: cargo build --workspace --bins, or make test";
+        assert!(program.is_file(), "{}: {why}", program.display());
+        let Stage { stack, .. } = self.stage;
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .arg(subcommand)
+            .env("FARWRITE_DATABASE", self.database())
+            .env("FARWRITE_DATABASE_URL", self.primary_url())
+            .env("FARWRITE_NATS_URL", stack.nats().url())
+            .env("FARWRITE_LANES", "2")
+            .env("FARWRITE_CONTEXT_ALLOW", "tenant")
+            // JetStream sets a new stream's whole size aside, and there are many here.
+            .env("FARWRITE_STREAM_MAX_BYTES", "67108864");
+        stack.spawn(command, &format!("worker-{}", self.database())).unwrap()
     }
 }
 

@@ -1,0 +1,112 @@
+//! Asking how far behind the worker is.
+
+use std::time::Duration;
+
+use farwrite_schemas::Lag;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    ask::Unanswered,
+    backoff::Backoff,
+    limits::TIMEOUT_MAX,
+    metrics,
+    producer::{Inner, Place, Producer},
+};
+
+/// The header in which a NATS service says why it does not answer.
+const SERVICE_ERROR: &str = "Nats-Service-Error";
+
+/// Why nobody said how far behind the worker is.
+#[derive(Debug, thiserror::Error)]
+pub enum LagError {
+    /// No worker serves this database.
+    #[error("no worker answered the question how far behind it is")]
+    NoWorker,
+    /// NATS was not connected when the time was up.
+    #[error("no connection to NATS to ask how far behind the worker is")]
+    NoConnection,
+    /// The connection's credentials do not allow it.
+    #[error("not permitted to use {subject:?} to ask how far behind the worker is")]
+    NotPermitted {
+        /// What is not permitted.
+        subject: String,
+    },
+    /// The worker could not find out.
+    #[error("the worker does not know how far behind it is: {reason}")]
+    Unknown {
+        /// The worker's words.
+        reason: String,
+    },
+    /// The time was up.
+    #[error("no answer in time to the question how far behind the worker is")]
+    TimedOut,
+    /// As many calls are pending as may be.
+    #[error("{limit} calls are pending, which is the limit: the worker was not asked")]
+    TooManyPending {
+        /// The limit.
+        limit: usize,
+    },
+    /// The NATS client was closed for good.
+    #[error("the NATS client was closed: the worker was not asked")]
+    Closed,
+}
+
+impl Producer {
+    /// Asks how far behind the worker is, within the default timeout. The worker measures it at
+    /// most once a second, and counts what every producer published.
+    ///
+    /// # Errors
+    /// When nobody answers: a worker that is away is behind by all that was published since.
+    pub async fn lag(&self) -> Result<Lag, LagError> {
+        self.lag_within(self.inner.limits.timeout).await
+    }
+
+    /// [`Producer::lag`] with another timeout, at most [`TIMEOUT_MAX`].
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn lag_within(&self, timeout: Duration) -> Result<Lag, LagError> {
+        let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
+        let limit = self.inner.limits.max_pending;
+        let _place = Place::take(&self.inner).ok_or(LagError::TooManyPending { limit })?;
+        let mut last = None;
+        let asking = self.inner.ask_for_lag(&mut last);
+        match timeout_at(deadline, asking).await {
+            Ok(answered) => answered,
+            Err(_) if !self.inner.is_connected() => Err(LagError::NoConnection),
+            Err(_) => Err(last.unwrap_or(LagError::TimedOut)),
+        }
+    }
+}
+
+impl Inner {
+    async fn ask_for_lag(&self, last: &mut Option<LagError>) -> Result<Lag, LagError> {
+        let mut backoff = Backoff::publishing();
+        loop {
+            *last = Some(match self.question(&self.lag_subject, Vec::new()).await {
+                Ok(message) => match serde_json::from_slice(&message.payload) {
+                    Ok(lag) => return Ok(lag),
+                    Err(error) => {
+                        let reason =
+                            message.headers.as_ref().and_then(|map| map.get(SERVICE_ERROR));
+                        if reason.is_none() {
+                            metrics::unreadable_reply();
+                        }
+                        let unreadable = || format!("its answer cannot be read: {error}");
+                        let reason = reason.map_or_else(unreadable, ToString::to_string);
+                        LagError::Unknown { reason }
+                    }
+                },
+                Err(Unanswered::NoWorker) => LagError::NoWorker,
+                Err(Unanswered::NotPermitted(subject)) => {
+                    return Err(LagError::NotPermitted { subject: subject.to_string() });
+                }
+                Err(Unanswered::Closed) => return Err(LagError::Closed),
+                Err(Unanswered::NotConnected | Unanswered::Silence | Unanswered::Unreadable) => {
+                    LagError::TimedOut
+                }
+            });
+            sleep(backoff.next()).await;
+        }
+    }
+}
