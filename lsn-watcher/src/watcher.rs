@@ -14,7 +14,7 @@ use farwrite_schemas::{Lsn, Origin, Subjects};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
-    ConfigError, EmbeddedConfig, NatsConfig, Reached, WaitError, board::Board, metrics,
+    ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError, board::Board, metrics,
     over_nats::OverNats, poll::PollLoop, wait::Wait,
 };
 
@@ -88,8 +88,13 @@ impl Watcher {
     /// [`WaitError::TimedOut`] and [`WaitError::ReplicaGone`] when the time is up, with what was
     /// seen; [`WaitError::NotAReplica`], [`WaitError::TooManyWaiters`] and [`WaitError::Closed`]
     /// at once.
-    pub async fn wait(&self, target: Lsn, timeout: Duration) -> Result<Reached, WaitError> {
-        // A bookmark's timeline and epoch will be compared here and in `visible.rs`.
+    pub async fn wait(
+        &self,
+        target: impl Into<Target>,
+        timeout: Duration,
+    ) -> Result<Reached, WaitError> {
+        // The branch is compared in `visible.rs`.
+        let target = target.into().lsn;
         let board = &*self.shared.board;
         let (wait, answers_before) = Wait::new(board, target);
         let began = wait.began();

@@ -123,7 +123,7 @@ impl Inner {
         let reading = async {
             let pool = self.reads.pool()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let visible = self.reads.wait(bookmark.lsn, left).await;
+            let visible = self.reads.wait(bookmark, left).await;
             visible.map_err(|error| OutputError::NotVisible(Box::new(error)))?;
             let mut connection = pool.acquire().await?;
             match recorded(&mut connection, id).await?.map(|recorded| recorded.standing) {

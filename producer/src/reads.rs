@@ -14,7 +14,7 @@ use std::{
 };
 
 use farwrite_lsn_watcher::{WaitError, Watcher};
-use farwrite_schemas::Lsn;
+use farwrite_schemas::{Bookmark, Lsn};
 use sqlx::{
     PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -108,10 +108,14 @@ impl Reads {
         }
     }
 
-    /// Waits until a position is visible.
-    pub(crate) async fn wait(&self, lsn: Lsn, timeout: Duration) -> Result<(), WaitError> {
+    /// Waits until a bookmark is visible.
+    pub(crate) async fn wait(
+        &self,
+        bookmark: &Bookmark,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
         if let Self::Replica { watcher, promised, .. } = self {
-            let reached = watcher.wait(lsn, timeout).await?;
+            let reached = watcher.wait(bookmark, timeout).await?;
             promised.raise(reached.lsn);
         }
         Ok(())

@@ -127,7 +127,7 @@ impl Producer {
         let timeout = timeout.min(TIMEOUT_MAX);
         self.inner
             .reads
-            .wait(bookmark.lsn, timeout)
+            .wait(bookmark, timeout)
             .await
             .map_err(|error| BookmarkError::Wait(Box::new(error)))
     }
@@ -143,7 +143,7 @@ impl Inner {
         let committed = self.submit(awaiting).await?.committed()?;
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
-        match self.reads.wait(committed.bookmark.lsn, left).await {
+        match self.reads.wait(&committed.bookmark, left).await {
             Ok(()) => {
                 metrics::visible(began.elapsed());
                 let Committed { id, output, bookmark } = committed;
