@@ -5,7 +5,7 @@
 //! the mark and collecting whom it reached. Wakers are called outside the lock, in chunks.
 //!
 //! A [`Wait`](crate::wait::Wait) owns its entry: it puts it in, and takes it out when it is
-//! dropped. The board only ever removes an entry to wake it. A waiter costs one entry of the map,
+//! dropped. The board only ever removes an entry to wake it. A waiter costs one entry of a queue,
 //! about 80 bytes.
 
 use std::{
@@ -15,16 +15,18 @@ use std::{
     time::Duration,
 };
 
-use farwrite_schemas::Lsn;
+use farwrite_schemas::{Epoch, Lsn};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     GoneReason, Seen, WaitError,
+    branches::{Branches, Told},
     mark::Mark,
     metrics,
     poll::{Audience, Demand},
     replica::Sight,
-    visible::is_visible,
+    target::Target,
+    visible::{Judgement, answers, judge},
 };
 
 /// Waiters woken before the source yields, and collected under one lock: about 50 µs of work.
@@ -51,18 +53,36 @@ pub(crate) struct Board {
 }
 
 /// What a board's callers wait for, in short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// The highest position.
     pub(crate) highest: Lsn,
     /// Somebody waits only because the mark is not fresh: it must be heard anew, by a question
     /// that is asked after this moment.
     pub(crate) renew_after: Option<Instant>,
+    /// Epochs whose branch must be known.
+    pub(crate) epochs: Vec<Epoch>,
+}
+
+/// What wakes a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// A bare position: the mark reaches it, or the server turns out not to be a replica.
+    Bare,
+    /// A position of a branch: the mark reaches it, or the server changes its timeline.
+    Branch,
+    /// In doubt: something is learnt of a branch, or the server changes its timeline.
+    Doubt,
+}
+
+impl Queue {
+    const ALL: [Self; 3] = [Self::Bare, Self::Branch, Self::Doubt];
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     mark: Option<Mark>,
+    pub(crate) branches: Branches,
     /// Why the replica cannot be asked at present.
     gone: Option<GoneReason>,
     /// When the oldest question went out that nobody has answered yet.
@@ -76,37 +96,69 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     youngest: Option<Instant>,
     next_id: u64,
-    pub(crate) waiters: BTreeMap<(Lsn, u64), Waker>,
+    queues: [BTreeMap<(Lsn, u64), Waker>; 3],
 }
 
 impl State {
-    /// The mark, if it makes `target` visible to a caller that began at `began`.
-    pub(crate) fn visible(&self, target: Lsn, began: Instant, limits: &Limits) -> Option<Mark> {
+    /// Judges what a caller that began at `began` waits for, and the mark that it was judged on.
+    pub(crate) fn judge(
+        &self,
+        target: &Target,
+        began: Instant,
+        limits: &Limits,
+    ) -> Option<(Judgement, Mark)> {
         let now = Instant::now();
-        self.mark.filter(|mark| is_visible(mark, target, began, now, limits.fresh_for))
+        let mark = self.mark.filter(|mark| answers(mark, began, now, limits.fresh_for))?;
+        let known = target.branch.and_then(|name| self.branches.get(name.epoch));
+        Some((judge(target, &mark, known), mark))
     }
 
-    /// Puts a waiter on the board and returns its id.
-    pub(crate) fn register(&mut self, target: Lsn, waker: Waker) -> u64 {
+    pub(crate) fn waiters(&self) -> usize {
+        self.queues.iter().map(BTreeMap::len).sum()
+    }
+
+    /// Puts a waiter into a queue and returns its id.
+    pub(crate) fn register(&mut self, queue: Queue, target: Lsn, waker: Waker) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         self.youngest = Some(Instant::now());
-        self.waiters.insert((target, id), waker);
+        self.queues[queue as usize].insert((target, id), waker);
         metrics::waiters_came();
         id
     }
 
-    /// Removes up to a chunk of waiters at or below `up_to`.
-    fn take(&mut self, up_to: Lsn) -> Vec<Waker> {
+    /// A waiter's entry.
+    pub(crate) fn entry(&mut self, queue: Queue, target: Lsn, id: u64) -> Option<&mut Waker> {
+        self.queues[queue as usize].get_mut(&(target, id))
+    }
+
+    /// Takes a waiter's entry out, where it still is.
+    pub(crate) fn leave(&mut self, queue: Queue, target: Lsn, id: u64) {
+        if self.queues[queue as usize].remove(&(target, id)).is_some() {
+            metrics::waiters_left(1);
+        }
+    }
+
+    /// Removes up to a chunk of a queue's waiters at or below `up_to`.
+    fn take(&mut self, queue: Queue, up_to: Lsn) -> Vec<Waker> {
+        let waiters = &mut self.queues[queue as usize];
         let mut taken = Vec::new();
         while taken.len() < WAKE_CHUNK
-            && let Some(first) = self.waiters.first_entry()
+            && let Some(first) = waiters.first_entry()
             && first.key().0 <= up_to
         {
             taken.push(first.remove());
         }
         metrics::waiters_left(taken.len());
         taken
+    }
+
+    /// The lowest and the highest position that somebody waits for.
+    fn span(&self) -> Option<(Lsn, Lsn)> {
+        let keys = || self.queues.iter().filter(|queue| !queue.is_empty());
+        let lowest = keys().filter_map(|queue| queue.first_key_value()).map(|(key, _)| key.0).min();
+        let highest = keys().filter_map(|queue| queue.last_key_value()).map(|(key, _)| key.0).max();
+        lowest.zip(highest)
     }
 }
 
@@ -126,7 +178,7 @@ impl Board {
     }
 
     pub(crate) fn waiters(&self) -> usize {
-        self.lock().waiters.len()
+        self.lock().waiters()
     }
 
     pub(crate) fn polls(&self) -> u64 {
@@ -137,13 +189,18 @@ impl Board {
         self.lock().mark.map(|mark| mark.lsn)
     }
 
+    /// On which start of the server the mark was seen.
+    pub(crate) fn server_start_us(&self) -> Option<i64> {
+        self.lock().mark.map(|mark| mark.server_start_us)
+    }
+
     /// What there is to ask for; `None` when nobody waits.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         let state = self.lock();
-        let (highest, _) = *state.waiters.last_key_value()?.0;
-        let (lowest, _) = *state.waiters.first_key_value()?.0;
+        let (lowest, highest) = state.span()?;
         let is_stale = state.mark.is_some_and(|mark| mark.lsn >= lowest);
-        Some(Wanted { highest, renew_after: state.youngest.filter(|_| is_stale) })
+        let renew_after = state.youngest.filter(|_| is_stale);
+        Some(Wanted { highest, renew_after, epochs: state.branches.wanted().to_vec() })
     }
 
     /// The way to whoever is asked is open again: whether it answers is to be seen.
@@ -155,41 +212,64 @@ impl Board {
     }
 
     /// Why a wait that ran out of time was in vain.
-    pub(crate) fn missed(&self, target: Lsn, began: Instant, answers_before: u64) -> WaitError {
+    pub(crate) fn missed(&self, target: &Target, began: Instant, answers_before: u64) -> WaitError {
         let state = self.lock();
-        let now = Instant::now();
-        let since = |then: Instant| now.saturating_duration_since(then);
-        let reached = state.mark.map(|mark| mark.lsn);
-        let seen = Seen {
-            reached,
-            missing_bytes: reached.map(|reached| target.bytes_since(reached)),
-            waited: since(began),
-            answers: state.answers - answers_before,
-            heard_ago: state.heard_at.map(since),
-        };
-        let unanswered = state.asked_at.map(since).filter(|for_| *for_ > self.limits.answer_within);
+        let seen = self.seen(&state, target, began, answers_before);
+        let silent = |then: Instant| Instant::now().saturating_duration_since(then);
+        let unanswered =
+            state.asked_at.map(silent).filter(|for_| *for_ > self.limits.answer_within);
         let unanswered = unanswered.map(|silent| GoneReason::Unanswered { silent });
+        let target = target.lsn;
         match state.gone.clone().or(unanswered) {
             Some(reason) => WaitError::ReplicaGone { target, seen, reason },
             None => WaitError::TimedOut { target, seen },
         }
     }
 
-    /// Ends every wait, those to come too.
-    pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        loop {
-            let taken = self.lock().take(Lsn(u64::MAX));
-            if taken.is_empty() {
-                break;
-            }
-            taken.into_iter().for_each(Waker::wake);
+    /// What is known of the server, for a caller that is told why not.
+    pub(crate) fn seen(
+        &self,
+        state: &State,
+        target: &Target,
+        began: Instant,
+        answers_before: u64,
+    ) -> Seen {
+        let now = Instant::now();
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let reached = state.mark.map(|mark| mark.lsn);
+        let doubt = match state.judge(target, began, &self.limits) {
+            Some((Judgement::InDoubt(doubt), _)) => Some(doubt),
+            Some(_) | None => None,
+        };
+        Seen {
+            reached,
+            missing_bytes: reached.map(|reached| target.lsn.bytes_since(reached)),
+            waited: since(began),
+            answers: state.answers - answers_before,
+            heard_ago: state.heard_at.map(since),
+            timeline: state.mark.and_then(|mark| mark.timeline),
+            doubt,
+            unreadable: target.branch.and_then(|_| state.branches.unreadable()),
         }
     }
 
-    async fn wake(&self, up_to: Lsn) {
+    /// Ends every wait, those to come too.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        for queue in Queue::ALL {
+            loop {
+                let taken = self.lock().take(queue, Lsn(u64::MAX));
+                if taken.is_empty() {
+                    break;
+                }
+                taken.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+
+    async fn wake(&self, queue: Queue, up_to: Lsn) {
         loop {
-            let taken = self.lock().take(up_to);
+            let taken = self.lock().take(queue, up_to);
             let is_last = taken.len() < WAKE_CHUNK;
             taken.into_iter().for_each(Waker::wake);
             if is_last {
@@ -203,7 +283,7 @@ impl Board {
 impl Audience for Board {
     fn demand(&self) -> Option<Demand> {
         let state = self.lock();
-        let youngest = state.youngest.filter(|_| !state.waiters.is_empty())?;
+        let youngest = state.youngest.filter(|_| state.waiters() > 0)?;
         Some(Demand { youngest, at_once: false })
     }
 
@@ -218,37 +298,63 @@ impl Audience for Board {
     }
 
     async fn saw(&self, sight: Sight) {
-        let up_to = {
+        const EVERYBODY: Lsn = Lsn(u64::MAX);
+        let (reached, turned) = {
             let mut state = self.lock();
             let heard_at = Instant::now();
             let forget = self.limits.forget_after;
             let start = sight.server_start_us;
-            if state.mark.is_some_and(|mark| mark.is_outdated(start, heard_at, forget)) {
+            let known = state.mark;
+            if known.is_some_and(|mark| mark.is_outdated(start, heard_at, forget)) {
                 return;
             }
             state.answers += 1;
             (state.gone, state.asked_at, state.heard_at) = (None, None, Some(heard_at));
-            match sight.replayed.filter(|_| sight.in_recovery) {
-                Some(lsn) => {
-                    let heard = Mark { server_start_us: start, lsn, heard_at };
-                    let mark = Mark::merge(state.mark, heard, forget);
-                    state.mark = Some(mark);
-                    metrics::replayed(mark.lsn);
-                    mark.lsn
-                }
-                None => {
-                    state.mark = None;
-                    state.refusals += 1;
-                    Lsn(u64::MAX)
-                }
+            if known.is_some_and(|mark| mark.server_start_us != start) {
+                state.branches.forget();
             }
+            let Sight { replayed, timeline, in_recovery, .. } = sight;
+            if !in_recovery {
+                state.refusals += 1;
+            }
+            state.mark = replayed.map(|lsn| {
+                let heard = Mark { server_start_us: start, lsn, timeline, in_recovery, heard_at };
+                Mark::merge(known, heard, forget)
+            });
+            if let Some(mark) = state.mark {
+                metrics::replayed(mark.lsn);
+            }
+            let timeline = |mark: Option<Mark>| mark.and_then(|mark| mark.timeline);
+            (state.mark.map(|mark| mark.lsn), timeline(known) != timeline(state.mark))
         };
-        self.wake(up_to).await;
+        if let Some(reached) = reached {
+            self.wake(Queue::Branch, if turned { EVERYBODY } else { reached }).await;
+        }
+        if turned {
+            self.wake(Queue::Doubt, EVERYBODY).await;
+        }
+        if !sight.in_recovery {
+            self.wake(Queue::Bare, EVERYBODY).await;
+        } else if let Some(reached) = reached {
+            self.wake(Queue::Bare, reached).await;
+        }
+    }
+
+    fn epochs(&self) -> Vec<Epoch> {
+        self.lock().branches.wanted().to_vec()
+    }
+
+    async fn told(&self, told: Told) {
+        let is_news = self.lock().branches.learn(&told);
+        if is_news {
+            self.wake(Queue::Doubt, Lsn(u64::MAX)).await;
+        }
     }
 
     async fn lost(&self, reason: GoneReason) {
         let mut state = self.lock();
         (state.mark, state.asked_at) = (None, None);
+        state.branches.forget();
         state.gone = Some(reason);
     }
 }

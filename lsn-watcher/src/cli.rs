@@ -27,8 +27,7 @@ Settings are taken from flags, then the environment, then the file, then default
 Exit status:
   0  stopped by SIGTERM or SIGINT
   1  an unexpected failure; the log says which
-  2  a flag, the environment or the file is wrong; nothing was contacted
-  3  the server is not a replica: it is a primary, or was promoted";
+  2  a flag, the environment or the file is wrong; nothing was contacted";
 
 /// What the program was told to do, checked.
 #[derive(Debug)]

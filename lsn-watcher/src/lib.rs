@@ -37,6 +37,7 @@
 mod answer;
 mod backoff;
 mod board;
+mod branches;
 mod embedded;
 mod mark;
 pub mod metrics;
@@ -51,7 +52,7 @@ mod wait;
 mod watcher;
 mod wishes;
 
-pub use answer::{GoneReason, Reached, Seen, WaitError};
+pub use answer::{Doubt, GoneReason, Reached, Seen, WaitError};
 pub use embedded::{ConfigError, EmbeddedConfig};
 pub use over_nats::NatsConfig;
 pub use pace::Pace;

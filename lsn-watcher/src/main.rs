@@ -25,7 +25,6 @@ use crate::cli::Settings;
 
 const FAILED: u8 = 1;
 const BAD_SETTINGS: u8 = 2;
-const NOT_A_REPLICA: u8 = 3;
 
 /// Buckets of the wait histogram in seconds: around a round trip inside a region, around one
 /// between regions, and around people's deadlines.
@@ -80,7 +79,6 @@ fn start(settings: Settings) -> ExitCode {
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");
             match error.downcast_ref() {
-                Some(RegionError::NotAReplica) => ExitCode::from(NOT_A_REPLICA),
                 Some(RegionError::Config(_)) => ExitCode::from(BAD_SETTINGS),
                 _ => ExitCode::from(FAILED),
             }

@@ -15,9 +15,9 @@
 //! A server whose backends crashed, but not its postmaster, comes back behind *without* a new
 //! start. Its watcher says so with a `Progress` that has no position, which forgets the mark.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
-use farwrite_schemas::Lsn;
+use farwrite_schemas::{Lsn, Timeline};
 use tokio::time::Instant;
 
 /// A replayed position, on which start of the server, and when it was heard.
@@ -26,6 +26,9 @@ pub(crate) struct Mark {
     /// `pg_postmaster_start_time()` in microseconds since 1970.
     pub(crate) server_start_us: i64,
     pub(crate) lsn: Lsn,
+    /// The timeline that the server was on after `lsn` was read, where it told.
+    pub(crate) timeline: Option<Timeline>,
+    pub(crate) in_recovery: bool,
     pub(crate) heard_at: Instant,
 }
 
@@ -43,7 +46,16 @@ impl Mark {
         {
             heard
         } else if heard.server_start_us == known.server_start_us {
-            Self { lsn: known.lsn.max(heard.lsn), ..heard }
+            // Position and timeline belong together: a late word of a lower position on the
+            // timeline before says nothing of the further one.
+            let further = match heard.lsn.cmp(&known.lsn) {
+                Ordering::Greater => heard,
+                Ordering::Less => known,
+                Ordering::Equal => {
+                    Self { timeline: lower(known.timeline, heard.timeline), ..heard }
+                }
+            };
+            Self { heard_at: heard.heard_at, ..further }
         } else {
             known
         }
@@ -54,9 +66,39 @@ impl Mark {
     }
 }
 
+/// Both were told of one position: the lower says more, that it was reached on that timeline.
+fn lower(one: Option<Timeline>, other: Option<Timeline>) -> Option<Timeline> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Timeline(one.0.min(other.0))),
+        (one, other) => one.or(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_keeps_its_timeline() {
+        let now = Instant::now();
+        let mark = |lsn, timeline: Option<u32>| Mark {
+            server_start_us: 7,
+            lsn: Lsn(lsn),
+            timeline: timeline.map(Timeline),
+            in_recovery: true,
+            heard_at: now,
+        };
+        let cases = [
+            (mark(150, Some(2)), mark(90, Some(1)), mark(150, Some(2)), "a late word of before"),
+            (mark(150, None), mark(90, Some(1)), mark(150, None), "that it does not vouch for"),
+            (mark(90, Some(1)), mark(150, None), mark(150, None), "further, and it is not told"),
+            (mark(90, None), mark(90, Some(1)), mark(90, Some(1)), "told by now"),
+            (mark(90, Some(1)), mark(90, Some(2)), mark(90, Some(1)), "reached on the first"),
+        ];
+        for (known, heard, holds, why) in cases {
+            assert_eq!(Mark::merge(Some(known), heard, Duration::from_secs(1)), holds, "{why}");
+        }
+    }
 
     #[test]
     fn of_one_start_the_further_holds_and_of_two_starts_the_later() {
@@ -64,6 +106,8 @@ mod tests {
         let mark = |server_start_us, lsn, ms| Mark {
             server_start_us,
             lsn: Lsn(lsn),
+            timeline: None,
+            in_recovery: true,
             heard_at: base + Duration::from_millis(ms),
         };
         let known = mark(7, 100, 0);

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `farwrite_watcher_waiters` | gauge | callers | callers of this process that wait |
 //! | `farwrite_watcher_polls_total` | counter | polls | questions to the replica |
+//! | `farwrite_watcher_history_polls_total` | counter | polls | questions to the replica's history, for a branch that was not known or in doubt |
 //! | `farwrite_watcher_replay_lsn` | gauge | bytes | the replayed position last seen |
 //! | `farwrite_watcher_last_replayed_commit_age_seconds` | gauge | seconds | age of the last replayed commit, read once a second while somebody waits; grows on an idle primary too |
 //! | `farwrite_watcher_wait_seconds` | histogram | seconds | time that a caller waited, by `result` |
@@ -11,8 +12,8 @@
 //! | `farwrite_watcher_broadcasts_total` | counter | messages | progress told to the region's apps |
 //! | `farwrite_watcher_interests_total` | counter | messages | interests said (app) or heard (program) |
 //!
-//! Results of a wait: `reached`, `timed_out`, `replica_gone`, `not_a_replica`, `too_many_waiters`,
-//! `closed`. A wait that its caller dropped is not counted.
+//! Results of a wait: `reached`, `timed_out`, `replica_gone`, `superseded`, `implausible`,
+//! `not_a_replica`, `too_many_waiters`, `closed`. A wait that its caller dropped is not counted.
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::{Reached, WaitError};
 
 const WAITERS: &str = "farwrite_watcher_waiters";
 const POLLS: &str = "farwrite_watcher_polls_total";
+const HISTORY_POLLS: &str = "farwrite_watcher_history_polls_total";
 const REPLAY_LSN: &str = "farwrite_watcher_replay_lsn";
 const COMMIT_AGE: &str = "farwrite_watcher_last_replayed_commit_age_seconds";
 /// The histogram of waits; public so that a program can set its buckets.
@@ -36,6 +38,11 @@ pub fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_gauge!(WAITERS, Unit::Count, "Callers of this process that wait for a position");
     describe_counter!(POLLS, Unit::Count, "Questions to the replica");
+    describe_counter!(
+        HISTORY_POLLS,
+        Unit::Count,
+        "Questions to the replica's history, for a branch that was not known or in doubt"
+    );
     describe_gauge!(REPLAY_LSN, Unit::Bytes, "The replayed position last seen");
     describe_gauge!(
         COMMIT_AGE,
@@ -69,6 +76,10 @@ pub(crate) fn polled() {
     counter!(POLLS).increment(1);
 }
 
+pub(crate) fn asked_history() {
+    counter!(HISTORY_POLLS).increment(1);
+}
+
 pub(crate) fn replayed(lsn: Lsn) {
     gauge!(REPLAY_LSN).set(lsn.0 as f64);
 }
@@ -85,6 +96,8 @@ pub(crate) fn wait_ended(result: &Result<Reached, WaitError>, waited: Duration) 
         Ok(_) => "reached",
         Err(WaitError::TimedOut { .. }) => "timed_out",
         Err(WaitError::ReplicaGone { .. }) => "replica_gone",
+        Err(WaitError::Superseded { .. }) => "superseded",
+        Err(WaitError::Implausible { .. }) => "implausible",
         Err(WaitError::NotAReplica) => "not_a_replica",
         Err(WaitError::TooManyWaiters { .. }) => "too_many_waiters",
         Err(WaitError::Closed) => "closed",

@@ -7,6 +7,7 @@
 //!
 //! - when somebody waits for more than was declared,
 //! - when somebody waits only because the mark is not fresh (the program answers every interest),
+//! - when somebody waits on a branch of history that is not known or in doubt,
 //! - and again at an interval while anybody waits.
 //!
 //! It is not said while NATS is down: the client would keep it and deliver it late, and the
@@ -15,13 +16,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, Message, connection::State};
-use farwrite_schemas::{Interest, Lsn, Origin, Progress, Subjects};
+use farwrite_schemas::{Epoch, Interest, Lsn, Origin, Progress, Subjects};
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     ConfigError, EmbeddedConfig, GoneReason,
     board::{Board, Limits},
+    branches::Told,
     metrics,
     poll::Audience,
     replica::Sight,
@@ -48,6 +50,9 @@ impl NatsConfig {
     const FRESH_FOR: Duration = Duration::from_millis(20);
     /// 250 ms: an interest is answered within a round trip inside the region.
     const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+    /// 20 ms between two questions about a branch that is in doubt, as long as somebody waits: a
+    /// replica whose timeline is not told is proven by a row, at most a second later.
+    const DOUBT_INTERVAL: Duration = Duration::from_millis(20);
     /// The least time between two interests of one app, however many callers come: the program
     /// would not poll more often either.
     const LEAST_INTERVAL: Duration = Duration::from_millis(1);
@@ -94,9 +99,10 @@ pub(crate) struct OverNats {
 }
 
 /// The last interest that was said, and not yet over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Declared {
     lsn: Lsn,
+    epochs: Vec<Epoch>,
     said_at: Instant,
 }
 
@@ -151,23 +157,31 @@ impl OverNats {
             self.declared = None;
             return None;
         };
-        let Some(declared) = self.declared else { return Some(Instant::now()) };
+        let Some(declared) = &self.declared else { return Some(Instant::now()) };
         let is_news = wanted.highest > declared.lsn
-            || wanted.renew_after.is_some_and(|moment| declared.said_at < moment);
-        let pause = if is_news { NatsConfig::LEAST_INTERVAL } else { self.repeat };
+            || wanted.renew_after.is_some_and(|moment| declared.said_at < moment)
+            || wanted.epochs.iter().any(|epoch| !declared.epochs.contains(epoch));
+        let pause = if is_news {
+            NatsConfig::LEAST_INTERVAL
+        } else if wanted.epochs.is_empty() {
+            self.repeat
+        } else {
+            NatsConfig::DOUBT_INTERVAL
+        };
         Some(declared.said_at + pause)
     }
 
     async fn say(&mut self) {
         let Some(wanted) = self.board.wanted() else { return };
-        let lsn = wanted.highest;
-        self.declared = Some(Declared { lsn, said_at: Instant::now() });
+        let (lsn, epochs) = (wanted.highest, wanted.epochs);
+        let (said_at, asked) = (Instant::now(), epochs.clone());
+        self.declared = Some(Declared { lsn, epochs: asked, said_at });
         if self.client.connection_state() != State::Connected {
             return self.board.lost(GoneReason::NatsDown).await;
         }
         self.board.way_is_open();
         self.board.asking();
-        let Ok(interest) = serde_json::to_vec(&Interest { lsn }) else { return };
+        let Ok(interest) = serde_json::to_vec(&Interest { lsn, epochs }) else { return };
         metrics::interest();
         if let Err(error) = self.client.publish(self.watch_subject.clone(), interest.into()).await {
             tracing::warn!(%error, "an interest could not be published");
@@ -182,11 +196,17 @@ impl OverNats {
                 return;
             }
         };
-        let Progress { replayed, server_start_us, in_recovery } = progress;
+        let Progress { replayed, server_start_us, in_recovery, timeline, branches, unreadable } =
+            progress;
         if replayed.is_none() && in_recovery {
-            self.board.lost(GoneReason::ToldByWatcher).await;
-        } else {
-            self.board.saw(Sight { replayed, server_start_us, in_recovery }).await;
+            return self.board.lost(GoneReason::ToldByWatcher).await;
+        }
+        let sight = Sight { replayed, timeline, server_start_us, in_recovery };
+        self.board.saw(sight).await;
+        let is_present = self.board.server_start_us() == Some(server_start_us);
+        if is_present && (!branches.is_empty() || unreadable.is_some()) {
+            let unreadable = unreadable.map(Into::into);
+            self.board.told(Told { branches, unreadable }).await;
         }
     }
 }

@@ -13,11 +13,13 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
+use farwrite_schemas::Epoch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     GoneReason, Pace,
     backoff::Backoff,
+    branches::Told,
     metrics,
     replica::{Server, Sight},
 };
@@ -41,6 +43,10 @@ pub(crate) trait Audience: Send + Sync {
     fn asking(&self);
     /// The server answered.
     fn saw(&self, sight: Sight) -> impl Future<Output = ()> + Send;
+    /// Epochs whose branch somebody needs to know.
+    fn epochs(&self) -> Vec<Epoch>;
+    /// What the server's history says of them, asked after the last answer.
+    fn told(&self, told: Told) -> impl Future<Output = ()> + Send;
     /// The server could not be asked: what had been seen on its connection no longer counts.
     fn lost(&self, reason: GoneReason) -> impl Future<Output = ()> + Send;
 }
@@ -103,10 +109,30 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         self.asked_at = Instant::now();
         self.audience.asking();
         metrics::polled();
-        match self.server.ask().await {
-            Ok(sight) => self.seen(sight).await,
-            Err(reason) => self.failed(reason).await,
+        let asked = match self.server.ask().await {
+            Ok(sight) => {
+                self.seen(sight).await;
+                self.ask_history(sight).await
+            }
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = asked {
+            self.failed(reason).await;
         }
+    }
+
+    /// Asks about the branches that somebody waits on, which is once for each in the life of a
+    /// connection unless there is doubt.
+    async fn ask_history(&mut self, sight: Sight) -> Result<(), GoneReason> {
+        let epochs = self.audience.epochs();
+        if let Some(at) = sight.replayed
+            && !epochs.is_empty()
+        {
+            metrics::asked_history();
+            let told = self.server.history(&epochs, at).await?;
+            self.audience.told(told).await;
+        }
+        Ok(())
     }
 
     async fn seen(&mut self, sight: Sight) {
@@ -115,8 +141,16 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
             metrics::reconnected();
         }
         self.backoff.reset();
-        if self.last.replace(sight) != Some(sight) {
+        let before = self.last.replace(sight);
+        if before != Some(sight) {
             self.moved_at = Instant::now();
+        }
+        match before.map(|before| before.in_recovery) {
+            Some(true) if !sight.in_recovery => tracing::warn!("the replica was promoted"),
+            None if !sight.in_recovery => {
+                tracing::info!("the server is a primary: its own commits are visible at once");
+            }
+            Some(_) | None => {}
         }
         self.audience.saw(sight).await;
     }
@@ -199,10 +233,15 @@ mod tests {
             };
             next.unwrap_or(Err(GoneReason::NatsDown))
         }
+
+        async fn history(&mut self, _epochs: &[Epoch], _at: Lsn) -> Result<Told, GoneReason> {
+            Ok(Told::default())
+        }
     }
 
     fn at(lsn: u64) -> Result<Sight, GoneReason> {
-        Ok(Sight { replayed: Some(Lsn(lsn)), server_start_us: 1, in_recovery: true })
+        let replayed = Some(Lsn(lsn));
+        Ok(Sight { replayed, timeline: None, server_start_us: 1, in_recovery: true })
     }
 
     fn away() -> Result<Sight, GoneReason> {
@@ -232,10 +271,11 @@ mod tests {
 
     impl Stage {
         async fn wait(&self, lsn: u64, ms: u64) -> Result<crate::Reached, WaitError> {
-            let (wait, answers) = Wait::new(&self.board, Lsn(lsn));
-            let began = wait.began();
+            let target = Lsn(lsn).into();
+            let wait = Wait::new(&self.board, target);
+            let (began, answers) = (wait.began(), wait.answers_before());
             let waited = tokio::time::timeout(Duration::from_millis(ms), wait).await;
-            waited.unwrap_or_else(|_| Err(self.board.missed(Lsn(lsn), began, answers)))
+            waited.unwrap_or_else(|_| Err(self.board.missed(&target, began, answers)))
         }
     }
 
@@ -294,8 +334,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_no_replica_is_told_at_once() {
-        let promoted = Sight { replayed: Some(Lsn(9)), server_start_us: 1, in_recovery: false };
-        let stage = stage([at(5), at(5), Ok(promoted)]).await;
+        let promoted = at(9).map(|sight| Sight { in_recovery: false, ..sight });
+        let stage = stage([at(5), at(5), promoted]).await;
         let began = Instant::now();
         let error = stage.wait(8, 60_000).await.unwrap_err();
         assert!(matches!(error, WaitError::NotAReplica), "{error}");

@@ -10,7 +10,8 @@
 //!   most two a poll interval, so many interests share one answer.
 //! - When the replica cannot be asked it says so (a [`Progress`] without a position), at once and
 //!   then a few times a second while somebody is interested. Apps forget their mark then.
-//! - When the server turns out not to be a replica it tells that too, and ends.
+//! - A server that is no replica (it was promoted, or there is only a primary) is told as such: it
+//!   shows its own commits, and whose bookmarks they are its history says.
 //! - Nothing is sent while NATS is down: a position that is delivered late is worth less than the
 //!   one that is asked for next.
 //!
@@ -23,15 +24,14 @@ use std::{
 };
 
 use async_nats::{Client, connection::State as NatsState};
-use farwrite_schemas::{Interest, Lsn, Origin, Progress, Subjects};
+use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, Origin, Progress, Subjects};
 use futures_util::StreamExt;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    ConfigError, EmbeddedConfig, GoneReason, metrics,
+    ConfigError, EmbeddedConfig, GoneReason,
+    branches::Told,
+    metrics,
     poll::{Audience, Demand, PollLoop},
     replica::Sight,
     wishes::Wishes,
@@ -73,9 +73,6 @@ pub enum RegionError {
     /// A setting breaks its rule.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The server is a primary, or was promoted.
-    #[error("the server is not a replica: it is a primary, or was promoted")]
-    NotAReplica,
     /// The watch subject cannot be subscribed to.
     #[error("cannot listen to the region's interests: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
@@ -87,14 +84,12 @@ pub enum RegionError {
 /// Between two messages that say that the replica cannot be asked: it is no news to those who
 /// heard it, and an app that comes learns it within a quarter of a second.
 const UNREACHABLE_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a last message may take to leave.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Watches for a region until it fails; dropping the future stops it.
 ///
 /// # Errors
-/// When a setting is wrong, the server is not a replica, or NATS is closed. A replica or a NATS
-/// server that cannot be reached is not an error: both are tried again.
+/// When a setting is wrong, or NATS is closed. A replica or a NATS server that cannot be reached is
+/// not an error: both are tried again.
 pub async fn watch_region(client: Client, config: RegionConfig) -> Result<Infallible, RegionError> {
     config.validate()?;
     let replica = config.replica.replica()?;
@@ -104,13 +99,11 @@ pub async fn watch_region(client: Client, config: RegionConfig) -> Result<Infall
         progress_subject: config.subjects.progress(&config.region),
         state: Mutex::new(State::new(config.ttl)),
         demanded: Notify::new(),
-        promoted: Notify::new(),
     });
     let polls = PollLoop::new(replica, Arc::clone(&region), config.replica.pace);
-    // The end first; then interests, which are cheap and say what to poll for; then the polls.
+    // Interests first, which are cheap and say what to poll for; then the polls.
     tokio::select! {
         biased;
-        () = region.promoted.notified() => Err(RegionError::NotAReplica),
         () = region.listen(interests) => Err(RegionError::NatsClosed),
         never = polls.run() => match never {},
     }
@@ -121,7 +114,6 @@ struct Region {
     progress_subject: String,
     state: Mutex<State>,
     demanded: Notify,
-    promoted: Notify,
 }
 
 /// What the region's apps want and what they were told.
@@ -132,6 +124,8 @@ struct State {
     youngest: Instant,
     /// An interest came that no look at the replica has answered yet.
     asked: bool,
+    /// Epochs whose branch somebody asked about since the history was read last.
+    epochs: Vec<Epoch>,
     /// The replica's last answer, on its present connection.
     seen: Option<Sight>,
     /// The replica could not be asked the last time.
@@ -149,6 +143,7 @@ impl State {
             wishes: Wishes::new(ttl, now),
             youngest: now,
             asked: false,
+            epochs: Vec::new(),
             seen: None,
             is_away: false,
             told: None,
@@ -158,9 +153,14 @@ impl State {
     }
 
     /// Notes an interest; what to tell at once if the replica is known to be away.
-    fn interest(&mut self, lsn: Lsn, now: Instant) -> Option<Progress> {
-        if self.wishes.add(lsn, now) {
+    fn interest(&mut self, interest: &Interest, now: Instant) -> Option<Progress> {
+        if self.wishes.add(interest.lsn, now) {
             self.youngest = now;
+        }
+        for epoch in interest.epochs.iter().take(INTEREST_MAX_EPOCHS) {
+            if self.epochs.len() < INTEREST_MAX_EPOCHS && !self.epochs.contains(epoch) {
+                self.epochs.push(*epoch);
+            }
         }
         self.asked = true;
         if self.is_away { self.unreachable(now) } else { None }
@@ -182,13 +182,22 @@ impl State {
         self.unreachable_told_at = None;
         let is_wanted = self.wishes.highest(now).is_some();
         let is_news = self.told != Some(sight);
-        // A promotion concerns apps that a watcher which just started has not heard of yet.
-        if !(self.asked || is_news && is_wanted || !sight.in_recovery) {
+        if !(self.asked || is_news && is_wanted) {
             return None;
         }
         self.asked = false;
         self.told = Some(sight);
-        Some(sight.into())
+        // The history will be read next, and told together with this.
+        let is_to_come = sight.replayed.is_some() && !self.epochs.is_empty();
+        (!is_to_come).then(|| sight.into())
+    }
+
+    /// Notes that the history was read; what to tell.
+    fn told(&mut self, told: Told) -> Option<Progress> {
+        self.epochs.clear();
+        let sight = self.seen?;
+        let unreadable = told.unreadable.map(|why| why.to_string());
+        Some(Progress { branches: told.branches, unreadable, ..sight.into() })
     }
 
     /// Notes that the replica could not be asked; what to tell.
@@ -205,7 +214,8 @@ impl State {
         }
         self.unreachable_told_at = Some(now);
         let server_start_us = self.server_start_us;
-        Some(Progress { replayed: None, server_start_us, in_recovery: true })
+        let sight = Sight { replayed: None, timeline: None, server_start_us, in_recovery: true };
+        Some(sight.into())
     }
 }
 
@@ -225,7 +235,7 @@ impl Region {
                 }
             };
             metrics::interest();
-            let to_tell = self.lock().interest(interest.lsn, Instant::now());
+            let to_tell = self.lock().interest(&interest, Instant::now());
             self.demanded.notify_one();
             self.broadcast(to_tell).await;
         }
@@ -262,11 +272,15 @@ impl Audience for Region {
             metrics::replayed(lsn);
         }
         self.broadcast(to_tell).await;
-        if !sight.in_recovery {
-            // The message should leave before the program does; if it does not, apps hear nobody.
-            let _ = timeout(FLUSH_TIMEOUT, self.client.flush()).await;
-            self.promoted.notify_one();
-        }
+    }
+
+    fn epochs(&self) -> Vec<Epoch> {
+        self.lock().epochs.clone()
+    }
+
+    async fn told(&self, told: Told) {
+        let to_tell = self.lock().told(told);
+        self.broadcast(to_tell).await;
     }
 
     async fn lost(&self, _reason: GoneReason) {
@@ -277,10 +291,18 @@ impl Audience for Region {
 
 #[cfg(test)]
 mod tests {
+    use farwrite_schemas::{Branch, BranchKnown, Lsn};
+    use sqlx::types::Uuid;
+
     use super::*;
 
     fn sight(lsn: u64) -> Sight {
-        Sight { replayed: Some(Lsn(lsn)), server_start_us: 1, in_recovery: true }
+        let replayed = Some(Lsn(lsn));
+        Sight { replayed, timeline: None, server_start_us: 1, in_recovery: true }
+    }
+
+    fn interest(lsn: u64) -> Interest {
+        Interest { lsn: Lsn(lsn), epochs: Vec::new() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -288,7 +310,7 @@ mod tests {
         let mut state = State::new(RegionConfig::TTL);
         let now = Instant::now();
         assert_eq!((state.saw(sight(5), now), state.demand(now)), (None, None), "nobody asked");
-        assert_eq!(state.interest(Lsn(7), now), None);
+        assert_eq!(state.interest(&interest(7), now), None);
         assert_eq!(state.demand(now), Some(Demand { youngest: now, at_once: true }));
         assert_eq!(state.saw(sight(5), now), Some(sight(5).into()), "the interest is answered");
         assert_eq!(state.demand(now), Some(Demand { youngest: now, at_once: false }));
@@ -297,7 +319,7 @@ mod tests {
         assert_eq!(state.saw(sight(9), now), Some(sight(9).into()));
         assert_eq!(state.demand(now), None, "reached");
         // An interest in what was reached is answered by a new look all the same.
-        assert_eq!(state.interest(Lsn(7), now), None);
+        assert_eq!(state.interest(&interest(7), now), None);
         assert!(state.demand(now).is_some());
         assert_eq!(state.saw(sight(9), now), Some(sight(9).into()));
         assert_eq!(state.demand(now), None);
@@ -307,7 +329,7 @@ mod tests {
     async fn a_wish_that_is_not_repeated_ends_the_polling() {
         let mut state = State::new(RegionConfig::TTL);
         let now = Instant::now();
-        state.interest(Lsn(7), now);
+        state.interest(&interest(7), now);
         assert!(state.demand(now + RegionConfig::TTL).is_some());
         assert_eq!(state.demand(now + 3 * RegionConfig::TTL), None);
     }
@@ -317,21 +339,32 @@ mod tests {
         let mut state = State::new(RegionConfig::TTL);
         let now = Instant::now();
         let at = |ms| now + Duration::from_millis(ms);
-        let away = Progress { replayed: None, server_start_us: 1, in_recovery: true };
+        let away: Progress = Sight { replayed: None, ..sight(0) }.into();
+        let told = |progress: &Progress| Some(progress.clone());
         state.saw(sight(5), now);
         assert_eq!(state.lost(at(0)), None, "nobody is interested");
-        assert_eq!(state.interest(Lsn(7), at(0)), Some(away));
+        assert_eq!(state.interest(&interest(7), at(0)), told(&away));
         assert_eq!(state.lost(at(50)), None, "told a moment ago");
-        assert_eq!(state.interest(Lsn(8), at(100)), None);
-        assert_eq!(state.lost(at(250)), Some(away));
+        assert_eq!(state.interest(&interest(8), at(100)), None);
+        assert_eq!(state.lost(at(250)), told(&away));
         assert_eq!(state.saw(sight(3), at(300)), Some(sight(3).into()), "back, and behind");
-        assert_eq!(state.lost(at(301)), Some(away), "lost again: at once");
+        assert_eq!(state.lost(at(301)), told(&away), "lost again: at once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_promotion_is_told_though_nobody_has_asked() {
+    async fn a_history_that_is_asked_for_is_told_with_the_position() {
         let mut state = State::new(RegionConfig::TTL);
-        let promoted = Sight { in_recovery: false, ..sight(5) };
-        assert_eq!(state.saw(promoted, Instant::now()), Some(promoted.into()));
+        let now = Instant::now();
+        let epoch = Epoch(Uuid::from_u128(7));
+        state.interest(&Interest { lsn: Lsn(7), epochs: vec![epoch, epoch] }, now);
+        assert_eq!(state.epochs, [epoch]);
+        assert_eq!(state.saw(sight(5), now), None, "together with the history");
+        let known = BranchKnown::Absent { absent_at: Lsn(5) };
+        let branches = vec![Branch { epoch, known }];
+        let told = Told { branches: branches.clone(), unreadable: None };
+        assert_eq!(state.told(told), Some(Progress { branches, ..sight(5).into() }));
+        assert!(state.epochs.is_empty());
+        let promoted = Sight { in_recovery: false, ..sight(6) };
+        assert_eq!(state.saw(promoted, now), Some(promoted.into()));
     }
 }

@@ -7,28 +7,49 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use farwrite_schemas::{Lsn, Progress};
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use farwrite_schemas::{
+    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, Progress, Timeline,
+};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::{GoneReason, metrics};
+use crate::{GoneReason, branches::Told, metrics};
 
 /// How often the age of the last replayed commit is read for the metrics: it costs little, but it
 /// serves only a graph.
 const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
 const START: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
-/// On a promoted server the replay position stands still: both are asked together, the position
-/// first.
-const ASK: &str = "SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery(), NULL::float8";
-const ASK_WITH_AGE: &str = "SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery(), \
-     extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8";
+/// Role, position and timeline, in this order: each is read from the one before it, so that none is
+/// read earlier. A server that is promoted in between tells the position where replay ended.
+///
+/// The timeline of a replica is that of the log it receives, which is never behind the one that it
+/// replays, while it streams; in every other state of the receiver, replay may have gone on from an
+/// archive, and the timeline is not known. That of a primary is in the name of the file it writes:
+/// the control file is stale until the next checkpoint.
+const ASK: &str = "\
+    SELECT p.lsn::text, p.in_recovery,
+           CASE WHEN p.in_recovery
+                THEN (SELECT w.received_tli FROM pg_stat_get_wal_receiver() w
+                      WHERE p.lsn IS NOT NULL AND w.status = 'streaming')
+                ELSE ('x' || left(pg_walfile_name(p.lsn), 8))::bit(32)::int END,
+           CASE WHEN $1 THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
+    FROM (SELECT r.in_recovery,
+                 CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS lsn
+          FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r OFFSET 0) p";
+
+/// SQLSTATEs of a history that cannot be read here: no such schema, table, column or function, or no
+/// right to it.
+const UNREADABLE: [&str; 5] = ["3F000", "42P01", "42703", "42883", "42501"];
 
 /// What a server said of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sight {
-    /// `None` on a server that never was a replica.
+    /// How far it has replayed, or flushed when it is no replica; `None` on a replica that has
+    /// replayed nothing.
     pub(crate) replayed: Option<Lsn>,
+    /// The timeline that it was on after `replayed` was read, where it tells.
+    pub(crate) timeline: Option<Timeline>,
     /// `pg_postmaster_start_time()` in microseconds since 1970.
     pub(crate) server_start_us: i64,
     pub(crate) in_recovery: bool,
@@ -36,8 +57,9 @@ pub(crate) struct Sight {
 
 impl From<Sight> for Progress {
     fn from(sight: Sight) -> Self {
-        let Sight { replayed, server_start_us, in_recovery } = sight;
-        Self { replayed, server_start_us, in_recovery }
+        let Sight { replayed, timeline, server_start_us, in_recovery } = sight;
+        let (branches, unreadable) = (Vec::new(), None);
+        Self { replayed, server_start_us, in_recovery, timeline, branches, unreadable }
     }
 }
 
@@ -45,6 +67,12 @@ impl From<Sight> for Progress {
 pub(crate) trait Server: Send {
     /// Asks once, over a new connection if there is none. After an error there is none.
     fn ask(&mut self) -> impl Future<Output = Result<Sight, GoneReason>> + Send;
+    /// Asks what its history says of some epochs, having replayed up to `at`.
+    fn history(
+        &mut self,
+        epochs: &[Epoch],
+        at: Lsn,
+    ) -> impl Future<Output = Result<Told, GoneReason>> + Send;
 }
 
 #[derive(Debug)]
@@ -89,6 +117,14 @@ impl Server for Replica {
         self.link = Some(link);
         Ok(sight)
     }
+
+    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, GoneReason> {
+        // Without a connection nothing can be said of the server that was seen on it.
+        let Some(mut link) = self.link.take() else { return Ok(Told::default()) };
+        let told = within(self.query_timeout, link.history(epochs, at)).await?;
+        self.link = Some(link);
+        Ok(told)
+    }
 }
 
 impl Link {
@@ -100,16 +136,42 @@ impl Link {
 
     async fn ask(&mut self) -> Result<Sight, sqlx::Error> {
         let wants_age = self.age_read_at.is_none_or(|then| then.elapsed() >= AGE_INTERVAL);
-        let query = if wants_age { ASK_WITH_AGE } else { ASK };
-        let (replayed, in_recovery, age_seconds): (Option<String>, bool, Option<f64>) =
-            sqlx::query_as(query).fetch_one(&mut self.connection).await?;
+        let (replayed, in_recovery, timeline, age_seconds): (
+            Option<String>,
+            bool,
+            Option<i32>,
+            Option<f64>,
+        ) = sqlx::query_as(ASK).bind(wants_age).fetch_one(&mut self.connection).await?;
         if wants_age {
             self.age_read_at = Some(Instant::now());
             metrics::last_replayed_commit_age(age_seconds);
         }
         let replayed = replayed.map(|text| text.parse()).transpose();
         let replayed = replayed.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Sight { replayed, server_start_us: self.server_start_us, in_recovery })
+        let timeline = timeline.map(|timeline| Timeline(timeline.unsigned_abs()));
+        Ok(Sight { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
+    }
+
+    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, sqlx::Error> {
+        let ids: Vec<Uuid> = epochs.iter().map(|epoch| epoch.0).collect();
+        let asking = sqlx::query_as(BRANCHES_QUERY).bind(ids).fetch_all(&mut self.connection);
+        let rows: Vec<BranchRow> = match asking.await {
+            Ok(rows) => rows,
+            Err(sqlx::Error::Database(error))
+                if error.code().is_some_and(|code| UNREADABLE.contains(&&*code)) =>
+            {
+                let unreadable = Some(error.message().into());
+                return Ok(Told { branches: Vec::new(), unreadable });
+            }
+            Err(error) => return Err(error),
+        };
+        let branches: Result<Vec<_>, _> = rows.into_iter().map(Branch::from_row).collect();
+        let mut branches = branches.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        let is_held = |epoch: &Epoch| branches.iter().any(|branch| branch.epoch == *epoch);
+        let known = BranchKnown::Absent { absent_at: at };
+        let absent: Vec<_> = epochs.iter().filter(|epoch| !is_held(epoch)).copied().collect();
+        branches.extend(absent.into_iter().map(|epoch| Branch { epoch, known }));
+        Ok(Told { branches, unreadable: None })
     }
 }
 

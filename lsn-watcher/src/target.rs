@@ -7,16 +7,16 @@ use farwrite_schemas::{Bookmark, Epoch, Lsn, Timeline};
 /// Positions of different branches of history do not compare: after a failover a replica can have
 /// replayed past the position of a commit that it does not hold. A [`Bookmark`] names its branch,
 /// and is only ever told visible where that commit is. A bare [`Lsn`] names none: it is for
-/// positions that the caller took itself, of a server whose history it knows.
+/// positions that the caller took itself, on a server whose history it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     pub(crate) lsn: Lsn,
-    pub(crate) branch: Option<Branch>,
+    pub(crate) branch: Option<BranchName>,
 }
 
 /// A branch of history, as a bookmark names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Branch {
+pub(crate) struct BranchName {
     pub(crate) epoch: Epoch,
     pub(crate) timeline: Timeline,
 }
@@ -30,6 +30,6 @@ impl From<Lsn> for Target {
 impl From<&Bookmark> for Target {
     fn from(bookmark: &Bookmark) -> Self {
         let Bookmark { epoch, timeline, lsn, .. } = *bookmark;
-        Self { lsn, branch: Some(Branch { epoch, timeline }) }
+        Self { lsn, branch: Some(BranchName { epoch, timeline }) }
     }
 }

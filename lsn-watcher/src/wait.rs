@@ -9,32 +9,43 @@ use std::{
     task::{Context, Poll},
 };
 
-use farwrite_schemas::Lsn;
 use tokio::time::Instant;
 
-use crate::{Reached, WaitError, board::Board, metrics};
+use crate::{
+    Reached, WaitError,
+    board::{Board, Queue},
+    target::Target,
+    visible::Judgement,
+};
 
 #[derive(Debug)]
 pub(crate) struct Wait<'a> {
     board: &'a Board,
-    target: Lsn,
+    target: Target,
     began: Instant,
     refusals_before: u64,
-    /// The key of its entry; the entry itself may have been taken in order to wake it.
-    id: Option<u64>,
+    answers_before: u64,
+    /// Where its entry is and the entry's id; the entry itself may have been taken in order to
+    /// wake it.
+    place: Option<(Queue, u64)>,
 }
 
 impl<'a> Wait<'a> {
-    /// A wait for `target`, and how many answers were heard before it.
-    pub(crate) fn new(board: &'a Board, target: Lsn) -> (Self, u64) {
+    /// A wait for `target`.
+    pub(crate) fn new(board: &'a Board, target: Target) -> Self {
         let state = board.lock();
-        let refusals_before = state.refusals;
+        let (refusals_before, answers_before) = (state.refusals, state.answers);
         let began = Instant::now();
-        (Self { board, target, began, refusals_before, id: None }, state.answers)
+        Self { board, target, began, refusals_before, answers_before, place: None }
     }
 
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    /// How many answers were heard before it.
+    pub(crate) fn answers_before(&self) -> u64 {
+        self.answers_before
     }
 }
 
@@ -48,27 +59,57 @@ impl Future for Wait<'_> {
         if state.closed {
             return Poll::Ready(Err(WaitError::Closed));
         }
-        if state.refusals > self.refusals_before {
+        let target = self.target;
+        if target.branch.is_none() && state.refusals > self.refusals_before {
             return Poll::Ready(Err(WaitError::NotAReplica));
         }
-        if let Some(mark) = state.visible(self.target, self.began, &board.limits) {
-            let waited = self.began.elapsed();
-            let server_start_us = mark.server_start_us;
-            return Poll::Ready(Ok(Reached { lsn: mark.lsn, server_start_us, waited }));
+        let judged = state.judge(&target, self.began, &board.limits);
+        let seen = || board.seen(&state, &target, self.began, self.answers_before);
+        let queue = match judged {
+            Some((Judgement::Visible, mark)) => {
+                let waited = self.began.elapsed();
+                let (server_start_us, in_recovery) = (mark.server_start_us, mark.in_recovery);
+                let reached = Reached { lsn: mark.lsn, in_recovery, server_start_us, waited };
+                return Poll::Ready(Ok(reached));
+            }
+            Some((Judgement::Lost, _)) => {
+                let (target, seen) = (target.lsn, seen());
+                return Poll::Ready(Err(WaitError::Superseded { target, seen }));
+            }
+            Some((Judgement::Implausible, _)) => {
+                let (target, seen) = (target.lsn, seen());
+                return Poll::Ready(Err(WaitError::Implausible { target, seen }));
+            }
+            Some((Judgement::InDoubt(_), _)) => Queue::Doubt,
+            Some((Judgement::NotYet | Judgement::NotAReplica, _)) | None => match target.branch {
+                Some(_) => Queue::Branch,
+                None => Queue::Bare,
+            },
+        };
+        // What is not known of its branch is asked before it is needed.
+        if let Some(name) = target.branch
+            && (queue == Queue::Doubt || state.branches.get(name.epoch).is_none())
+        {
+            state.branches.want(name.epoch);
         }
-        let entry = self.id.and_then(|id| state.waiters.get_mut(&(self.target, id)));
-        if let Some(waker) = entry {
-            waker.clone_from(context.waker());
-            return Poll::Pending;
+        if let Some((place, id)) = self.place {
+            if place == queue
+                && let Some(waker) = state.entry(queue, target.lsn, id)
+            {
+                waker.clone_from(context.waker());
+                return Poll::Pending;
+            }
+            state.leave(place, target.lsn, id);
         }
         // Who was woken by a mark that was forgotten again before it could look comes back, and
         // is not counted against the limit a second time.
         let limit = board.limits.max_waiters;
-        if self.id.is_none() && state.waiters.len() >= limit {
+        if self.place.is_none() && state.waiters() >= limit {
             return Poll::Ready(Err(WaitError::TooManyWaiters { limit }));
         }
-        self.id = Some(state.register(self.target, context.waker().clone()));
+        let id = state.register(queue, target.lsn, context.waker().clone());
         drop(state);
+        self.place = Some((queue, id));
         board.announce();
         Poll::Pending
     }
@@ -76,9 +117,8 @@ impl Future for Wait<'_> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let Some(id) = self.id else { return };
-        if self.board.lock().waiters.remove(&(self.target, id)).is_some() {
-            metrics::waiters_left(1);
+        if let Some((queue, id)) = self.place {
+            self.board.lock().leave(queue, self.target.lsn, id);
         }
     }
 }
@@ -87,8 +127,13 @@ impl Drop for Wait<'_> {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
+    use farwrite_schemas::{Branch, BranchKnown, Epoch, Lsn, Timeline};
+    use sqlx::types::Uuid;
+
     use super::*;
-    use crate::{board::Limits, poll::Audience, replica::Sight};
+    use crate::{
+        board::Limits, branches::Told, poll::Audience, replica::Sight, target::BranchName,
+    };
 
     const LIMITS: Limits = Limits {
         max_waiters: 10_000,
@@ -98,11 +143,25 @@ mod tests {
     };
 
     fn sight(server_start_us: i64, lsn: u64) -> Sight {
-        Sight { replayed: Some(Lsn(lsn)), server_start_us, in_recovery: true }
+        let timeline = Some(Timeline(1));
+        Sight { replayed: Some(Lsn(lsn)), server_start_us, in_recovery: true, timeline }
     }
 
     fn wait(board: &Board, lsn: u64) -> Wait<'_> {
-        Wait::new(board, Lsn(lsn)).0
+        Wait::new(board, Lsn(lsn).into())
+    }
+
+    const EPOCH: Epoch = Epoch(Uuid::from_u128(7));
+
+    /// A wait for a position of the epoch on timeline 1.
+    fn wait_on_branch(board: &Board, lsn: u64) -> Wait<'_> {
+        let branch = Some(BranchName { epoch: EPOCH, timeline: Timeline(1) });
+        Wait::new(board, Target { lsn: Lsn(lsn), branch })
+    }
+
+    fn told(ends: Option<u64>) -> Told {
+        let known = BranchKnown::Held { timeline: Timeline(1), ends: ends.map(Lsn), proven: None };
+        Told { branches: vec![Branch { epoch: EPOCH, known }], unreadable: None }
     }
 
     /// Polls once, as an executor would.
@@ -179,10 +238,71 @@ mod tests {
         let board = Board::new(LIMITS);
         let mut early = wait(&board, 100);
         assert!(poll(&mut early).is_pending());
-        board.saw(Sight { replayed: Some(Lsn(200)), server_start_us: 1, in_recovery: false }).await;
+        board.saw(Sight { in_recovery: false, ..sight(1, 200) }).await;
         assert!(matches!(poll(&mut early), Poll::Ready(Err(WaitError::NotAReplica))));
-        assert_eq!(board.reached(), None, "its replay position stands still: it is no mark");
         assert!(poll(&mut wait(&board, 100)).is_pending(), "the server is asked anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_on_a_branch_is_told_once_the_branch_is_known() {
+        let board = Board::new(LIMITS);
+        let mut wait = wait_on_branch(&board, 100);
+        assert!(poll(&mut wait).is_pending());
+        assert_eq!(board.epochs(), [EPOCH], "asked before it is needed");
+        board.saw(sight(1, 100)).await;
+        assert!(poll(&mut wait).is_pending(), "reached, and in doubt");
+        assert_eq!(board.waiters(), 1);
+        board.told(told(None)).await;
+        assert!(poll(&mut wait).is_ready());
+        assert!(poll(&mut wait_on_branch(&board, 100)).is_ready(), "known by now");
+        assert!(board.epochs().is_empty());
+        drop(wait);
+        assert_eq!((board.waiters(), board.demand()), (0, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_the_timeline_brings_all_into_doubt_and_its_end_decides() {
+        let board = Board::new(LIMITS);
+        board.saw(sight(1, 10)).await;
+        board.told(told(None)).await;
+        let (mut lost, mut kept) = (wait_on_branch(&board, 100), wait_on_branch(&board, 40));
+        assert!(poll(&mut lost).is_pending() && poll(&mut kept).is_pending());
+        let turned = |lsn| Sight { timeline: Some(Timeline(2)), ..sight(1, lsn) };
+        board.saw(turned(30)).await;
+        assert!(poll(&mut lost).is_pending() && poll(&mut kept).is_pending());
+        board.saw(turned(300)).await;
+        assert!(poll(&mut lost).is_pending() && poll(&mut kept).is_pending(), "never by position");
+        assert_eq!(board.epochs(), [EPOCH]);
+        board.told(told(None)).await;
+        assert_eq!(board.epochs(), [EPOCH], "no news: asked again");
+        board.told(told(Some(50))).await;
+        assert!(matches!(poll(&mut lost), Poll::Ready(Err(WaitError::Superseded { .. }))));
+        assert!(matches!(poll(&mut kept), Poll::Ready(Ok(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_told_of_its_branches_is_forgotten_with_it() {
+        let board = Board::new(LIMITS);
+        board.saw(sight(1, 100)).await;
+        board.told(told(None)).await;
+        assert!(poll(&mut wait_on_branch(&board, 100)).is_ready());
+        board.saw(sight(2, 100)).await;
+        assert!(poll(&mut wait_on_branch(&board, 100)).is_pending(), "another start");
+        board.told(told(None)).await;
+        board.lost(crate::GoneReason::ToldByWatcher).await;
+        board.saw(sight(2, 100)).await;
+        assert!(poll(&mut wait_on_branch(&board, 100)).is_pending(), "another connection");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_primary_shows_its_own_commits() {
+        let board = Board::new(LIMITS);
+        let mut wait = wait_on_branch(&board, 100);
+        assert!(poll(&mut wait).is_pending());
+        board.saw(Sight { in_recovery: false, ..sight(1, 100) }).await;
+        board.told(told(None)).await;
+        let Poll::Ready(Ok(reached)) = poll(&mut wait) else { panic!("not visible") };
+        assert!(!reached.in_recovery);
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,28 +79,28 @@ impl Watcher {
         Self { shared: Arc::new(Shared { board, task: Mutex::new(Some(task)) }) }
     }
 
-    /// Waits until the replica has replayed `target`, for at most `timeout`.
+    /// Waits until the replica shows `target`, a [`Bookmark`](farwrite_schemas::Bookmark) or a
+    /// bare [`Lsn`], for at most `timeout`.
     ///
     /// Dropping the future leaves nothing behind. A restart of the replica does not end the wait.
     /// With a `timeout` of zero only a mark that was heard a moment ago can answer.
     ///
     /// # Errors
     /// [`WaitError::TimedOut`] and [`WaitError::ReplicaGone`] when the time is up, with what was
-    /// seen; [`WaitError::NotAReplica`], [`WaitError::TooManyWaiters`] and [`WaitError::Closed`]
-    /// at once.
+    /// seen; [`WaitError::Superseded`] as soon as it is known, and [`WaitError::Implausible`],
+    /// [`WaitError::NotAReplica`], [`WaitError::TooManyWaiters`] and [`WaitError::Closed`] at once.
     pub async fn wait(
         &self,
         target: impl Into<Target>,
         timeout: Duration,
     ) -> Result<Reached, WaitError> {
-        // The branch is compared in `visible.rs`.
-        let target = target.into().lsn;
+        let target = target.into();
         let board = &*self.shared.board;
-        let (wait, answers_before) = Wait::new(board, target);
-        let began = wait.began();
+        let wait = Wait::new(board, target);
+        let (began, answers_before) = (wait.began(), wait.answers_before());
         let result = match tokio::time::timeout(timeout, wait).await {
             Ok(result) => result,
-            Err(_) => Err(board.missed(target, began, answers_before)),
+            Err(_) => Err(board.missed(&target, began, answers_before)),
         };
         metrics::wait_ended(&result, began.elapsed());
         result

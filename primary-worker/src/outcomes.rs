@@ -117,7 +117,7 @@ impl Answer<'_> {
             None
         } else {
             // The heartbeat first: the position after it lies behind every commit that was seen.
-            primary::heartbeat(&mut connection).await?;
+            primary::heartbeat(&mut connection, self.takeover.epoch).await?;
             Some(self.takeover.bookmark(primary::flush_lsn(&mut connection).await?))
         };
         drop(connection);

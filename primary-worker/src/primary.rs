@@ -171,9 +171,19 @@ pub(crate) async fn timeline(connection: &mut PgConnection) -> Result<Timeline, 
     Ok(Timeline(timeline.unsigned_abs()))
 }
 
-/// A commit that changes nothing. It pushes the log on, so that a position that was handed out in
-/// the middle of somebody else's record is reached by every replica.
-pub(crate) async fn heartbeat(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_logical_emit_message(true, 'farwrite', '')").execute(connection).await?;
+/// A commit that changes next to nothing. It pushes the log on, so that a position that was handed
+/// out in the middle of somebody else's record is reached by every replica; and it notes how far
+/// the log was flushed, which proves to whoever sees the row that it has come so far on this
+/// epoch's branch. An epoch that is over writes nothing: the takeover that ended it did.
+pub(crate) async fn heartbeat(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.owner SET flushed_lsn = pg_current_wal_flush_lsn() WHERE epoch = $1",
+    )
+    .bind(epoch.0)
+    .execute(connection)
+    .await?;
     Ok(())
 }

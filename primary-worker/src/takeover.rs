@@ -115,25 +115,24 @@ pub(crate) async fn take_over(
 ) -> Result<Takeover, TakeoverError> {
     let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
-    let (parent, unclean) = claim(&mut tx, config, epoch, mine).await?;
+    let before = claim(&mut tx, config, epoch, mine).await?;
     end_other_lanes(&mut tx, epoch).await?;
     let stream = stream_row(&mut tx, &config.stream).await?;
     let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
     exonerate(&mut tx, stream.stream_id, blameless).await?;
     prepare_parked(&mut tx).await?;
     let timeline = primary::timeline(&mut tx).await?;
-    sqlx::query(
-        "INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, taken_at)
-         SELECT $1, $2, $3, l, CASE WHEN $2 IS NULL THEN NULL ELSE l END, now() FROM pg_current_wal_flush_lsn() l",
-    )
-    .bind(epoch.0)
-    .bind(parent.map(|parent| parent.0))
-    .bind(timeline.0.cast_signed())
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query("SELECT farwrite.begin_epoch($1, $2, $3::pg_lsn, $4)")
+        .bind(epoch.0)
+        .bind(before.epoch.map(|epoch| epoch.0))
+        .bind(before.flushed_lsn)
+        .bind(timeline.0.cast_signed())
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     let database = config.database.clone();
     let stream_id = stream.stream_id;
+    let unclean = before.unclean;
     let takeover = Takeover { epoch, timeline, stream_id, lanes, unclean, hints, database };
     let position = takeover.position();
     info!(%epoch, timeline = timeline.0, low_water = position.low_water, high_water = position.high_water, "took over");
@@ -184,35 +183,47 @@ pub(crate) async fn release(
     Ok(())
 }
 
-/// Writes the owner's row; takeovers queue up here. Answers the epoch before, and whether it ended
-/// without a word.
+/// Who owned the database before.
+#[derive(Default)]
+struct Before {
+    epoch: Option<Epoch>,
+    /// It ended without a word.
+    unclean: bool,
+    /// How far its last heartbeat had seen the log flushed.
+    flushed_lsn: Option<String>,
+}
+
+/// Writes the owner's row; takeovers queue up here.
 async fn claim(
     tx: &mut PgTransaction<'_>,
     config: &Config,
     epoch: Epoch,
     mine: Option<Epoch>,
-) -> Result<(Option<Epoch>, bool), TakeoverError> {
+) -> Result<Before, TakeoverError> {
     sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut **tx).await?;
-    let before: Option<(Uuid, bool)> =
-        sqlx::query_as("SELECT epoch, released_at IS NULL FROM farwrite.owner")
+    let before: Option<(Uuid, bool, Option<String>)> =
+        sqlx::query_as("SELECT epoch, released_at IS NULL, flushed_lsn::text FROM farwrite.owner")
             .fetch_optional(&mut **tx)
             .await?;
-    let unclean = before.is_some_and(|(_, unclean)| unclean);
-    let before = before.map(|(epoch, _)| Epoch(epoch));
-    if mine.is_some() && mine != before {
+    let before = before.map_or_else(Before::default, |(epoch, unclean, flushed_lsn)| Before {
+        epoch: Some(Epoch(epoch)),
+        unclean,
+        flushed_lsn,
+    });
+    if mine.is_some() && mine != before.epoch {
         return Err(TakeoverError::Fenced);
     }
     sqlx::query(
         "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at) VALUES ($1, $2, $3, now())
          ON CONFLICT (only_row) DO UPDATE SET database_name = excluded.database_name,
-             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL",
+             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL, flushed_lsn = NULL",
     )
     .bind(config.database.as_str())
     .bind(epoch.0)
     .bind(worker_name())
     .execute(&mut **tx)
     .await?;
-    Ok((before, unclean))
+    Ok(before)
 }
 
 /// Ends the lane connections of former epochs, this worker's own broken ones too: a stopped

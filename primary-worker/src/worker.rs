@@ -245,8 +245,9 @@ impl Serving {
         let mut heart = JoinSet::new();
         let heart_stop = CancellationToken::new();
         heart.spawn({
-            let (pulse, stop) = (Arc::clone(pulse), heart_stop.clone());
-            async move { heartbeat::run(&pulse, heartbeat, stop).await }
+            let (pulse, epoch) = (Arc::clone(pulse), takeover.epoch);
+            let stop = heart_stop.clone();
+            async move { heartbeat::run(&pulse, epoch, heartbeat, stop).await }
         });
         tasks.spawn({
             let config = Arc::clone(config);

@@ -13,6 +13,7 @@
 
 mod atomic;
 mod bookmark;
+mod branch;
 mod command;
 mod envelope;
 mod fingerprint;
@@ -34,6 +35,7 @@ mod subject;
 
 pub use atomic::{ATOMIC_MAX_COMMANDS, ATOMIC_NAME, AtomicBody, AtomicCommand, AtomicError};
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
+pub use branch::{BRANCHES_QUERY, Branch, BranchKnown, BranchRow};
 pub use command::Command;
 pub use envelope::{
     BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, HEADER_TIME_MAX_MS, decode_envelope,
@@ -46,7 +48,7 @@ pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
 pub use nats_url::{NatsCredentials, NatsServers};
 pub use outcome::{DeadLetter, Outcome, Rejection};
-pub use progress::{Interest, Progress};
+pub use progress::{INTEREST_MAX_EPOCHS, Interest, Progress};
 pub use recorded::{OUTCOMES_QUERY, OutcomeRow, Recorded, Standing};
 pub use reply::{
     LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,

@@ -63,6 +63,11 @@ pub const ALL: &[Migration] = &[
         description: "outcomes",
         sql: include_str!("../migrations/0008_outcomes.sql"),
     },
+    Migration {
+        version: 9,
+        description: "branches",
+        sql: include_str!("../migrations/0009_branches.sql"),
+    },
 ];
 
 #[cfg(test)]

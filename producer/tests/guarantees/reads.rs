@@ -27,13 +27,15 @@ async fn a_write_is_visible_when_it_says_so_and_stays_visible_on_a_replica_that_
     let stage = Stage::new("visible").await;
     let mut broker = stage.broker().await;
     let (primary, replica) = (stage.stack.primary(), stage.stack.replica(REGION).unwrap());
-    let producer = stage.builder().replica(replica.url("postgres")).connect().await.unwrap();
-    primary.execute("postgres", "CREATE TABLE seen (n int)").await.unwrap();
-    let mut connection = primary.connect("postgres").await.unwrap();
+    let database = stage.database_with_history().await;
+    let producer = stage.builder().replica(replica.url(database)).connect().await.unwrap();
+    primary.execute(database, "CREATE TABLE seen (n int)").await.unwrap();
+    let mut connection = primary.connect(database).await.unwrap();
 
+    replica.wait_caught_up(primary, LONG).await.unwrap();
     // Held back, the replica is late; what is committed is not forgotten.
     replica.pause_replay().await.unwrap();
-    primary.execute("postgres", "INSERT INTO seen VALUES (1)").await.unwrap();
+    primary.execute(database, "INSERT INTO seen VALUES (1)").await.unwrap();
     let committed_at = lsn(&mut connection).await;
     let late = producer.call_raw(raw("a", Some("k"), "1")).timeout(Duration::from_secs(1));
     let late = tokio::spawn(late.write());
@@ -72,16 +74,17 @@ async fn a_connection_that_shows_less_than_was_promised_waits_until_it_has_caugh
     let stage = Stage::new("behind").await;
     let primary = stage.stack.primary();
     let behind = stage.stack.replica(BEHIND).unwrap();
-    primary.execute("postgres", "CREATE TABLE late (n int)").await.unwrap();
+    let database = stage.database_with_history().await;
+    primary.execute(database, "CREATE TABLE late (n int)").await.unwrap();
     behind.wait_caught_up(primary, LONG).await.unwrap();
     behind.pause_replay().await.unwrap();
-    primary.execute("postgres", "INSERT INTO late VALUES (1)").await.unwrap();
-    let mut connection = primary.connect("postgres").await.unwrap();
+    primary.execute(database, "INSERT INTO late VALUES (1)").await.unwrap();
+    let mut connection = primary.connect(database).await.unwrap();
     let bookmark = stage.bookmark(lsn(&mut connection).await);
-    let watched = stage.stack.replica(REGION).unwrap().url("postgres");
+    let watched = stage.stack.replica(REGION).unwrap().url(database);
     let watcher = Watcher::embedded(EmbeddedConfig::new(watched)).unwrap();
     let one = PgPoolOptions::new().max_connections(1);
-    let producer = stage.builder().watcher(watcher).replica(behind.url("postgres")).pool(one);
+    let producer = stage.builder().watcher(watcher).replica(behind.url(database)).pool(one);
     let producer = producer.connect().await.unwrap();
     let pool = producer.reads().unwrap();
     let rows = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM late").fetch_one(pool);

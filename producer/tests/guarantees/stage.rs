@@ -19,7 +19,7 @@ use farwrite_producer::{
     Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
     Reply,
 };
-use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers};
+use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers, migrations};
 use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
@@ -142,6 +142,19 @@ impl Stage {
             epoch: Epoch(CommandId::derived("epoch", "1").uuid()),
             lsn,
         }
+    }
+
+    /// A database of its own, with the history that [`Self::bookmark`] names, as a takeover would
+    /// have written it.
+    pub(crate) async fn database_with_history(&self) -> &str {
+        let (primary, database) = (self.stack.primary(), self.database.as_str());
+        primary.create_database(database).await.unwrap();
+        let mut sql = format!("CREATE SCHEMA {};", migrations::SCHEMA);
+        sql.extend(migrations::ALL.iter().map(|step| step.sql));
+        let epoch = self.bookmark(Lsn::default()).epoch;
+        sql += &format!("SELECT farwrite.begin_epoch('{epoch}', NULL, NULL, 1)");
+        primary.execute(database, &sql).await.unwrap();
+        database
     }
 
     /// Sends a reply to the inbox that a command names, as the worker does.

@@ -1,0 +1,64 @@
+//! What a server's history says of the branch that a bookmark names.
+//!
+//! Asked of rows that were written with the commits and that a failover takes back with them: see
+//! `farwrite.branches` in the migrations.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Epoch, Lsn, LsnError, Timeline};
+
+/// Asks what a server's history says of some epochs: one parameter, the epochs (`uuid[]`), and a
+/// [`BranchRow`] for each one that the server holds. The user needs `USAGE` on the schema `farwrite`
+/// and `SELECT` on `history` and `owner`.
+pub const BRANCHES_QUERY: &str =
+    "SELECT epoch, timeline, ends::text, proven::text FROM farwrite.branches($1)";
+
+/// A row of [`BRANCHES_QUERY`], in the order of its columns.
+pub type BranchRow = (Uuid, i32, Option<String>, Option<String>);
+
+/// What a server's history says of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub known: BranchKnown,
+}
+
+/// What is known of an epoch on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BranchKnown {
+    /// The server's history holds it.
+    Held {
+        /// The timeline that its commits are on.
+        timeline: Timeline,
+        /// The last position of that timeline that survives here; `None` while it goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ends: Option<Lsn>,
+        /// A position of that timeline that is replayed here for certain.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proven: Option<Lsn>,
+    },
+    /// The server does not hold it, having replayed up to a position: no commit of that epoch at
+    /// or below the position is on its branch.
+    Absent {
+        /// The position.
+        absent_at: Lsn,
+    },
+}
+
+impl Branch {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// When a position in it is none.
+    pub fn from_row((epoch, timeline, ends, proven): BranchRow) -> Result<Self, LsnError> {
+        let lsn = |text: Option<String>| text.map(|text| text.parse()).transpose();
+        let timeline = Timeline(timeline.unsigned_abs());
+        let known = BranchKnown::Held { timeline, ends: lsn(ends)?, proven: lsn(proven)? };
+        Ok(Self { epoch: Epoch(epoch), known })
+    }
+}
