@@ -122,7 +122,7 @@ pub enum WaitError {
         /// What was waited for.
         target: Lsn,
         /// How far it had come.
-        seen: Seen,
+        seen: Box<Seen>,
     },
     /// The time is up, and the replica could not be asked.
     #[error("the replica cannot be asked for {target}: {reason} ({seen})")]
@@ -130,7 +130,7 @@ pub enum WaitError {
         /// What was waited for.
         target: Lsn,
         /// What had been seen of it before.
-        seen: Seen,
+        seen: Box<Seen>,
         /// Why it cannot be asked.
         reason: GoneReason,
     },
@@ -142,7 +142,7 @@ pub enum WaitError {
         /// What was waited for.
         target: Lsn,
         /// What is known of the server.
-        seen: Seen,
+        seen: Box<Seen>,
     },
     /// A bookmark so far ahead that nobody can have written it. Told at once.
     #[error("{target} is further ahead than anybody can have written ({seen})")]
@@ -150,7 +150,7 @@ pub enum WaitError {
         /// What was waited for.
         target: Lsn,
         /// What is known of the server.
-        seen: Seen,
+        seen: Box<Seen>,
     },
     /// A bare position on a server that is not in recovery: it was promoted, or is a primary, and
     /// the position does not say on which branch it lies. Told at once, not at the deadline.

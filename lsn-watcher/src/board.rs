@@ -233,7 +233,7 @@ impl Board {
         target: &Target,
         began: Instant,
         answers_before: u64,
-    ) -> Seen {
+    ) -> Box<Seen> {
         let now = Instant::now();
         let since = |then: Instant| now.saturating_duration_since(then);
         let reached = state.mark.map(|mark| mark.lsn);
@@ -241,7 +241,7 @@ impl Board {
             Some((Judgement::InDoubt(doubt), _)) => Some(doubt),
             Some(_) | None => None,
         };
-        Seen {
+        Box::new(Seen {
             reached,
             missing_bytes: reached.map(|reached| target.lsn.bytes_since(reached)),
             waited: since(began),
@@ -250,7 +250,7 @@ impl Board {
             timeline: state.mark.and_then(|mark| mark.timeline),
             doubt,
             unreadable: target.branch.and_then(|_| state.branches.unreadable()),
-        }
+        })
     }
 
     /// Ends every wait, those to come too.

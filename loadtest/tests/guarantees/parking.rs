@@ -211,6 +211,10 @@ async fn what_has_expired_is_not_applied_whichever_way_it_came() -> Result<()> {
         ensure!(case.ended(message.id).await?.0 == "expired");
     }
     ensure!(case.ended(after.id).await?.0 == "applied");
+    // One that nothing here would run, and that would wait for a deploy.
+    let unknown = Message::append("e", 1).named("app.deployed_never").at(EXPIRES_AT, -1);
+    case.publish(&unknown).await?;
+    ensure!(case.ended(unknown.id).await?.0 == "expired");
     // Scheduled for after its end.
     let never = Message::append("c", 1).at(NOT_BEFORE, 200).at(EXPIRES_AT, 100);
     case.publish(&never).await?;
