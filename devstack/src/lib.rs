@@ -22,6 +22,7 @@
 //! ```
 
 mod account;
+mod failover;
 mod link;
 mod nats;
 mod postgres;

@@ -8,6 +8,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -43,6 +44,7 @@ struct State {
 /// One link.
 pub struct Link {
     addr: SocketAddr,
+    target: Arc<Mutex<Target>>,
     state: watch::Sender<State>,
     accepting: AbortHandle,
 }
@@ -58,8 +60,15 @@ impl Link {
         let entered = runtime.enter();
         let listener = TcpListener::from_std(listener).context("opening a proxy")?;
         drop(entered);
-        let accepting = runtime.spawn(accept(listener, target, watching)).abort_handle();
-        Ok(Self { addr, state, accepting })
+        let target = Arc::new(Mutex::new(target));
+        let accepting = runtime.spawn(accept(listener, Arc::clone(&target), watching));
+        Ok(Self { addr, target, state, accepting: accepting.abort_handle() })
+    }
+
+    /// Lets it lead elsewhere: every connection breaks, and new ones go there.
+    pub(crate) fn lead_to(&self, target: Target) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+        self.drop_connections();
     }
 
     /// Where it listens.
@@ -95,13 +104,14 @@ impl Drop for Link {
     }
 }
 
-async fn accept(listener: TcpListener, target: Target, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, target: Arc<Mutex<Target>>, state: watch::Receiver<State>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                connections.spawn(connect(client, target.clone(), state.clone()));
+                let target = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                connections.spawn(connect(client, target, state.clone()));
             }
             Some(_) = connections.join_next() => {}
         }

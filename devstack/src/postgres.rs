@@ -89,7 +89,26 @@ impl Postgres {
     /// Copies a primary through `port` on the loopback and starts the copy as its replica.
     pub(crate) async fn replica(template: &Template<'_>, region: &str, port: u16) -> Result<Self> {
         let server = Self::new(template, region)?;
-        let mut command = server.command("pg_basebackup");
+        server.copy(&slot(region), port).await?;
+        server.start().await?;
+        Ok(server)
+    }
+
+    /// Stops it, and makes it anew as a replica of what is at `port` on the loopback.
+    pub(crate) async fn rebuild(&self, slot: &str, port: u16) -> Result<()> {
+        if self.program().is_some() {
+            self.stop_immediate().await?;
+        }
+        std::fs::remove_dir_all(&self.data)
+            .with_context(|| format!("removing {}", self.data.display()))?;
+        self.copy(slot, port).await?;
+        self.start().await
+    }
+
+    /// Copies a server through `port` on the loopback; the copy will be its replica. The slot is
+    /// there already.
+    async fn copy(&self, slot: &str, port: u16) -> Result<()> {
+        let mut command = self.command("pg_basebackup");
         command.args([
             "--host=127.0.0.1",
             "--username=postgres",
@@ -97,14 +116,21 @@ impl Postgres {
             "--write-recovery-conf",
             "--wal-method=stream",
             "--checkpoint=fast",
-            "--create-slot",
             "--no-sync",
         ]);
-        command.arg(format!("--slot={}", slot(region))).arg(format!("--port={port}"));
-        command.arg("--pgdata").arg(&server.data);
-        tokio::task::spawn_blocking(move || program::run(command, "pg_basebackup")).await??;
-        server.start().await?;
-        Ok(server)
+        command.arg(format!("--slot={slot}")).arg(format!("--port={port}"));
+        command.arg("--pgdata").arg(&self.data);
+        tokio::task::spawn_blocking(move || program::run(command, "pg_basebackup")).await?
+    }
+
+    /// Keeps for a region's replica, which may be away, what it will need.
+    pub(crate) async fn keep_for(&self, region: &str) -> Result<()> {
+        let sql = format!(
+            "SELECT pg_create_physical_replication_slot('{slot}') \
+             WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')",
+            slot = slot(region)
+        );
+        self.execute("postgres", &sql).await
     }
 
     fn command(&self, program: &str) -> Command {
@@ -314,8 +340,8 @@ impl Postgres {
     }
 }
 
-/// The replication slot of a region: keeps for a replica that is away what it will need.
-fn slot(region: &str) -> String {
+/// The replication slot of a region.
+pub(crate) fn slot(region: &str) -> String {
     region.replace('-', "_")
 }
 

@@ -130,6 +130,7 @@ impl Builder {
         }
         for region in &regions[1..] {
             let port = far[region].links.replication.addr().port();
+            primary.keep_for(region).await?;
             let replica = Postgres::replica(&template, region, port).await?;
             if let Some(far) = far.get_mut(region) {
                 far.links.set_rtt(self.rtt);
@@ -196,10 +197,10 @@ impl Drop for Proxies {
 }
 
 /// The links of one region to the primary's.
-struct Links {
+pub(crate) struct Links {
     nats: Link,
-    replication: Link,
-    primary: Link,
+    pub(crate) replication: Link,
+    pub(crate) primary: Link,
 }
 
 impl Links {
@@ -219,9 +220,9 @@ impl Links {
     }
 }
 
-struct Far {
+pub(crate) struct Far {
     replica: Option<Postgres>,
-    links: Links,
+    pub(crate) links: Links,
 }
 
 /// A running stack. When it is dropped, or its process ends in any way, everything is stopped and
@@ -258,7 +259,7 @@ impl Devstack {
         self.major
     }
 
-    /// The primary.
+    /// The server that was the primary when the stack started.
     #[must_use]
     pub const fn primary(&self) -> &Postgres {
         &self.primary
@@ -281,7 +282,15 @@ impl Devstack {
         &self.nats
     }
 
-    fn far(&self, region: &str) -> Result<&Far> {
+    /// The server of a region, whatever its role is now.
+    ///
+    /// # Errors
+    /// When there is no such region.
+    pub fn server(&self, region: &str) -> Result<&Postgres> {
+        Ok(self.far(region)?.replica.as_ref().unwrap_or(&self.primary))
+    }
+
+    pub(crate) fn far(&self, region: &str) -> Result<&Far> {
         match self.far.get(region) {
             Some(far) => Ok(far),
             None => bail!("there is no region {region:?}, only {}", self.regions.join(", ")),
