@@ -90,7 +90,7 @@ mod write;
 pub use ask::LastHeard;
 pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
-pub use farwrite_lsn_watcher::{WaitError, Watcher};
+pub use farwrite_lsn_watcher::{Doubt, GoneReason, Seen, WaitError, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
     KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,

@@ -18,5 +18,6 @@ mod reachability;
 mod refusal;
 mod rows;
 mod support;
+mod timelines;
 mod verdicts;
 mod visible;
