@@ -19,7 +19,9 @@ use crate::{
     message::Targets,
     metrics,
     producer::{Inner, Producer},
-    reads::Reads,
+    read_at::Patience,
+    reads::{Fallback, Here, ReadFrom, Reads},
+    region::Region,
     routes::Routes,
     turns::Turns,
 };
@@ -91,6 +93,7 @@ pub struct Builder {
     nats_options: Option<ConnectOptions>,
     client: Option<Client>,
     replica: Option<String>,
+    primary: Option<String>,
     primary_reads: Option<String>,
     watch: Watch,
     pool: PgPoolOptions,
@@ -120,6 +123,7 @@ impl Producer {
             nats_options: None,
             client: None,
             replica: None,
+            primary: None,
             primary_reads: None,
             watch: Watch::Embedded,
             pool: PgPoolOptions::new(),
@@ -132,12 +136,11 @@ impl Producer {
     /// | variable | |
     /// |---|---|
     /// | `FARWRITE_DATABASE` | the database's name, required |
-    /// | `FARWRITE_ORIGIN` | the region, required |
     /// | `FARWRITE_NATS_URL` | where NATS is, with user and password where needed, required |
-    /// | `FARWRITE_REPLICA_URL` | this region's replica |
     /// | `FARWRITE_WATCHER` | `embedded` (default), or `nats`: through the region's `lsn-watcher` |
-    /// | `DATABASE_URL` | the primary, for reads, where there is no `FARWRITE_REPLICA_URL` |
     /// | `FARWRITE_TIMEOUT_MS` | a call's default timeout in milliseconds |
+    ///
+    /// and those of [`Region::from_env`]: which region this is, its replica, the primary.
     ///
     /// # Errors
     /// When a variable is missing or wrong, or NATS cannot be connected to.
@@ -146,7 +149,7 @@ impl Producer {
     }
 }
 
-fn variable(name: &'static str) -> Option<String> {
+pub(crate) fn variable(name: &'static str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -159,14 +162,10 @@ impl Builder {
     pub fn from_env() -> Result<Self, BuildError> {
         let required = |name| variable(name).ok_or(BuildError::Missing(name));
         let database = DatabaseName::new(required("FARWRITE_DATABASE")?)?;
-        let origin = Origin::new(required("FARWRITE_ORIGIN")?)?;
-        let mut builder =
-            Producer::builder(database, origin).nats_url(required("FARWRITE_NATS_URL")?);
-        builder = match (variable("FARWRITE_REPLICA_URL"), variable("DATABASE_URL")) {
-            (Some(replica), _) => builder.replica(replica),
-            (None, Some(primary)) => builder.primary_reads(primary),
-            (None, None) => builder,
-        };
+        let region = Region::from_env()?;
+        let mut builder = Producer::builder(database, region.name.clone())
+            .nats_url(required("FARWRITE_NATS_URL")?)
+            .region(region);
         builder = match variable("FARWRITE_WATCHER").as_deref() {
             None | Some("embedded") => builder,
             Some("nats") => builder.watch_over_nats(),
@@ -206,6 +205,23 @@ impl Builder {
     /// connection to one server, neither a pooler nor a balancer.
     pub fn replica(self, url: impl Into<String>) -> Self {
         Self { replica: Some(url.into()), ..self }
+    }
+
+    /// The primary, for reads that this region's replica is too late for: see
+    /// [`Producer::read_at`]. Nothing is connected there before one is.
+    pub fn primary(self, url: impl Into<String>) -> Self {
+        Self { primary: Some(url.into()), ..self }
+    }
+
+    /// Where a region reads, as its environment says: on its replica with the primary behind it, or
+    /// on the primary.
+    pub fn region(self, region: Region) -> Self {
+        match (region.replica_url, region.primary_url) {
+            (Some(replica), primary) => {
+                Self { replica: Some(replica), primary, primary_reads: None, ..self }
+            }
+            (None, primary_reads) => Self { replica: None, primary: None, primary_reads, ..self },
+        }
     }
 
     /// Reads go to the primary: for the primary's own region. What is committed is visible.
@@ -261,11 +277,23 @@ impl Builder {
         };
         let replica = options("replica's", &self.replica)?;
         let primary = options("primary's", &self.primary_reads)?;
+        let fallback = options("primary's", &self.primary)?;
         let subjects = Subjects::new(database);
         let inbox = Inbox::new_subject(&subjects, &origin);
         let routes = Arc::new(Routes::default());
         let client = nats.connect(&inbox, &routes).await?;
-        let watcher = match (watch, self.replica) {
+        let is_replica = self.replica.is_some() || !matches!(watch, Watch::Embedded);
+        if is_replica && primary.is_some() {
+            let both = "reads go to a replica or to the primary, not to both: give the primary with \
+                        Builder::primary to fall back to it";
+            return Err(BuildError::Contradiction(both));
+        }
+        if !is_replica && fallback.is_some() {
+            let none = "there is no replica to fall back from: give the primary with \
+                        Builder::primary_reads to read there";
+            return Err(BuildError::Contradiction(none));
+        }
+        let watcher = match (watch, self.replica.or(self.primary_reads)) {
             (Watch::Given(watcher), _) => Some(watcher),
             (Watch::OverNats, _) => {
                 let config = NatsConfig::default();
@@ -274,14 +302,16 @@ impl Builder {
             (Watch::Embedded, Some(url)) => Some(Watcher::embedded(EmbeddedConfig::new(url))?),
             (Watch::Embedded, None) => None,
         };
-        let reads = match (watcher, primary) {
-            (Some(_), Some(_)) => {
-                let both = "reads go to a replica or to the primary, not to both";
-                return Err(BuildError::Contradiction(both));
+        let reads = match watcher {
+            Some(watcher) => {
+                let meant = if is_replica { ReadFrom::Replica } else { ReadFrom::Primary };
+                let fallback = fallback.zip(self.primary).map(|(options, url)| {
+                    Fallback::new(url, pool.clone().connect_lazy_with(options))
+                });
+                let server = replica.or(primary).map(|options| (pool, options));
+                Reads::Somewhere { here: Here::new(watcher, server, meant), fallback }
             }
-            (Some(watcher), None) => Reads::replica(watcher, replica.map(|url| (pool, url))),
-            (None, Some(primary)) => Reads::Primary(pool.connect_lazy_with(primary)),
-            (None, None) => Reads::Nowhere,
+            None => Reads::Nowhere,
         };
         let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await?;
         let inner = Inner {
@@ -298,6 +328,7 @@ impl Builder {
             pending: Default::default(),
             limits,
             reads,
+            patience: Patience::default(),
         };
         Ok(Producer { inner: Arc::new(inner) })
     }

@@ -1,41 +1,25 @@
 //! Reading outcomes in the database that this producer reads: its region's replica, or the primary.
 //!
-//! An outcome that is found on a replica is visible there. Its bookmark, which may travel on, needs
-//! a position behind the commit: the furthest one that the replica has received, read after the
-//! row (a row shows a moment before the replayed position moves). The epoch and the timeline are
-//! those of the last takeover that began below that position, in the same session. All of it errs
-//! on one side only: a takeover that was received and is not replayed makes the bookmark one that a
-//! wait calls unknown, never one that is said to be visible where it is not.
+//! An outcome that is found on a replica is visible there. Its bookmark, which may travel on, is that
+//! of the read: see `position.rs`.
 //!
 //! What is not found on a replica is unknown *here*. Only the primary knows that a command has not
 //! ended.
 
 use farwrite_lsn_watcher::WaitError;
 use farwrite_schemas::{
-    Bookmark, CommandId, Epoch, Lsn, OUTCOMES_QUERY, Outcome, OutcomeRow, Parked, Recorded, Reply,
-    Standing, Timeline,
+    Bookmark, CommandId, OUTCOMES_QUERY, Outcome, OutcomeRow, Parked, Recorded, Reply, Standing,
 };
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     metrics,
+    position::{self, Position},
     producer::Inner,
-    reads::{NoReads, Reads},
+    reads::NoReads,
 };
-
-/// How far this server has come, and whether it is a replica. A replica that has just begun has no
-/// position.
-const REACHED: &str = "\
-    SELECT pg_is_in_recovery(),
-           (CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-                 ELSE pg_current_wal_flush_lsn() END)::text";
-
-/// The branch of history that a position lies on.
-const BRANCH: &str = "\
-    SELECT epoch, timeline FROM farwrite.history WHERE begin_lsn <= $1::pg_lsn
-    ORDER BY begin_lsn DESC, taken_at DESC LIMIT 1";
 
 /// Why an output that is too large for a message could not be read from the database.
 #[derive(Debug, thiserror::Error)]
@@ -89,10 +73,10 @@ impl Inner {
         id: CommandId,
     ) -> Result<Seen, sqlx::Error> {
         let recorded = recorded(connection, id).await?;
-        // After the row: see the head of this file.
-        let (is_replica, reached): (bool, Option<String>) =
-            sqlx::query_as(REACHED).fetch_one(&mut *connection).await?;
-        let is_fact = !is_replica && matches!(self.reads, Reads::Primary(_));
+        // After the row: see `position.rs`.
+        let Position { in_recovery, bookmark } =
+            position::ask(connection, self.subjects.database()).await?;
+        let is_fact = !in_recovery && self.reads.are_on_primary();
         let (outcome, record) = match recorded.map(|recorded| recorded.standing) {
             Some(Standing::Ended { outcome, record }) => (outcome, record),
             Some(Standing::Parked(parked)) => {
@@ -100,16 +84,7 @@ impl Inner {
             }
             None => return Ok(Seen::NotEnded { parked: None, is_fact }),
         };
-        let reached = reached.ok_or(sqlx::Error::RowNotFound)?;
-        let (epoch, timeline): (Uuid, i32) =
-            sqlx::query_as(BRANCH).bind(&reached).fetch_one(connection).await?;
-        let lsn: Lsn = reached.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let bookmark = Bookmark {
-            database: self.subjects.database().clone(),
-            timeline: Timeline(timeline.unsigned_abs()),
-            epoch: Epoch(epoch),
-            lsn,
-        };
+        let bookmark = bookmark.ok_or(sqlx::Error::RowNotFound)?;
         Ok(Seen::Ended(Reply { id, outcome, bookmark, record }))
     }
 

@@ -59,9 +59,7 @@
 //!
 //! # Not here
 //!
-//! Atomic batches, and the choice between replica and primary after a budget.
-//! A bookmark of a lost branch of history is not told apart yet; the watcher's `visible.rs` is the
-//! place.
+//! A builder of atomic batches: they are called by name, with [`Producer::call_raw`].
 
 mod ask;
 mod attempt;
@@ -76,10 +74,13 @@ mod limits;
 mod message;
 mod metrics;
 mod outcome;
+mod position;
 mod producer;
 mod publish;
 mod publish_error;
+mod read_at;
 mod reads;
+mod region;
 mod routes;
 mod send;
 mod submit;
@@ -103,6 +104,8 @@ pub use outcome::OutcomeError;
 pub use producer::{Pending, Producer};
 pub use publish::Accepted;
 pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
-pub use reads::NoReads;
+pub use read_at::{ReadAt, ReadAtError};
+pub use reads::{NoReads, ReadFrom};
+pub use region::Region;
 pub use submit::{Committed, RawOutput, SubmitError};
 pub use write::{BookmarkError, Visible, WriteError};

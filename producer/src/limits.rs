@@ -20,6 +20,10 @@ pub struct Limits {
     /// How long a call may take from the verb to the answer, unless it says otherwise. 10 s: longer
     /// than a takeover of the worker or a restart of the broker, shorter than a user's patience.
     pub timeout: Duration,
+    /// How long [`Producer::read_at`](crate::Producer::read_at) waits for this region's replica
+    /// before it reads on the primary. 20 ms: a commit shows on a nearby replica within a
+    /// millisecond, and a read on the primary from another region takes longer than this.
+    pub read_budget: Duration,
     /// How long one attempt waits for the stream's acknowledgement. 2 s: ten times the slowest
     /// round trip on earth, so that a silent attempt means loss rather than distance.
     pub ack_timeout: Duration,
@@ -42,6 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(10),
+            read_budget: Duration::from_millis(20),
             ack_timeout: Duration::from_secs(2),
             max_in_flight: 1_000,
             max_pending: 10_000,
@@ -71,6 +76,7 @@ impl Limits {
         let rules = [
             ("timeout", !self.timeout.is_zero(), positive),
             ("timeout", self.timeout <= TIMEOUT_MAX, "at most a day"),
+            ("read_budget", self.read_budget <= TIMEOUT_MAX, "at most a day"),
             ("ack_timeout", !self.ack_timeout.is_zero(), positive),
             ("max_in_flight", self.max_in_flight > 0, positive),
             // A semaphore's own limit; nobody needs as many.

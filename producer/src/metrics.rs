@@ -6,6 +6,8 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::reads::ReadFrom;
+
 const PUBLISHES: &str = "farwrite_producer_publishes_total";
 const PUBLISH_SECONDS: &str = "farwrite_producer_publish_seconds";
 const RETRIES: &str = "farwrite_producer_publish_retries_total";
@@ -19,6 +21,9 @@ const UNREADABLE_REPLIES: &str = "farwrite_producer_unreadable_replies_total";
 const OUTCOME_QUESTIONS: &str = "farwrite_producer_outcome_questions_total";
 const OUTCOMES_READ: &str = "farwrite_producer_outcomes_read_total";
 const REFUSED_READS: &str = "farwrite_producer_read_connections_refused_total";
+
+const READS_ROLE: &str = "farwrite_producer_reads_misdirected";
+const READ_AT: &str = "farwrite_producer_read_at_total";
 
 /// Gives every metric its unit and its sentence, once a process.
 pub(crate) fn describe() {
@@ -43,6 +48,11 @@ pub(crate) fn describe() {
             OUTCOMES_READ,
             "Outcomes and outputs looked for in the database that is read, by result."
         );
+        describe_gauge!(
+            READS_ROLE,
+            "1 while the server that is read is not what it was said to be, by what was meant."
+        );
+        describe_counter!(READ_AT, "Reads at a bookmark, by the server that serves them.");
         describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
     });
 }
@@ -107,6 +117,16 @@ pub(crate) fn asked(result: &'static str) {
 /// An outcome or an output was looked for in the database that is read.
 pub(crate) fn outcome_read(result: &'static str) {
     counter!(OUTCOMES_READ, "result" => result).increment(1);
+}
+
+/// What the server that is read was meant to be, and whether it is something else.
+pub(crate) fn reads_role(meant: ReadFrom, is_other: bool) {
+    gauge!(READS_ROLE, "meant" => meant.word()).set(f64::from(u8::from(is_other)));
+}
+
+/// A pool was handed out for a read at a bookmark.
+pub(crate) fn read_at(from: ReadFrom) {
+    counter!(READ_AT, "from" => from.word()).increment(1);
 }
 
 /// A connection to a replica was refused because it shows less than was promised.

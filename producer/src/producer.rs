@@ -16,6 +16,7 @@ use crate::{
     message::Targets,
     publish::Accepted,
     publish_error::PublishError,
+    read_at::Patience,
     reads::{NoReads, Reads},
     routes::Routes,
     submit::{Committed, SubmitError},
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) pending: AtomicUsize,
     pub(crate) limits: Limits,
     pub(crate) reads: Reads,
+    pub(crate) patience: Patience,
 }
 
 /// What a producer holds at a moment. All zero when no call is pending and no key is blocked.

@@ -4,16 +4,20 @@
 //! the furthest position that was ever said to be visible to this process. A replica that crashed
 //! can come back *behind* it and serve reads at once; its crash ended every connection, so it is
 //! enough that each new one is compared with the number before the app gets it.
+//!
+//! Reads on the primary are watched in the same way: a server is asked what it is and which branch
+//! of history it holds, and not believed for its name. A primary shows its own commits at once, so
+//! that this costs one question, and none a moment after another one.
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use farwrite_lsn_watcher::{WaitError, Watcher};
+use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, Reached, WaitError, Watcher};
 use farwrite_schemas::{Bookmark, Lsn};
 use sqlx::{
     PgConnection, PgPool,
@@ -49,15 +53,53 @@ struct Behind {
     promised: Lsn,
 }
 
+/// Which server reads are meant to go to. What it really is, its watcher finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// A region's replica.
+    Replica,
+    /// The primary.
+    Primary,
+}
+
+impl ReadFrom {
+    /// As metrics and examples print it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Replica => "replica",
+            Self::Primary => "primary",
+        }
+    }
+}
+
 /// Where reads go.
 #[derive(Debug)]
 pub(crate) enum Reads {
     /// Nowhere: a producer that only publishes and submits.
     Nowhere,
-    /// To the primary: what is committed is visible.
-    Primary(PgPool),
-    /// To this region's replica. Without a pool the app has its own.
-    Replica { pool: Option<PgPool>, watcher: Watcher, promised: Arc<Promised> },
+    /// To one server, and to the primary where that one is too late.
+    Somewhere { here: Here, fallback: Option<Fallback> },
+}
+
+/// The server that is read. Without a pool the app has its own.
+#[derive(Debug)]
+pub(crate) struct Here {
+    pool: Option<PgPool>,
+    watcher: Watcher,
+    promised: Arc<Promised>,
+    meant: ReadFrom,
+    /// Whether it was said that the server is not what it was meant to be.
+    is_told: AtomicBool,
+}
+
+/// The primary, for what is not visible here in time. Its watcher is made when it is first needed:
+/// an app whose replica keeps up has no business there.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    url: String,
+    pool: PgPool,
+    watcher: Mutex<Option<Watcher>>,
 }
 
 /// The furthest position that was said to be visible.
@@ -74,14 +116,15 @@ impl Promised {
     }
 }
 
-impl Reads {
-    /// Reads on the replica at `options`, or with the app's own pool.
-    pub(crate) fn replica(
+impl Here {
+    /// The server at `options`, or with the app's own pool.
+    pub(crate) fn new(
         watcher: Watcher,
-        replica: Option<(PgPoolOptions, PgConnectOptions)>,
+        server: Option<(PgPoolOptions, PgConnectOptions)>,
+        meant: ReadFrom,
     ) -> Self {
         let promised = Arc::new(Promised::default());
-        let pool = replica.map(|(pool, options)| {
+        let pool = server.map(|(pool, options)| {
             let promised = Arc::clone(&promised);
             let checked = pool.after_connect(move |connection, _| {
                 let promised = Arc::clone(&promised);
@@ -89,36 +132,94 @@ impl Reads {
             });
             checked.connect_lazy_with(options)
         });
-        Self::Replica { pool, watcher, promised }
+        Self { pool, watcher, promised, meant, is_told: AtomicBool::new(false) }
     }
 
-    /// The pool, where there is one.
+    /// Waits until a bookmark is visible.
+    async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<Reached, WaitError> {
+        let reached = self.watcher.wait(bookmark, timeout).await?;
+        self.promised.raise(reached.lsn);
+        let is_other = reached.in_recovery != (self.meant == ReadFrom::Replica);
+        metrics::reads_role(self.meant, is_other);
+        if is_other && !self.is_told.swap(true, Ordering::Relaxed) {
+            let meant = self.meant;
+            tracing::warn!(
+                ?meant,
+                in_recovery = reached.in_recovery,
+                "the server that is read is not what it was said to be; what it shows is told all the same"
+            );
+        }
+        Ok(reached)
+    }
+}
+
+impl Fallback {
+    pub(crate) fn new(url: String, pool: PgPool) -> Self {
+        Self { url, pool, watcher: Mutex::new(None) }
+    }
+
+    fn watcher(&self) -> Result<Watcher, ConfigError> {
+        let mut made = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = &*made {
+            return Ok(watcher.clone());
+        }
+        let watcher = Watcher::embedded(EmbeddedConfig::new(&self.url))?;
+        *made = Some(watcher.clone());
+        Ok(watcher)
+    }
+
+    /// Waits until the primary shows a bookmark, which it does at once unless it is another one
+    /// than the bookmark's.
+    pub(crate) async fn wait(
+        &self,
+        bookmark: &Bookmark,
+        timeout: Duration,
+    ) -> Result<(&PgPool, Reached), WaitError> {
+        // The URL was checked when the producer was built.
+        let watcher = self.watcher().map_err(|_| WaitError::Closed)?;
+        Ok((&self.pool, watcher.wait(bookmark, timeout).await?))
+    }
+}
+
+impl Reads {
     pub(crate) fn pool(&self) -> Result<&PgPool, NoReads> {
         match self {
-            Self::Nowhere | Self::Replica { pool: None, .. } => Err(NoReads),
-            Self::Primary(pool) | Self::Replica { pool: Some(pool), .. } => Ok(pool),
+            Self::Nowhere => Err(NoReads),
+            Self::Somewhere { here, .. } => here.pool.as_ref().ok_or(NoReads),
         }
+    }
+
+    /// What is read when a server is too late.
+    pub(crate) const fn fallback(&self) -> Option<&Fallback> {
+        match self {
+            Self::Nowhere => None,
+            Self::Somewhere { fallback, .. } => fallback.as_ref(),
+        }
+    }
+
+    /// Whether reads are meant to go to the primary.
+    pub(crate) const fn are_on_primary(&self) -> bool {
+        matches!(self, Self::Somewhere { here: Here { meant: ReadFrom::Primary, .. }, .. })
     }
 
     /// Whether there is a place where a write can be visible.
     pub(crate) const fn shows_writes(&self) -> bool {
         match self {
             Self::Nowhere => false,
-            Self::Primary(_) | Self::Replica { .. } => true,
+            Self::Somewhere { .. } => true,
         }
     }
 
-    /// Waits until a bookmark is visible.
+    /// Waits until a bookmark is visible where reads go. A producer without reads never gets here.
     pub(crate) async fn wait(
         &self,
         bookmark: &Bookmark,
         timeout: Duration,
-    ) -> Result<(), WaitError> {
-        if let Self::Replica { watcher, promised, .. } = self {
-            let reached = watcher.wait(bookmark, timeout).await?;
-            promised.raise(reached.lsn);
+    ) -> Result<Reached, WaitError> {
+        match self {
+            Self::Nowhere => Err(WaitError::Closed),
+            Self::Somewhere { here, .. } => here.wait(bookmark, timeout).await,
         }
-        Ok(())
     }
 }
 

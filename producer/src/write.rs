@@ -107,8 +107,17 @@ pub enum BookmarkError {
 }
 
 impl Producer {
+    /// Waits until this region's replica has replayed a bookmark, from wherever it came, for the
+    /// default time ([`Limits::timeout`](crate::Limits::timeout)). See [`Self::wait`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn wait_for(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
+        self.wait(bookmark, self.inner.limits.timeout).await
+    }
+
     /// Waits until this region's replica has replayed a bookmark, from wherever it came. Where
-    /// reads go to the primary it has been reached already.
+    /// reads go to the primary it has been reached already, unless a failover lost it.
     ///
     /// Waiting here, and not on a watcher of your own, also binds the pool of [`Producer::reads`]:
     /// it refuses connections to a replica that came back behind what was said to be visible.
@@ -116,20 +125,19 @@ impl Producer {
     /// # Errors
     /// When the bookmark is another database's, or is not reached in time.
     pub async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<(), BookmarkError> {
+        self.check_bookmark(bookmark)?;
+        let waited = self.inner.reads.wait(bookmark, timeout.min(TIMEOUT_MAX)).await;
+        waited.map(drop).map_err(|error| BookmarkError::Wait(Box::new(error)))
+    }
+
+    /// Whether a bookmark is of this producer's database, and there is something to wait for.
+    pub(crate) fn check_bookmark(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
         let ours = self.inner.subjects.database();
         if bookmark.database != *ours {
             let (theirs, ours) = (bookmark.database.clone(), ours.clone());
             return Err(BookmarkError::OtherDatabase { theirs, ours });
         }
-        if !self.inner.reads.shows_writes() {
-            return Err(BookmarkError::NoReads);
-        }
-        let timeout = timeout.min(TIMEOUT_MAX);
-        self.inner
-            .reads
-            .wait(bookmark, timeout)
-            .await
-            .map_err(|error| BookmarkError::Wait(Box::new(error)))
+        if self.inner.reads.shows_writes() { Ok(()) } else { Err(BookmarkError::NoReads) }
     }
 }
 
@@ -144,7 +152,7 @@ impl Inner {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         match self.reads.wait(&committed.bookmark, left).await {
-            Ok(()) => {
+            Ok(_) => {
                 metrics::visible(began.elapsed());
                 let Committed { id, output, bookmark } = committed;
                 Ok(Visible { id, output, bookmark })

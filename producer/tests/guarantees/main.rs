@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where, by its panic")]
 
+mod bookmarks;
 mod errors;
 mod known;
 mod lag;

@@ -104,11 +104,13 @@ async fn a_connection_that_shows_less_than_was_promised_waits_until_it_has_caugh
 async fn where_reads_go_to_the_primary_a_committed_write_is_visible() {
     let stage = Stage::new("primary").await;
     let mut broker = stage.broker().await;
-    let url = stage.stack.primary().url("postgres");
+    let url = stage.stack.primary().url(stage.database_with_history().await);
     let producer = stage.builder().primary_reads(url).connect().await.unwrap();
     let call = tokio::spawn(producer.call_raw(raw("a", None, "1")).write());
     let command = broker.next().await;
-    stage.reply(&command, &stage.applied(id_of(&command), "7", Lsn(u64::MAX))).await;
+    let mut primary = stage.stack.primary().connect("postgres").await.unwrap();
+    let committed_at = lsn(&mut primary).await;
+    stage.reply(&command, &stage.applied(id_of(&command), "7", committed_at)).await;
     assert_eq!(within(call).await.unwrap().unwrap().output.get(), "7");
     let one: i32 =
         sqlx::query_scalar("SELECT 1").fetch_one(producer.reads().unwrap()).await.unwrap();

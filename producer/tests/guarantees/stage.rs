@@ -33,6 +33,9 @@ pub(crate) const REGION: &str = "jfk";
 /// A region whose replica is held back by one test.
 pub(crate) const BEHIND: &str = "lga";
 
+/// Two regions whose replicas are held back by another.
+pub(crate) const HOPS: [&str; 2] = ["ord", "sea"];
+
 /// `jailed` may do what a region's credentials need and nothing else: one command, the outcome
 /// service and its own replies. `deaf` may not even listen.
 const NATS: &str = r#"
@@ -50,7 +53,10 @@ no_auth_user: app
 /// The stack of all tests.
 pub(crate) async fn stack() -> &'static Devstack {
     static STACK: OnceCell<Devstack> = OnceCell::const_new();
-    let start = || Devstack::builder().regions(["ewr", REGION, BEHIND]).nats_config(NATS).start();
+    let start = || {
+        let regions = ["ewr", REGION, BEHIND].into_iter().chain(HOPS);
+        Devstack::builder().regions(regions).nats_config(NATS).start()
+    };
     STACK.get_or_try_init(start).await.unwrap()
 }
 
