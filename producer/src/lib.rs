@@ -83,9 +83,12 @@ mod reads;
 mod region;
 mod routes;
 mod send;
+mod signed;
 mod submit;
 mod terms;
 mod turns;
+#[cfg(feature = "web")]
+pub mod web;
 mod write;
 
 pub use ask::LastHeard;
@@ -107,5 +110,6 @@ pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use read_at::{ReadAt, ReadAtError};
 pub use reads::{NoReads, ReadFrom};
 pub use region::Region;
+pub use signed::{BookmarkKey, KeyTooShort, SignedError};
 pub use submit::{Committed, RawOutput, SubmitError};
 pub use write::{BookmarkError, Visible, WriteError};

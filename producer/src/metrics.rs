@@ -23,6 +23,7 @@ const OUTCOMES_READ: &str = "farwrite_producer_outcomes_read_total";
 const REFUSED_READS: &str = "farwrite_producer_read_connections_refused_total";
 
 const READS_ROLE: &str = "farwrite_producer_reads_misdirected";
+const LATE_REQUESTS: &str = "farwrite_producer_late_requests_total";
 const READ_AT: &str = "farwrite_producer_read_at_total";
 
 /// Gives every metric its unit and its sentence, once a process.
@@ -51,6 +52,10 @@ pub(crate) fn describe() {
         describe_gauge!(
             READS_ROLE,
             "1 while the server that is read is not what it was said to be, by what was meant."
+        );
+        describe_counter!(
+            LATE_REQUESTS,
+            "Requests whose bookmark was not visible here in time, by what was done."
         );
         describe_counter!(READ_AT, "Reads at a bookmark, by the server that serves them.");
         describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
@@ -122,6 +127,12 @@ pub(crate) fn outcome_read(result: &'static str) {
 /// What the server that is read was meant to be, and whether it is something else.
 pub(crate) fn reads_role(meant: ReadFrom, is_other: bool) {
     gauge!(READS_ROLE, "meant" => meant.word()).set(f64::from(u8::from(is_other)));
+}
+
+/// A request's bookmark was not visible here in time.
+#[cfg(feature = "web")]
+pub(crate) fn request_late(done: &'static str) {
+    counter!(LATE_REQUESTS, "done" => done).increment(1);
 }
 
 /// A pool was handed out for a read at a bookmark.

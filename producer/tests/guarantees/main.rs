@@ -18,3 +18,4 @@ mod program;
 mod reads;
 mod stage;
 mod terms;
+mod web;

@@ -70,8 +70,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new(name: &str) -> Self {
+        Self::on(stack().await, name).await
+    }
+
+    /// The same on another stack.
+    pub(crate) async fn on(stack: &'static Devstack, name: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let stack = stack().await;
         let client = async_nats::connect(stack.nats().url()).await.unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let database = DatabaseName::new(format!("{name}-{number}")).unwrap();
@@ -189,9 +193,14 @@ pub(crate) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
+    /// The one of a stage that is prepared.
+    pub(crate) const fn of(stage: &'a Stage) -> Self {
+        Self { stage }
+    }
+
     /// Prepares everything; nobody works yet.
     pub(crate) async fn prepare(stage: &'a Stage) -> Self {
-        let worker = Self { stage };
+        let worker = Self::of(stage);
         let primary = stage.stack.primary();
         primary.create_database(worker.database()).await.unwrap();
         let migrated = worker.spawn("migrate");
