@@ -9,8 +9,8 @@ use crate::{Pace, board::Limits, replica::Replica};
 /// How to watch a replica from inside an app.
 #[derive(Clone)]
 pub struct EmbeddedConfig {
-    /// The replica, as `postgres://user:password@host:port/database`. The role needs no rights but
-    /// to connect. It must be the very server that is read afterwards, and a direct connection:
+    /// The replica, as `postgres://user:password@host:port/database`. What rights the user needs is
+    /// in [the crate's documentation](crate#branches-of-history). It must be the very server that is read afterwards, and a direct connection:
     /// behind a pooler or a balancer the answers of several servers would mix.
     pub replica_url: String,
     /// How often it is asked while somebody waits.

@@ -29,16 +29,21 @@
 //! compares it with `pg_postmaster_start_time()` of the connection that it hands out: that closes
 //! the last gap, a server that crashed and came back between the answer and the read.
 //!
-//! # Not here
+//! # Branches of history
 //!
-//! Timelines and the epoch of a bookmark: a position of another branch of history is not told
-//! apart yet. The one place where that will be decided is `visible.rs`.
+//! A position counts only on its own branch: after a failover a replica can be past the position of
+//! a commit that it does not hold. A bookmark names its branch, and `visible.rs`, the one place that
+//! decides, compares it with what the server says of its timeline and of its history. The user needs
+//! `USAGE` on the schema `farwrite`, `SELECT` on its tables `history` and `owner`, and
+//! `pg_read_all_stats`, without which a server does not tell its timeline and a position waits for
+//! the worker's next heartbeat to prove it.
 
 mod answer;
 mod backoff;
 mod board;
 mod branches;
 mod embedded;
+mod health;
 mod mark;
 pub mod metrics;
 mod over_nats;
@@ -46,6 +51,7 @@ mod pace;
 mod poll;
 mod region;
 mod replica;
+mod service;
 mod target;
 mod visible;
 mod wait;
@@ -54,6 +60,7 @@ mod wishes;
 
 pub use answer::{Doubt, GoneReason, Reached, Seen, WaitError};
 pub use embedded::{ConfigError, EmbeddedConfig};
+pub use health::Health;
 pub use over_nats::NatsConfig;
 pub use pace::Pace;
 pub use region::{RegionConfig, RegionError, watch_region};

@@ -8,13 +8,16 @@ mod cli;
 use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use async_nats::{Client, ConnectOptions};
-use farwrite_lsn_watcher::{RegionError, metrics, watch_region};
+use async_nats::{Client, ConnectOptions, Event};
+use farwrite_lsn_watcher::{Health, RegionError, metrics, watch_region};
 use farwrite_schemas::{
     NatsCredentials, NatsServers,
-    program::settings::{self, SettingsError},
+    program::{
+        http,
+        settings::{self, SettingsError},
+    },
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -91,15 +94,16 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut tasks: JoinSet<anyhow::Result<Infallible>> = JoinSet::new();
+    let health = Health::default();
     if let Some(addr) = settings.metrics_addr {
-        expose_metrics(&mut tasks, addr).context("the metrics cannot be exposed")?;
+        serve_http(&mut tasks, addr, health.clone()).await.context("the HTTP side")?;
     }
-    let client = connect(settings.nats).await.context("NATS")?;
+    let client = connect(settings.nats, health.clone()).await.context("NATS")?;
     let region = settings.region;
     tracing::info!(
         database = %region.subjects.database(), region = %region.region, "watching the replica"
     );
-    tasks.spawn(async move { Ok(watch_region(client, region).await?) });
+    tasks.spawn(async move { Ok(watch_region(client, region, health).await?) });
     // A signal first: it must end the program whatever the tasks are doing.
     tokio::select! {
         biased;
@@ -114,7 +118,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Connects in the background: watcher and broker may start in any order, and a broker that is
 /// away at the start is no different from one that goes away later. Refused credentials end the
 /// client for good, and with it the program.
-async fn connect(servers: NatsServers) -> Result<Client, async_nats::ConnectError> {
+async fn connect(servers: NatsServers, health: Health) -> Result<Client, async_nats::ConnectError> {
+    // Until it says so itself.
+    health.nats(false);
     let options = match servers.credentials {
         Some(NatsCredentials::Password { user, password }) => {
             ConnectOptions::with_user_and_password(user, password)
@@ -130,27 +136,51 @@ async fn connect(servers: NatsServers) -> Result<Client, async_nats::ConnectErro
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX).saturating_sub(1);
             Duration::from_millis(50).saturating_mul(attempt).min(NATS_PAUSE)
         })
-        .event_callback(|event| async move { tracing::info!(%event, "NATS") })
+        .event_callback(move |event| {
+            match event {
+                Event::Connected => health.nats(true),
+                Event::Disconnected | Event::Closed => health.nats(false),
+                _ => {}
+            }
+            tracing::info!(%event, "NATS");
+            std::future::ready(())
+        })
         .connect(servers.urls)
         .await
 }
 
-fn expose_metrics(
+/// What is told over HTTP.
+struct Pages {
+    metrics: PrometheusHandle,
+    health: Health,
+}
+
+impl http::Pages for Pages {
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn tidy(&self) {
+        self.metrics.run_upkeep();
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.health.problems()
+    }
+}
+
+async fn serve_http(
     tasks: &mut JoinSet<anyhow::Result<Infallible>>,
     addr: SocketAddr,
+    health: Health,
 ) -> anyhow::Result<()> {
-    // The exporter does not tell which port it was given, so a free one is looked for here.
-    let addr = std::net::TcpListener::bind(addr)?.local_addr()?;
-    let (recorder, exporter) = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(metrics::WAIT_SECONDS.to_owned()), &WAIT_BUCKETS)?
-        .with_http_listener(addr)
-        .build()?;
-    ::metrics::set_global_recorder(recorder)?;
+    let listener = http::listen(addr).await?;
+    let addr = listener.local_addr()?;
+    let buckets = Matcher::Full(metrics::WAIT_SECONDS.to_owned());
+    let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &WAIT_BUCKETS)?;
+    let pages = Pages { metrics: recorder.install_recorder()?, health };
     metrics::describe();
-    tracing::info!(%addr, "metrics are served at /metrics");
-    tasks.spawn(async move {
-        let ended = exporter.await;
-        anyhow::bail!("the metrics endpoint ended: {ended:?}")
-    });
+    tracing::info!(%addr, "metrics and readiness are served");
+    tasks.spawn(async move { Ok(http::serve(listener, pages).await) });
     Ok(())
 }

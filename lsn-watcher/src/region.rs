@@ -29,11 +29,12 @@ use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    ConfigError, EmbeddedConfig, GoneReason,
+    ConfigError, EmbeddedConfig, GoneReason, Health,
     branches::Told,
     metrics,
     poll::{Audience, Demand, PollLoop},
     replica::Sight,
+    service,
     wishes::Wishes,
 };
 
@@ -85,17 +86,25 @@ pub enum RegionError {
 /// heard it, and an app that comes learns it within a quarter of a second.
 const UNREACHABLE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Before the region's service is begun anew.
+const SERVICE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Watches for a region until it fails; dropping the future stops it.
 ///
 /// # Errors
 /// When a setting is wrong, or NATS is closed. A replica or a NATS server that cannot be reached is
 /// not an error: both are tried again.
-pub async fn watch_region(client: Client, config: RegionConfig) -> Result<Infallible, RegionError> {
+pub async fn watch_region(
+    client: Client,
+    config: RegionConfig,
+    health: Health,
+) -> Result<Infallible, RegionError> {
     config.validate()?;
     let replica = config.replica.replica()?;
     let interests = client.subscribe(config.subjects.watch(&config.region)).await?;
     let region = Arc::new(Region {
-        client,
+        client: client.clone(),
+        health,
         progress_subject: config.subjects.progress(&config.region),
         state: Mutex::new(State::new(config.ttl)),
         demanded: Notify::new(),
@@ -106,11 +115,22 @@ pub async fn watch_region(client: Client, config: RegionConfig) -> Result<Infall
         biased;
         () = region.listen(interests) => Err(RegionError::NatsClosed),
         never = polls.run() => match never {},
+        never = serve(client, &config) => match never {},
+    }
+}
+
+/// Keeps the region's service going: apps do without it, other regions' do not.
+async fn serve(client: Client, config: &RegionConfig) -> Infallible {
+    loop {
+        let end = service::serve(client.clone(), &config.subjects, &config.region).await;
+        tracing::warn!(%end, "beginning it anew");
+        tokio::time::sleep(SERVICE_PAUSE).await;
     }
 }
 
 struct Region {
     client: Client,
+    health: Health,
     progress_subject: String,
     state: Mutex<State>,
     demanded: Notify,
@@ -267,6 +287,7 @@ impl Audience for Region {
     fn asking(&self) {}
 
     async fn saw(&self, sight: Sight) {
+        self.health.answered();
         let to_tell = self.lock().saw(sight, Instant::now());
         if let Some(lsn) = sight.replayed {
             metrics::replayed(lsn);
@@ -283,7 +304,8 @@ impl Audience for Region {
         self.broadcast(to_tell).await;
     }
 
-    async fn lost(&self, _reason: GoneReason) {
+    async fn lost(&self, reason: GoneReason) {
+        self.health.lost(&reason);
         let to_tell = self.lock().lost(Instant::now());
         self.broadcast(to_tell).await;
     }

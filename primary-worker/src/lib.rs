@@ -22,7 +22,6 @@ mod handler;
 mod health;
 mod heartbeat;
 mod hints;
-mod http;
 mod json_schema;
 mod lag;
 mod lane;

@@ -32,6 +32,7 @@ mod progress;
 mod recorded;
 mod reply;
 mod subject;
+mod visibility;
 
 pub use atomic::{ATOMIC_MAX_COMMANDS, ATOMIC_NAME, AtomicBody, AtomicCommand, AtomicError};
 pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
@@ -54,3 +55,4 @@ pub use reply::{
     LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,
 };
 pub use subject::{CommandSubject, Subjects};
+pub use visibility::{VisibilityAnswer, VisibilityRequest};

@@ -80,6 +80,12 @@ impl Subjects {
         format!("farwrite.{}.watch.{region}", self.database)
     }
 
+    /// A region's service that tells when a bookmark is visible there.
+    #[must_use]
+    pub fn visibility(&self, region: &Origin) -> String {
+        format!("farwrite.{}.visibility.{region}", self.database)
+    }
+
     /// Where a region's watcher tells how far its replica has come.
     #[must_use]
     pub fn progress(&self, region: &Origin) -> String {

@@ -10,10 +10,10 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use farwrite_schemas::program::{
-    log,
+    http, log,
     settings::{SettingsError, parse},
 };
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
@@ -23,7 +23,7 @@ use crate::{
     failpoint,
     handler::Handlers,
     health::Health,
-    http, metrics,
+    metrics,
     migrate::{self, MigrateError, StreamFound},
     stream::StreamError,
     worker::{Worker, WorkerError},
@@ -233,8 +233,28 @@ async fn serve_http(addr: SocketAddr, health: Health) -> Result<(), String> {
     let recorder = PrometheusBuilder::new().install_recorder();
     let metrics = recorder.map_err(|error| error.to_string())?;
     metrics::describe();
-    tokio::spawn(http::serve(listener, metrics, health));
+    tokio::spawn(http::serve(listener, Pages { metrics, health }));
     Ok(())
+}
+
+/// What is told over HTTP.
+struct Pages {
+    metrics: PrometheusHandle,
+    health: Health,
+}
+
+impl http::Pages for Pages {
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn tidy(&self) {
+        self.metrics.run_upkeep();
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.health.problems()
+    }
 }
 
 fn status_of(error: &WorkerError) -> ExitCode {

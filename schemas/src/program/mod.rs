@@ -1,5 +1,6 @@
-//! What the programs share on their command lines: settings and the log. Only with the feature
+//! What the programs share: settings, the log, and what they tell over HTTP. Only with the feature
 //! `program`, which libraries do not enable.
 
+pub mod http;
 pub mod log;
 pub mod settings;

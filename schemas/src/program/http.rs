@@ -1,27 +1,37 @@
-//! The program's HTTP side: metrics, readiness and liveness.
+//! A program's HTTP side: metrics, readiness and liveness.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, body::Bytes, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::health::Health;
-
-/// How often the exporter tidies its histograms.
+/// How often what is counted is tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a client may take for its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait when a connection cannot be accepted: out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens; the address is taken before the worker starts.
-pub(crate) async fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+/// What a program tells.
+pub trait Pages: Send + Sync + 'static {
+    /// Its metrics, in Prometheus's format.
+    fn metrics(&self) -> String;
+    /// Keeps what is counted from growing: an exporter's histograms do until they are drained.
+    fn tidy(&self);
+    /// Why it is not ready, a line each; empty when it is.
+    fn problems(&self) -> Vec<String>;
+}
+
+/// Listens; the address is taken before the program starts its work.
+///
+/// # Errors
+/// The operating system's.
+pub async fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(addr).await
 }
 
@@ -30,18 +40,20 @@ pub(crate) async fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
 /// | path | answer |
 /// |---|---|
 /// | `/metrics` | metrics, in Prometheus's format |
-/// | `/ready` | 200 while the worker serves and every lane moves; 503 and why otherwise |
+/// | `/ready` | 200 while the program is ready; 503 and why otherwise |
 /// | `/live` | 200: the process runs |
-pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle, health: Health) {
-    let tidying = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            tidying.run_upkeep();
-        }
-    });
+pub async fn serve<P: Pages>(listener: TcpListener, pages: P) -> Infallible {
+    let pages = Arc::new(pages);
+    let mut tidying = tokio::time::interval(UPKEEP);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = tidying.tick() => {
+                pages.tidy();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "an HTTP connection was not accepted");
@@ -49,10 +61,10 @@ pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle, heal
                 continue;
             }
         };
-        let (metrics, health) = (metrics.clone(), health.clone());
+        let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &metrics, &health);
+                let response = answer(&request, &*pages);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
@@ -64,15 +76,11 @@ pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle, heal
     }
 }
 
-fn answer<B>(
-    request: &Request<B>,
-    metrics: &PrometheusHandle,
-    health: &Health,
-) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics" | "/") => (StatusCode::OK, metrics.render()),
+        (&Method::GET | &Method::HEAD, "/metrics" | "/") => (StatusCode::OK, pages.metrics()),
         (&Method::GET | &Method::HEAD, "/live") => (StatusCode::OK, "live\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/ready") => match health.problems() {
+        (&Method::GET | &Method::HEAD, "/ready") => match pages.problems() {
             problems if problems.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
             problems => (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n"),
         },
