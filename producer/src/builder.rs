@@ -95,6 +95,7 @@ pub struct Builder {
     replica: Option<String>,
     primary: Option<String>,
     primary_reads: Option<String>,
+    regions: Vec<Origin>,
     watch: Watch,
     pool: PgPoolOptions,
     limits: Limits,
@@ -125,6 +126,7 @@ impl Producer {
             replica: None,
             primary: None,
             primary_reads: None,
+            regions: Vec::new(),
             watch: Watch::Embedded,
             pool: PgPoolOptions::new(),
             limits: Limits::default(),
@@ -138,6 +140,7 @@ impl Producer {
     /// | `FARWRITE_DATABASE` | the database's name, required |
     /// | `FARWRITE_NATS_URL` | where NATS is, with user and password where needed, required |
     /// | `FARWRITE_WATCHER` | `embedded` (default), or `nats`: through the region's `lsn-watcher` |
+    /// | `FARWRITE_REGIONS` | all regions, joined by commas: [`Builder::regions`] |
     /// | `FARWRITE_TIMEOUT_MS` | a call's default timeout in milliseconds |
     ///
     /// and those of [`Region::from_env`]: which region this is, its replica, the primary.
@@ -166,6 +169,11 @@ impl Builder {
         let mut builder = Producer::builder(database, region.name.clone())
             .nats_url(required("FARWRITE_NATS_URL")?)
             .region(region);
+        if let Some(regions) = variable("FARWRITE_REGIONS") {
+            let regions: Result<Vec<_>, _> =
+                regions.split(',').map(|name| Origin::new(name.trim())).collect();
+            builder = builder.regions(regions?);
+        }
         builder = match variable("FARWRITE_WATCHER").as_deref() {
             None | Some("embedded") => builder,
             Some("nats") => builder.watch_over_nats(),
@@ -213,6 +221,14 @@ impl Builder {
         Self { primary: Some(url.into()), ..self }
     }
 
+    /// The regions that [`Call::visible_everywhere`](crate::Call::visible_everywhere) waits for;
+    /// this one is left out. `FARWRITE_REGIONS`, joined by commas, says the same.
+    pub fn regions(mut self, regions: impl IntoIterator<Item = Origin>) -> Self {
+        let others = regions.into_iter().filter(|region| *region != self.origin);
+        self.regions = others.collect();
+        self
+    }
+
     /// Where a region reads, as its environment says: on its replica with the primary behind it, or
     /// on the primary.
     pub fn region(self, region: Region) -> Self {
@@ -258,7 +274,7 @@ impl Builder {
     /// [`ConnectOptions::retry_on_initial_connect`] the latter is not an error: calls wait for the
     /// connection, each until its own deadline.
     pub async fn connect(self) -> Result<Producer, BuildError> {
-        let Self { database, origin, limits, watch, pool, .. } = self;
+        let Self { database, origin, limits, watch, pool, regions, .. } = self;
         limits.validate()?;
         metrics::describe();
         let nats = match (self.client, self.nats_url) {
@@ -329,6 +345,7 @@ impl Builder {
             limits,
             reads,
             patience: Patience::default(),
+            regions,
         };
         Ok(Producer { inner: Arc::new(inner) })
     }

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use farwrite_schemas::{
     BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Command, CommandId, Fingerprint, Key, KeyError, NameError,
+    Origin,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -105,6 +106,7 @@ pub struct Call<O> {
     id: CommandId,
     timeout: Duration,
     wishes: Wishes,
+    also_in: Vec<Origin>,
     prepared: Result<Prepared, InvalidCommand>,
     output: PhantomData<fn() -> O>,
 }
@@ -170,6 +172,7 @@ impl<O> Call<O> {
             id: CommandId::now(),
             timeout: producer.inner.limits.timeout,
             wishes: Wishes::default(),
+            also_in: Vec::new(),
             prepared,
             output: PhantomData,
         }
@@ -232,6 +235,21 @@ impl<O> Call<O> {
         }
     }
 
+    /// Has a `write` wait until these regions show the command's effects, too, within the call's
+    /// time; see [`Producer::wait_in`]. Those that do not are named in
+    /// [`WriteError::NotEverywhere`]. The other verbs do not look at it.
+    pub fn visible_in(mut self, regions: impl IntoIterator<Item = Origin>) -> Self {
+        self.also_in = regions.into_iter().collect();
+        self
+    }
+
+    /// The same for every region that the producer was told of
+    /// ([`Builder::regions`](crate::Builder::regions)).
+    pub fn visible_everywhere(self) -> Self {
+        let regions = self.producer.inner.regions.clone();
+        self.visible_in(regions)
+    }
+
     fn wishing(mut self, wish: impl FnOnce(&mut Wishes)) -> Self {
         wish(&mut self.wishes);
         self
@@ -292,10 +310,11 @@ impl<O: DeserializeOwned> Call<O> {
     pub fn write(self) -> impl Future<Output = Result<Visible<O>, WriteError<O>>> + use<O> {
         let producer = self.producer.clone();
         let id = self.id;
+        let also_in = self.also_in.clone();
         let awaiting = producer.inner.reads.shows_writes().then(|| self.enter_awaiting());
         async move {
             let awaiting = awaiting.ok_or(WriteError::NoReads { id })?;
-            producer.inner.write(awaiting.map_err(SubmitError::from)?).await
+            producer.inner.write(awaiting.map_err(SubmitError::from)?, &also_in).await
         }
     }
 }

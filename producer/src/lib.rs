@@ -67,6 +67,7 @@ mod backoff;
 mod builder;
 mod call;
 mod connection;
+mod elsewhere;
 mod inbox;
 mod lag;
 mod ledger;
@@ -94,6 +95,7 @@ mod write;
 pub use ask::LastHeard;
 pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
+pub use elsewhere::{ElsewhereError, MissingRegion};
 pub use farwrite_lsn_watcher::{Doubt, GoneReason, Seen, WaitError, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,

@@ -219,6 +219,13 @@ fn not_written(error: &WriteError<Box<RawValue>>) -> (Status, Value) {
                 "bookmark": committed.bookmark, "error": error.to_string(),
             }),
         ),
+        WriteError::NotEverywhere { visible, .. } => (
+            Status::Failed,
+            json!({
+                "id": visible.id, "known": "visible", "output": visible.output,
+                "bookmark": visible.bookmark, "error": error.to_string(),
+            }),
+        ),
         WriteError::NoReads { .. } => (Status::Usage, json!({ "error": error.to_string() })),
     }
 }

@@ -24,6 +24,7 @@ const REFUSED_READS: &str = "farwrite_producer_read_connections_refused_total";
 
 const READS_ROLE: &str = "farwrite_producer_reads_misdirected";
 const LATE_REQUESTS: &str = "farwrite_producer_late_requests_total";
+const REGIONS_ASKED: &str = "farwrite_producer_regions_asked_total";
 const READ_AT: &str = "farwrite_producer_read_at_total";
 
 /// Gives every metric its unit and its sentence, once a process.
@@ -56,6 +57,10 @@ pub(crate) fn describe() {
         describe_counter!(
             LATE_REQUESTS,
             "Requests whose bookmark was not visible here in time, by what was done."
+        );
+        describe_counter!(
+            REGIONS_ASKED,
+            "Other regions that were waited for, by whether they showed the bookmark in time."
         );
         describe_counter!(READ_AT, "Reads at a bookmark, by the server that serves them.");
         describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
@@ -127,6 +132,12 @@ pub(crate) fn outcome_read(result: &'static str) {
 /// What the server that is read was meant to be, and whether it is something else.
 pub(crate) fn reads_role(meant: ReadFrom, is_other: bool) {
     gauge!(READS_ROLE, "meant" => meant.word()).set(f64::from(u8::from(is_other)));
+}
+
+/// So many other regions showed a bookmark in time, and so many did not.
+pub(crate) fn asked_regions(visible: usize, missing: usize) {
+    counter!(REGIONS_ASKED, "result" => "visible").increment(visible as u64);
+    counter!(REGIONS_ASKED, "result" => "missing").increment(missing as u64);
 }
 
 /// A request's bookmark was not visible here in time.

@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) reads: Reads,
     pub(crate) patience: Patience,
+    pub(crate) regions: Vec<Origin>,
 }
 
 /// What a producer holds at a moment. All zero when no call is pending and no key is blocked.

@@ -6,12 +6,13 @@
 use std::{fmt, time::Duration};
 
 use farwrite_lsn_watcher::WaitError;
-use farwrite_schemas::{Bookmark, CommandId, DatabaseName};
+use farwrite_schemas::{Bookmark, CommandId, DatabaseName, Origin};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{
     call::Awaiting,
+    elsewhere::{MissingRegion, list},
     limits::TIMEOUT_MAX,
     metrics,
     producer::{Inner, Producer},
@@ -52,6 +53,15 @@ pub enum WriteError<O> {
         /// Why the wait ended.
         source: Box<WaitError>,
     },
+    /// It is committed and visible here, and not known to be visible in other regions that the call
+    /// named.
+    #[error("the command {} is visible here, and not known to be in {}", visible.id, list(missing))]
+    NotEverywhere {
+        /// What is known: the output and the bookmark.
+        visible: Visible<O>,
+        /// The regions that were not seen to show it.
+        missing: Vec<MissingRegion>,
+    },
     /// The producer was built without a replica, a watcher or reads on the primary: there is
     /// nowhere for the command to be visible. Nothing was sent.
     #[error("the command {id} was not sent: the producer has no reads to make it visible to")]
@@ -70,6 +80,11 @@ impl<O> fmt::Debug for WriteError<O> {
                 .field("committed", committed)
                 .field("source", source)
                 .finish(),
+            Self::NotEverywhere { visible, missing } => f
+                .debug_struct("NotEverywhere")
+                .field("visible", visible)
+                .field("missing", missing)
+                .finish(),
             Self::NoReads { id } => f.debug_struct("NoReads").field("id", id).finish(),
         }
     }
@@ -82,6 +97,7 @@ impl<O> WriteError<O> {
         match self {
             Self::Submit(error) => error.id(),
             Self::NotVisible { committed, .. } => committed.id,
+            Self::NotEverywhere { visible, .. } => visible.id,
             Self::NoReads { id } => *id,
         }
     }
@@ -132,12 +148,18 @@ impl Producer {
 
     /// Whether a bookmark is of this producer's database, and there is something to wait for.
     pub(crate) fn check_bookmark(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
+        self.check_database(bookmark)?;
+        if self.inner.reads.shows_writes() { Ok(()) } else { Err(BookmarkError::NoReads) }
+    }
+
+    /// Whether a bookmark is of this producer's database.
+    pub(crate) fn check_database(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
         let ours = self.inner.subjects.database();
         if bookmark.database != *ours {
             let (theirs, ours) = (bookmark.database.clone(), ours.clone());
             return Err(BookmarkError::OtherDatabase { theirs, ours });
         }
-        if self.inner.reads.shows_writes() { Ok(()) } else { Err(BookmarkError::NoReads) }
+        Ok(())
     }
 }
 
@@ -146,16 +168,31 @@ impl Inner {
     pub(crate) async fn write<O: DeserializeOwned>(
         &self,
         awaiting: Awaiting,
+        also_in: &[Origin],
     ) -> Result<Visible<O>, WriteError<O>> {
         let deadline = awaiting.entered.deadline;
         let committed = self.submit(awaiting).await?.committed()?;
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
-        match self.reads.wait(&committed.bookmark, left).await {
+        // The other regions are asked at once, not one after the other.
+        let here = self.reads.wait(&committed.bookmark, left);
+        let elsewhere = async {
+            if also_in.is_empty() {
+                return Vec::new();
+            }
+            self.missing(&committed.bookmark, also_in, deadline).await
+        };
+        let (here, missing) = tokio::join!(here, elsewhere);
+        match here {
             Ok(_) => {
                 metrics::visible(began.elapsed());
                 let Committed { id, output, bookmark } = committed;
-                Ok(Visible { id, output, bookmark })
+                let visible = Visible { id, output, bookmark };
+                if missing.is_empty() {
+                    Ok(visible)
+                } else {
+                    Err(WriteError::NotEverywhere { visible, missing })
+                }
             }
             Err(error) => Err(WriteError::NotVisible { committed, source: Box::new(error) }),
         }

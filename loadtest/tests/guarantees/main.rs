@@ -16,6 +16,7 @@ mod poison;
 mod random;
 mod reachability;
 mod refusal;
+mod regions;
 mod rows;
 mod support;
 mod timelines;

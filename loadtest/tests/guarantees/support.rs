@@ -174,6 +174,16 @@ impl Case {
         Ok(worker)
     }
 
+    /// The watcher program of a region, begun.
+    pub(crate) fn watcher(&self, region: &str) -> Result<Program> {
+        let mut command = Command::new(program("lsn-watcher")?);
+        command.args(["run", "--database", &self.name, "--region", region]);
+        command.args(["--nats-url", &self.stack.nats().url()]);
+        command.args(["--replica-url", &self.stack.replica(region)?.url(&self.name)]);
+        command.args(["--metrics-addr", "127.0.0.1:0"]);
+        self.stack.spawn(command, &format!("watcher-{}-{region}", self.name))
+    }
+
     /// Asks until it is so.
     pub(crate) async fn until(
         &self,

@@ -9,7 +9,7 @@ use farwrite_producer::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{Append, Case, DEADLINE, program};
+use crate::support::{Append, Case, DEADLINE};
 
 /// Long enough for a false answer to come.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -123,6 +123,8 @@ impl Lost {
         let error = why(producer.wait(lost, DEADLINE).await)?;
         ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
         producer.wait(kept, DEADLINE).await.context("what survived")?;
+        let error = producer.read_at(lost).await.err().context("read where it is not")?;
+        ensure!(error.is_superseded(), "{error:?}");
         // Its command was applied again, and has a bookmark of its own.
         let mut again = None;
         case.until("the outcome is known", async || {
@@ -158,11 +160,7 @@ async fn a_commit_that_a_failover_lost_is_never_visible_through_the_regions_prog
 {
     let lost = Lost::new("cascade_region").await?;
     let case = &lost.case;
-    let mut command = std::process::Command::new(program("lsn-watcher")?);
-    command.args(["run", "--database", &case.name, "--region", "lga"]);
-    command.args(["--nats-url", &case.stack.nats().url()]);
-    command.args(["--replica-url", &case.stack.replica("lga")?.url(&case.name)]);
-    let _watcher = case.stack.spawn(command, "lsn-watcher")?;
+    let _watcher = case.watcher("lga")?;
     let producer = Producer::builder(case.name.parse()?, "lga".parse()?)
         .nats_url(case.stack.nats_url("lga")?)
         .replica(case.stack.replica("lga")?.url(&case.name))
