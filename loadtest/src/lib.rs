@@ -1,4 +1,5 @@
-//! What drives Farwrite as a whole: the demo, and (in `tests`) the end-to-end guarantees.
+//! What drives Farwrite as a whole: the demo, users who hop between regions, benchmarks, and (in
+//! `tests`) the end-to-end guarantees.
 //!
 //! The crate depends on all others and none depends on it. It starts real servers and the real
 //! programs, and is an app of Farwrite like any other: what it knows of commands it knows through
@@ -6,6 +7,7 @@
 
 pub mod demo;
 pub mod flights;
+pub mod hop;
 
 /// The README's example, compiled: what a reader copies from there works.
 #[cfg(doctest)]

@@ -10,6 +10,7 @@ mod crash;
 mod exactly_once;
 mod failure;
 mod handlers;
+mod hopping;
 mod operations;
 mod parking;
 mod poison;
