@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     sync::{Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -48,6 +49,7 @@ pub(crate) struct Limits {
 pub(crate) struct Board {
     pub(crate) limits: Limits,
     state: Mutex<State>,
+    made: Instant,
     /// Told at every registration; the one source listens.
     registered: Notify,
 }
@@ -75,6 +77,29 @@ pub(crate) enum Queue {
     Doubt,
 }
 
+/// What is counted so that a caller knows what happened while it waited. Only differences matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    answers: u32,
+    /// How often the server was found not to be a replica. A count and not a state: a caller is
+    /// refused by a verdict that was made while it waits, never by an old one.
+    pub(crate) refusals: u32,
+}
+
+/// Where a waiter's entry is: its number, and in the last two bits its queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(NonZeroU64);
+
+impl Place {
+    pub(crate) fn queue(self) -> Queue {
+        match self.0.get() & 3 {
+            0 => Queue::Bare,
+            1 => Queue::Branch,
+            _ => Queue::Doubt,
+        }
+    }
+}
+
 impl Queue {
     const ALL: [Self; 3] = [Self::Bare, Self::Branch, Self::Doubt];
 }
@@ -88,14 +113,12 @@ pub(crate) struct State {
     /// When the oldest question went out that nobody has answered yet.
     asked_at: Option<Instant>,
     heard_at: Option<Instant>,
-    pub(crate) answers: u64,
+    pub(crate) counts: Counts,
     polls: u64,
-    /// How often the server was found not to be a replica. A count and not a state: a caller is
-    /// refused by a verdict that was made while it waits, never by an old one.
-    pub(crate) refusals: u64,
     pub(crate) closed: bool,
     youngest: Option<Instant>,
-    next_id: u64,
+    /// Of the last waiter that came.
+    number: u64,
     queues: [BTreeMap<(Lsn, u64), Waker>; 3],
 }
 
@@ -117,24 +140,25 @@ impl State {
         self.queues.iter().map(BTreeMap::len).sum()
     }
 
-    /// Puts a waiter into a queue and returns its id.
-    pub(crate) fn register(&mut self, queue: Queue, target: Lsn, waker: Waker) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
+    /// Puts a waiter into a queue and returns its place.
+    pub(crate) fn register(&mut self, queue: Queue, target: Lsn, waker: Waker) -> Place {
+        self.number += 1;
+        let place = Place(NonZeroU64::MIN.saturating_add((self.number << 2 | queue as u64) - 1));
         self.youngest = Some(Instant::now());
-        self.queues[queue as usize].insert((target, id), waker);
+        self.queues[queue as usize].insert((target, place.0.get()), waker);
         metrics::waiters_came();
-        id
+        place
     }
 
     /// A waiter's entry.
-    pub(crate) fn entry(&mut self, queue: Queue, target: Lsn, id: u64) -> Option<&mut Waker> {
-        self.queues[queue as usize].get_mut(&(target, id))
+    pub(crate) fn entry(&mut self, target: Lsn, place: Place) -> Option<&mut Waker> {
+        self.queues[place.queue() as usize].get_mut(&(target, place.0.get()))
     }
 
     /// Takes a waiter's entry out, where it still is.
-    pub(crate) fn leave(&mut self, queue: Queue, target: Lsn, id: u64) {
-        if self.queues[queue as usize].remove(&(target, id)).is_some() {
+    pub(crate) fn leave(&mut self, target: Lsn, place: Place) {
+        let queue = &mut self.queues[place.queue() as usize];
+        if queue.remove(&(target, place.0.get())).is_some() {
             metrics::waiters_left(1);
         }
     }
@@ -164,7 +188,18 @@ impl State {
 
 impl Board {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), registered: Notify::new() }
+        let made = Instant::now();
+        Self { limits, state: Mutex::default(), made, registered: Notify::new() }
+    }
+
+    /// The time since it was made, in nanoseconds: half the size of an instant.
+    pub(crate) fn now_ns(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment so many nanoseconds after it was made.
+    pub(crate) fn at_ns(&self, ns: u64) -> Instant {
+        self.made + Duration::from_nanos(ns)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -212,9 +247,9 @@ impl Board {
     }
 
     /// Why a wait that ran out of time was in vain.
-    pub(crate) fn missed(&self, target: &Target, began: Instant, answers_before: u64) -> WaitError {
+    pub(crate) fn missed(&self, target: &Target, began: Instant, before: Counts) -> WaitError {
         let state = self.lock();
-        let seen = self.seen(&state, target, began, answers_before);
+        let seen = self.seen(&state, target, began, before);
         let silent = |then: Instant| Instant::now().saturating_duration_since(then);
         let unanswered =
             state.asked_at.map(silent).filter(|for_| *for_ > self.limits.answer_within);
@@ -232,7 +267,7 @@ impl Board {
         state: &State,
         target: &Target,
         began: Instant,
-        answers_before: u64,
+        before: Counts,
     ) -> Box<Seen> {
         let now = Instant::now();
         let since = |then: Instant| now.saturating_duration_since(then);
@@ -245,7 +280,7 @@ impl Board {
             reached,
             missing_bytes: reached.map(|reached| target.lsn.bytes_since(reached)),
             waited: since(began),
-            answers: state.answers - answers_before,
+            answers: u64::from(state.counts.answers.wrapping_sub(before.answers)),
             heard_ago: state.heard_at.map(since),
             timeline: state.mark.and_then(|mark| mark.timeline),
             doubt,
@@ -308,14 +343,14 @@ impl Audience for Board {
             if known.is_some_and(|mark| mark.is_outdated(start, heard_at, forget)) {
                 return;
             }
-            state.answers += 1;
+            state.counts.answers = state.counts.answers.wrapping_add(1);
             (state.gone, state.asked_at, state.heard_at) = (None, None, Some(heard_at));
             if known.is_some_and(|mark| mark.server_start_us != start) {
                 state.branches.forget();
             }
             let Sight { replayed, timeline, in_recovery, .. } = sight;
             if !in_recovery {
-                state.refusals += 1;
+                state.counts.refusals = state.counts.refusals.wrapping_add(1);
             }
             state.mark = replayed.map(|lsn| {
                 let heard = Mark { server_start_us: start, lsn, timeline, in_recovery, heard_at };

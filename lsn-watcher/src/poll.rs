@@ -273,9 +273,7 @@ mod tests {
         async fn wait(&self, lsn: u64, ms: u64) -> Result<crate::Reached, WaitError> {
             let target = Lsn(lsn).into();
             let wait = Wait::new(&self.board, target);
-            let (began, answers) = (wait.began(), wait.answers_before());
-            let waited = tokio::time::timeout(Duration::from_millis(ms), wait).await;
-            waited.unwrap_or_else(|_| Err(self.board.missed(&target, began, answers)))
+            crate::wait::Timed::new(wait, Duration::from_millis(ms)).await
         }
     }
 

@@ -14,8 +14,11 @@ use farwrite_schemas::{Lsn, Origin, Subjects};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
-    ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError, board::Board, metrics,
-    over_nats::OverNats, poll::PollLoop, wait::Wait,
+    ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError,
+    board::Board,
+    over_nats::OverNats,
+    poll::PollLoop,
+    wait::{Timed, Wait},
 };
 
 /// Waits until a replica has replayed a position. Cheap to clone; all clones share one source.
@@ -89,21 +92,12 @@ impl Watcher {
     /// [`WaitError::TimedOut`] and [`WaitError::ReplicaGone`] when the time is up, with what was
     /// seen; [`WaitError::Superseded`] as soon as it is known, and [`WaitError::Implausible`],
     /// [`WaitError::NotAReplica`], [`WaitError::TooManyWaiters`] and [`WaitError::Closed`] at once.
-    pub async fn wait(
+    pub fn wait<T: Into<Target>>(
         &self,
-        target: impl Into<Target>,
+        target: T,
         timeout: Duration,
-    ) -> Result<Reached, WaitError> {
-        let target = target.into();
-        let board = &*self.shared.board;
-        let wait = Wait::new(board, target);
-        let (began, answers_before) = (wait.began(), wait.answers_before());
-        let result = match tokio::time::timeout(timeout, wait).await {
-            Ok(result) => result,
-            Err(_) => Err(board.missed(&target, began, answers_before)),
-        };
-        metrics::wait_ended(&result, began.elapsed());
-        result
+    ) -> impl Future<Output = Result<Reached, WaitError>> + use<'_, T> {
+        Timed::new(Wait::new(&self.shared.board, target.into()), timeout)
     }
 
     /// The furthest position seen on the present connection, whenever that was: a hint for logs

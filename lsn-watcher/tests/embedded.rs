@@ -9,12 +9,14 @@ use std::time::Duration;
 use farwrite_devstack::{Devstack, Postgres};
 use farwrite_lsn_watcher::{EmbeddedConfig, GoneReason, WaitError, Watcher};
 use farwrite_schemas::Lsn;
-use stage::{LONG, Writer, all, shows, until, wait_many};
+use stage::{LONG, Writer, all, flush_lsn, shows, until, wait_many};
 use tokio::sync::OnceCell;
 
 /// The primary's region and a replica for each test.
-const REGIONS: [&str; 10] =
-    ["home", "far", "idle", "fast", "kill", "crash", "paused", "stopped", "hung", "ending"];
+const REGIONS: [&str; 11] = [
+    "home", "far", "idle", "fast", "kill", "crash", "paused", "stopped", "hung", "ending",
+    "conflict",
+];
 
 async fn stack() -> &'static Devstack {
     static STACK: OnceCell<Devstack> = OnceCell::const_new();
@@ -223,6 +225,30 @@ async fn a_connection_that_hangs_is_replaced_and_one_that_cannot_be_is_told_apar
     };
     postmaster.resume().unwrap();
     late.wait(lsn, LONG).await.unwrap();
+}
+
+/// Recovery ends whatever session stands in its way: here one in a database that is dropped.
+#[tokio::test]
+async fn a_conflict_with_recovery_ends_the_connection_and_no_wait() {
+    let stack = stack().await;
+    let (primary, replica) = (stack.primary(), stack.replica("conflict").unwrap());
+    primary.create_database("conflict").await.unwrap();
+    replica.wait_caught_up(primary, LONG).await.unwrap();
+    let watcher = Watcher::embedded(EmbeddedConfig::new(replica.url("conflict"))).unwrap();
+    watcher.wait(Lsn(1), LONG).await.unwrap();
+    let waits = wait_many(&watcher, Lsn(u64::MAX), 10, LONG).await;
+    primary.execute("postgres", "DROP DATABASE conflict").await.unwrap();
+    replica.wait_caught_up(primary, LONG).await.unwrap();
+    let error = watcher.wait(Lsn(u64::MAX), Duration::from_millis(500)).await.unwrap_err();
+    let WaitError::ReplicaGone { reason: GoneReason::Connection(_), .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(watcher.waiters(), 10, "nobody was sent away");
+    primary.create_database("conflict").await.unwrap();
+    let mut connection = primary.connect("postgres").await.unwrap();
+    let lsn = flush_lsn(&mut connection).await;
+    watcher.wait(lsn, LONG).await.unwrap();
+    drop(waits);
 }
 
 #[tokio::test]

@@ -1,0 +1,142 @@
+//! What a waiter weighs: many tasks that wait for a position, beside as many that wait for nothing.
+//!
+//! Each kind is weighed in a process of its own, by what the system says of its memory: one that
+//! has given memory back keeps it for the next.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use farwrite_devstack::Devstack;
+use farwrite_lsn_watcher::{EmbeddedConfig, Watcher};
+use farwrite_schemas::Lsn;
+use tokio::{task::JoinSet, time::Instant};
+
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Of one page of memory.
+const PAGE_BYTES: u64 = 4_096;
+
+/// What is weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    /// Tasks that wait for nothing, with a deadline.
+    Bare,
+    /// Tasks that wait for a position, with a deadline.
+    Waiting,
+}
+
+impl Weighed {
+    /// As the command line says it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// What waiters weigh.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitersReport {
+    /// How many.
+    pub waiters: u64,
+    /// Bytes of a bare task.
+    pub bare_bytes: u64,
+    /// Bytes of a task that waits.
+    pub waiting_bytes: u64,
+    /// From the commit to the last waiter's wake-up.
+    pub woken_in: Duration,
+}
+
+/// Weighs both.
+///
+/// # Errors
+/// When a server does not start, or a waiter is not woken, or one is left.
+pub async fn run(waiters: u64) -> Result<WaitersReport> {
+    let (bare_bytes, _) = child(waiters, Weighed::Bare).await?;
+    let (waiting_bytes, woken_in) = child(waiters, Weighed::Waiting).await?;
+    Ok(WaitersReport { waiters, bare_bytes, waiting_bytes, woken_in })
+}
+
+async fn child(waiters: u64, what: Weighed) -> Result<(u64, Duration)> {
+    let this = std::env::current_exe()?;
+    let mut command = Command::new(this);
+    let count = waiters.to_string();
+    command.args(["bench", "waiters", "--waiters", &count, "--weigh", what.word()]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    ensure!(output.status.success(), "weighing {} failed: {err}", what.word());
+    let mut numbers = out.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(bytes)), Some(Ok(us))) => Ok((bytes, Duration::from_micros(us))),
+        _ => bail!("weighing {} printed {out:?}", what.word()),
+    }
+}
+
+/// Weighs one kind: bytes of one, and microseconds until all were woken.
+///
+/// # Errors
+/// As [`run`].
+pub async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
+    let stack = Devstack::builder().regions(["home", "away"]).start().await?;
+    let replica = stack.replica("away")?;
+    let count = usize::try_from(waiters)?;
+    let config =
+        EmbeddedConfig { max_waiters: count, ..EmbeddedConfig::new(replica.url("postgres")) };
+    let watcher = Watcher::embedded(config)?;
+    replica.wait_caught_up(stack.primary(), PATIENCE).await?;
+    replica.pause_replay().await?;
+    let mut primary = stack.primary().connect("postgres").await?;
+    sqlx::query("CREATE TABLE committed ()").execute(&mut primary).await?;
+    let text: String = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text")
+        .fetch_one(&mut primary)
+        .await?;
+    let lsn: Lsn = text.parse()?;
+    // What the first waiter alone brings along is not the others'.
+    let first = watcher.wait(Lsn(1), PATIENCE).await;
+    first.context("the first wait")?;
+    let before = resident_bytes()?;
+    let mut tasks = JoinSet::new();
+    for _ in 0..waiters {
+        match what {
+            Weighed::Bare => {
+                tasks.spawn(async move {
+                    tokio::time::timeout(PATIENCE, std::future::pending()).await.unwrap_or(false)
+                });
+            }
+            Weighed::Waiting => {
+                let watcher = watcher.clone();
+                tasks.spawn(async move { watcher.wait(lsn, PATIENCE).await.is_ok() });
+            }
+        }
+    }
+    let expected = if what == Weighed::Waiting { count } else { 0 };
+    let began = Instant::now();
+    // Bare tasks need a moment to be polled once, too.
+    while watcher.waiters() < expected || began.elapsed() < Duration::from_secs(2) {
+        ensure!(began.elapsed() < PATIENCE, "{} of {count} wait", watcher.waiters());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let bytes = (resident_bytes()?.saturating_sub(before)) / waiters.max(1);
+    let mut woken_us = 0;
+    if what == Weighed::Waiting {
+        replica.resume_replay().await?;
+        let began = Instant::now();
+        while let Some(woken) = tasks.join_next().await {
+            ensure!(woken?, "a waiter was not woken");
+        }
+        woken_us = u64::try_from(began.elapsed().as_micros())?;
+        ensure!(watcher.waiters() == 0, "{} waiters are left", watcher.waiters());
+    }
+    tasks.abort_all();
+    drop(watcher);
+    stack.shutdown().await?;
+    Ok((bytes, woken_us))
+}
+
+fn resident_bytes() -> Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm.split_whitespace().nth(1).context("/proc/self/statm")?.parse()?;
+    Ok(pages * PAGE_BYTES)
+}

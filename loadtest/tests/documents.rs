@@ -1,0 +1,53 @@
+//! What the documents say of tests is so: every test that `docs/fly-postgres.md` names is there.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+/// Where each letter's tests are.
+const PLACES: [(&str, &str); 4] = [
+    ("L", "loadtest/tests/guarantees"),
+    ("P", "producer/tests/guarantees"),
+    ("U", "producer/src,lsn-watcher/src"),
+    ("W", "lsn-watcher/tests"),
+];
+
+/// The names in the last cell of a table's row, each with its letter.
+fn names(row: &str) -> Vec<(String, String)> {
+    let cell = row.trim().trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+    let mut letter = String::new();
+    let mut names = Vec::new();
+    for (index, part) in cell.split('`').enumerate() {
+        if index % 2 == 1 {
+            names.push((letter.clone(), part.to_owned()));
+        } else if let Some(found) = part.split([' ', ',']).rfind(|word| !word.is_empty()) {
+            letter = found.to_owned();
+        }
+    }
+    names
+}
+
+#[test]
+fn every_test_that_is_named_beside_a_feature_is_there() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
+    let page = fs::read_to_string(root.join("docs/fly-postgres.md"))?;
+    let mut found = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        for (letter, name) in names(row) {
+            let Some((_, folders)) = PLACES.iter().find(|(place, _)| *place == letter) else {
+                continue;
+            };
+            let (module, test) = name.split_once("::").unwrap_or((&name, "*"));
+            let files =
+                folders.split(',').map(|folder| root.join(folder).join(format!("{module}.rs")));
+            let text: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+            let is_there = test == "*" && text.contains("#[tokio::test")
+                || test == "*" && text.contains("#[test]")
+                || text.contains(&format!("fn {test}("));
+            ensure!(is_there, "{letter} {name} is named in the page, and is not there");
+            found += 1;
+        }
+    }
+    ensure!(found > 30, "only {found} tests were found in the page");
+    Ok(())
+}
