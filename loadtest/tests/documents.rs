@@ -41,9 +41,8 @@ fn every_test_that_is_named_beside_a_feature_is_there() -> Result<()> {
             let files =
                 folders.split(',').map(|folder| root.join(folder).join(format!("{module}.rs")));
             let text: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
-            let is_there = test == "*" && text.contains("#[tokio::test")
-                || test == "*" && text.contains("#[test]")
-                || text.contains(&format!("fn {test}("));
+            let has_tests = text.contains("#[tokio::test") || text.contains("#[test]");
+            let is_there = test == "*" && has_tests || text.contains(&format!("fn {test}("));
             ensure!(is_there, "{letter} {name} is named in the page, and is not there");
             found += 1;
         }
