@@ -50,6 +50,8 @@ CREATE TABLE farwrite.parked (
 CREATE UNIQUE INDEX parked_in_line ON farwrite.parked (stream_id, line, place);
 CREATE UNIQUE INDEX parked_by_command ON farwrite.parked (command_id, stream_id);
 CREATE INDEX parked_scheduled ON farwrite.parked (stream_id, due_at) WHERE place IS NULL;
+-- Those that have a time after which they are not applied.
+CREATE INDEX parked_expiring ON farwrite.parked (stream_id, sequence) WHERE headers::text ILIKE '%farwrite-expires-at%';
 
 -- One row for each line that something waits in. A line's commands are tried from its first place
 -- on; scheduled ones are in no line yet.

@@ -401,3 +401,22 @@ async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() 
     ensure!(case.ended(in_time.id).await?.0 == "applied");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_parked_command_expires_whatever_the_hints_say_of_what_is_behind_it() -> Result<()> {
+    let case = Case::new("hinted_parked", &[]).await?;
+    case.execute("SELECT farwrite.pause('app.append', NULL, 'a test')").await?;
+    let worker = case.serving(&[]).await?;
+    let waits = Message::append("a", 1).at(EXPIRES_AT, 5_000);
+    case.publish(&waits).await?;
+    case.parked("paused", 1).await?;
+    // The position has passed it, and the broker is told so before its time.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    let _worker = case.serving(&[]).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    case.execute("SELECT farwrite.resume('app.append', NULL)").await?;
+    let ended = case.ended(waits.id).await?;
+    ensure!(ended.0 == "expired", "{ended:?}");
+    Ok(())
+}

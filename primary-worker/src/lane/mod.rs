@@ -247,7 +247,11 @@ impl Lane {
         let works = self.works(&deliveries).await?;
         let hints = &self.shared.takeover.hints;
         let items = deliveries.into_iter().zip(works).map(|((delivery, parked), work)| {
-            let expires_ns = hints.expiry_of(&delivery);
+            // What is parked was not settled, whatever was settled around it.
+            let expires_ns = match parked {
+                Some(_) => delivery.expires_ns(),
+                None => hints.expiry_of(&delivery),
+            };
             Item::new(delivery, work, parked, expires_ns)
         });
         for batch in batch::cut(items) {

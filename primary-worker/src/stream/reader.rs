@@ -115,6 +115,12 @@ impl Delivery {
         self.message.headers.as_ref()?.get(name).map(|value| value.as_str())
     }
 
+    /// When the command is no longer to be applied, in Unix nanoseconds.
+    pub(crate) fn expires_ns(&self) -> Option<i64> {
+        let expires_ms = self.envelope.as_ref().ok()?.expires_at_ms?;
+        Some(expires_ms.saturating_mul(1_000_000))
+    }
+
     /// The message id, whether or not it is a command id.
     pub(crate) fn message_id(&self) -> Option<&str> {
         self.header(headers::COMMAND_ID)
