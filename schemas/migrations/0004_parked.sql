@@ -7,8 +7,7 @@
 ALTER TABLE farwrite.lanes
     ADD COLUMN parked bigint NOT NULL DEFAULT 0,            -- how many of its commands are parked
     ADD COLUMN paused boolean NOT NULL DEFAULT false,       -- whether farwrite.pauses has rows
-    ADD COLUMN suspect bigint,                              -- the last command that was tried alone after an unclean end
-    ADD COLUMN suspect_attempts integer NOT NULL DEFAULT 0; -- how often, counted before each try
+    ADD COLUMN suspects bigint[] NOT NULL DEFAULT '{}';     -- commands that ran alone after an unclean end and did not come back, by sequence; once for each time
 
 -- When the owner stopped in good order; null while it works, and after it went without a word.
 ALTER TABLE farwrite.owner ADD COLUMN released_at timestamptz;
