@@ -349,18 +349,15 @@ async fn guarded_step(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Fai
     };
     savepoint.rollback().await?;
     // A constraint that may be deferred was perhaps checked too early, for a companion's sake: only
-    // the lone run is definitive.
-    let is_constraint = failed.rejection.code.starts_with("23") || failed.rejection.code == "P0001";
-    if is_constraint {
-        let may_be_deferred: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable AND (contype = 't' OR conname = $1))",
-        )
-        .bind(&failed.rejection.constraint)
-        .fetch_one(tx)
-        .await?;
-        if may_be_deferred {
-            return Err(Failure::Command(failed));
-        }
+    // the lone run is definitive. A trigger refuses with whatever code it likes.
+    let may_be_deferred: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable AND (contype = 't' OR conname = $1))",
+    )
+    .bind(&failed.rejection.constraint)
+    .fetch_one(tx)
+    .await?;
+    if may_be_deferred {
+        return Err(Failure::Command(failed));
     }
     Ok(Outcome::Rejected(failed.rejection))
 }
