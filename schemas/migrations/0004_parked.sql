@@ -43,6 +43,7 @@ CREATE TABLE farwrite.parked (
     body         bytea NOT NULL,
     published_at bigint NOT NULL,      -- the stream's time of it, in nanoseconds since 1970
     parked_at    timestamptz NOT NULL DEFAULT clock_timestamp(), -- the first time
+    lacks_since  timestamptz NOT NULL DEFAULT clock_timestamp(), -- since when it waits for something that is not there, or behind others
     PRIMARY KEY (stream_id, sequence),
     CHECK ((place IS NULL) = (due_at IS NOT NULL))
 );

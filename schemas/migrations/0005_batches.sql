@@ -424,7 +424,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $$
 BEGIN
     WITH kept AS (
         UPDATE farwrite.parked p
-        SET reason = u.reason, error = coalesce(u.error::json, p.error), attempts = u.attempts
+        SET reason = u.reason, error = coalesce(u.error::json, p.error), attempts = u.attempts,
+            lacks_since = CASE WHEN p.reason IN ('unknown_command', 'not_ready', 'behind') THEN p.lacks_since ELSE clock_timestamp() END
         FROM unnest(p_sequences, p_reasons, p_errors, p_attempts, p_waits) AS u (sequence, reason, error, attempts, wait)
         WHERE p.stream_id = p_stream AND p.sequence = u.sequence
         RETURNING p.line, u.wait
@@ -466,10 +467,11 @@ END $$;
 
 -- The commands of a lane that are to be tried now: the first ones of the lines that are due, the
 -- longest due line first, at most p_limit, and about p_bytes, shared between the lines. Brings
--- scheduled ones into their lines before it looks.
+-- scheduled ones into their lines before it looks. lacks_seconds is how long each has waited for
+-- something that is not there, or behind others: not for its time, for an operator, or by chance.
 CREATE FUNCTION farwrite.due_commands(
     p_stream integer, p_lane integer, p_lanes integer, p_epoch uuid, p_limit integer, p_bytes bigint)
-RETURNS TABLE (sequence bigint, reason text, attempts integer, parked_seconds double precision, subject text, headers json, body bytea, published_at bigint)
+RETURNS TABLE (sequence bigint, reason text, attempts integer, lacks_seconds double precision, subject text, headers json, body bytea, published_at bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $$
 DECLARE
     v_lines text[];
@@ -486,7 +488,9 @@ BEGIN
           WHERE l.stream_id = p_stream AND l.due_at <= clock_timestamp() AND l.lane_hash % p_lanes = p_lane
           ORDER BY l.due_at LIMIT p_limit) d;
     RETURN QUERY
-        SELECT c.sequence, c.reason, c.attempts, extract(epoch FROM clock_timestamp() - c.parked_at)::double precision,
+        SELECT c.sequence, c.reason, c.attempts,
+               CASE WHEN c.reason IN ('unknown_command', 'not_ready', 'behind')
+                    THEN extract(epoch FROM clock_timestamp() - c.lacks_since) ELSE 0 END::double precision,
                c.subject, c.headers, c.body, c.published_at
         FROM (SELECT p.*, u.n, sum(octet_length(p.body)) OVER (ORDER BY p.step, u.n) - octet_length(p.body) AS before
               FROM unnest(v_lines) WITH ORDINALITY AS u (line, n)

@@ -420,3 +420,18 @@ async fn a_parked_command_expires_whatever_the_hints_say_of_what_is_behind_it() 
     ensure!(ended.0 == "expired", "{ended:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_command_that_waited_for_something_else_waits_for_its_function_too() -> Result<()> {
+    let case = Case::new("waited", &[]).await?;
+    let _worker = case.serving(&["--unknown-keep-s", "2"]).await?;
+    let scheduled = Message::append("a", 1).named("app.soon").at(NOT_BEFORE, 3_000);
+    case.publish(&scheduled).await?;
+    case.parked("scheduled", 1).await?;
+    case.parked("unknown_command", 1).await?;
+    case.execute("SELECT farwrite.register('app.soon', 'app.append(jsonb, farwrite.meta)')")
+        .await?;
+    let ended = case.ended(scheduled.id).await?;
+    ensure!(ended.0 == "applied", "{ended:?}");
+    Ok(())
+}
