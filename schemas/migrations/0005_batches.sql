@@ -322,13 +322,14 @@ BEGIN
     FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_anchor_sequence, p_anchor_at, p_anchor_id) f;
     xid := pg_current_xact_id()::text;
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    -- Of whichever lane: an id may wait there under another key.
+    SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
+           array_agg((SELECT count(*) FROM (
+               SELECT FROM farwrite.parked q
+               WHERE q.stream_id = p.stream_id AND q.line = p.line AND q.place < p.place LIMIT 4096) a))
+    INTO parked_ids, parked_fingerprints, parked_sequences, parked_ahead
+    FROM farwrite.parked p WHERE p.command_id = ANY (p_ids) AND p.stream_id = p_stream;
     IF parked > 0 THEN
-        SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
-               array_agg((SELECT count(*) FROM (
-                   SELECT FROM farwrite.parked q
-                   WHERE q.stream_id = p.stream_id AND q.line = p.line AND q.place < p.place LIMIT 4096) a))
-        INTO parked_ids, parked_fingerprints, parked_sequences, parked_ahead
-        FROM farwrite.parked p WHERE p.command_id = ANY (p_ids) AND p.stream_id = p_stream;
         SELECT array_agg(l.line), array_agg(l.commands) INTO held_lines, held_commands
         FROM farwrite.parked_lines l WHERE l.stream_id = p_stream AND l.line = ANY (p_lines);
     END IF;

@@ -435,3 +435,22 @@ async fn a_command_that_waited_for_something_else_waits_for_its_function_too() -
     ensure!(ended.0 == "applied", "{ended:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_id_that_waits_under_one_key_holds_no_other_key_up() -> Result<()> {
+    let case = Case::new("two_keys", &["--duplicate-window-ms", "100"]).await?;
+    let _worker = case.serving(&["--lanes", "8"]).await?;
+    let first = Message::append("a", 1).at(NOT_BEFORE, 3_600_000);
+    case.publish(&first).await?;
+    case.parked("scheduled", 1).await?;
+    // Keys of other lanes, most of which have nothing parked.
+    for key in ["b", "c", "d"] {
+        let again = Message { key: Some(key.to_owned()), ..first.clone() };
+        case.publish_past_window(&again).await?;
+        let after = Message::append(key, 2);
+        case.publish(&after).await?;
+        ensure!(case.ended(after.id).await?.0 == "applied");
+    }
+    ensure!(case.count("SELECT count(*) FROM farwrite.parked").await? == 1);
+    Ok(())
+}
