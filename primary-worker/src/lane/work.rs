@@ -183,6 +183,13 @@ impl Known<'_> {
                 return Some(Work::Reject(Rejection::new("bad_body", error.to_string())));
             }
         };
+        // The ledger cannot hold such an id; it may tell nothing about it either.
+        let refusal = |command: &AtomicCommand| {
+            refuse_by_age(command.id, delivery.at_ns, self.config.ledger_keep)
+        };
+        if let Some(Work::DeadLetter { letter, .. }) = commands.iter().find_map(refusal) {
+            return Some(Work::Reject(Rejection::new(letter.reason, letter.message)));
+        }
         let mut parts = Vec::with_capacity(commands.len());
         let mut refused = None;
         for (index, AtomicCommand { id, name, version, body }) in commands.into_iter().enumerate() {
