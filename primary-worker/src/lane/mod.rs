@@ -59,7 +59,7 @@ use crate::{
     health::Health,
     heartbeat::Pulse,
     metrics,
-    stream::{Anchor, Delivery, Place},
+    stream::{Anchor, Delivery, Place, storable},
     takeover::{LanePosition, Takeover},
 };
 
@@ -683,5 +683,5 @@ pub(crate) async fn attempt_for_trial(
 fn last_of_stream(items: &[Item]) -> Option<Anchor> {
     let item = items.last().filter(|item| item.parked.is_none())?;
     let Delivery { sequence, at_ns, .. } = item.delivery;
-    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(ToOwned::to_owned) })
+    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(storable) })
 }

@@ -81,9 +81,7 @@ impl<'a> Parking<'a> {
         new.lines.push(line(envelope));
         new.lane_hashes.push(lane_hash(envelope));
         new.subjects.push(item.delivery.message.subject.as_str());
-        new.headers.push(
-            serde_json::to_string(&item.delivery.all_headers()).unwrap_or_else(|_| "[]".to_owned()),
-        );
+        new.headers.push(item.delivery.headers_json());
         new.bodies.push(item.delivery.body());
         new.at_ns.push(item.delivery.at_ns);
         new.reasons.push(park.reason.word());

@@ -126,6 +126,11 @@ impl Delivery {
         self.header(headers::COMMAND_ID)
     }
 
+    /// All headers for a column of type `json`: `jsonb` holds no character of code zero.
+    pub(crate) fn headers_json(&self) -> String {
+        serde_json::to_string(&self.all_headers()).unwrap_or_else(|_| "[]".to_owned())
+    }
+
     /// All headers, as they came: name and value, in their order.
     pub(crate) fn all_headers(&self) -> Vec<(&str, &str)> {
         let headers = self.message.headers.iter().flat_map(|headers| headers.iter());
