@@ -5,7 +5,8 @@
 //! broker about once a second how far it has come and when, and a command that comes again and was
 //! certainly settled before its time is applied whatever the clock says (invariant 8). Where the
 //! samples do not tell, the clock decides; so a command that had expired is never applied for a
-//! hint's sake.
+//! hint's sake. A sample ends before the first parked command that has such a time: lanes pass what
+//! is parked, and it is not settled.
 //!
 //! The samples are the last message of a small stream of their own, which `migrate` makes. Without
 //! it, or when it cannot be read, the worker works without hints and says so.
@@ -91,8 +92,7 @@ impl Hints {
     /// When a command is no longer to be applied, in Unix nanoseconds; `None` when it has no such
     /// time, or was certainly settled before it.
     pub(crate) fn expiry_of(&self, delivery: &Delivery) -> Option<i64> {
-        let expires_ms = delivery.envelope.as_ref().ok()?.expires_at_ms?;
-        let expires_ns = expires_ms.saturating_mul(1_000_000);
+        let expires_ns = delivery.expires_ns()?;
         if self.was_settled(delivery.sequence, expires_ns) {
             let sequence = delivery.sequence;
             info!(sequence, "applied before its expiry once: it does not expire now");
@@ -156,8 +156,10 @@ impl Keeper {
         stream_id: i32,
     ) -> Result<(), sqlx::Error> {
         let row: Option<(i64, i64)> = sqlx::query_as(
-            "SELECT min(sequence), (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
-             FROM farwrite.lanes WHERE stream_id = $1 HAVING count(*) > 0",
+            "SELECT least(min(l.sequence), (SELECT min(p.sequence) - 1 FROM farwrite.parked p
+                                            WHERE p.stream_id = $1 AND p.headers::text ILIKE '%farwrite-expires-at%')),
+                    (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
+             FROM farwrite.lanes l WHERE l.stream_id = $1 HAVING count(*) > 0",
         )
         .bind(stream_id)
         .fetch_optional(connection)

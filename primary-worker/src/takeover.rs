@@ -148,8 +148,8 @@ async fn exonerate(
 ) -> Result<(), sqlx::Error> {
     let lanes: Vec<i32> = lanes.iter().map(|lane| lane.cast_signed()).collect();
     sqlx::query(
-        "UPDATE farwrite.lanes SET suspect_attempts = suspect_attempts - 1
-         WHERE stream_id = $1 AND lane = ANY ($2) AND suspect_attempts > 0",
+        "UPDATE farwrite.lanes SET suspects = trim_array(suspects, 1)
+         WHERE stream_id = $1 AND lane = ANY ($2) AND suspects <> '{}'",
     )
     .bind(stream_id)
     .bind(lanes)

@@ -7,8 +7,7 @@
 ALTER TABLE farwrite.lanes
     ADD COLUMN parked bigint NOT NULL DEFAULT 0,            -- how many of its commands are parked
     ADD COLUMN paused boolean NOT NULL DEFAULT false,       -- whether farwrite.pauses has rows
-    ADD COLUMN suspect bigint,                              -- the last command that was tried alone after an unclean end
-    ADD COLUMN suspect_attempts integer NOT NULL DEFAULT 0; -- how often, counted before each try
+    ADD COLUMN suspects bigint[] NOT NULL DEFAULT '{}';     -- commands that ran alone after an unclean end and did not come back, by sequence; once for each time
 
 -- When the owner stopped in good order; null while it works, and after it went without a word.
 ALTER TABLE farwrite.owner ADD COLUMN released_at timestamptz;
@@ -44,12 +43,15 @@ CREATE TABLE farwrite.parked (
     body         bytea NOT NULL,
     published_at bigint NOT NULL,      -- the stream's time of it, in nanoseconds since 1970
     parked_at    timestamptz NOT NULL DEFAULT clock_timestamp(), -- the first time
+    lacks_since  timestamptz NOT NULL DEFAULT clock_timestamp(), -- since when it waits for something that is not there, or behind others
     PRIMARY KEY (stream_id, sequence),
     CHECK ((place IS NULL) = (due_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX parked_in_line ON farwrite.parked (stream_id, line, place);
 CREATE UNIQUE INDEX parked_by_command ON farwrite.parked (command_id, stream_id);
 CREATE INDEX parked_scheduled ON farwrite.parked (stream_id, due_at) WHERE place IS NULL;
+-- Those that have a time after which they are not applied.
+CREATE INDEX parked_expiring ON farwrite.parked (stream_id, sequence) WHERE headers::text ILIKE '%farwrite-expires-at%';
 
 -- One row for each line that something waits in. A line's commands are tried from its first place
 -- on; scheduled ones are in no line yet.

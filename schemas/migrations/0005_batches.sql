@@ -231,9 +231,9 @@ BEGIN
             v_deferrable := coalesce(v_deferrable, EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable));
             -- What violates Farwrite's own tables is never a command's fault. And a constraint that
             -- may be deferred was perhaps checked too early, for its companions' sake: only the
-            -- lone run is definitive.
+            -- lone run is definitive. A trigger refuses with whatever code it likes.
             IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
-                OR (v_deferrable AND (v_state LIKE '23%' OR v_state = 'P0001')
+                OR (v_deferrable
                     AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
                                 WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
             THEN
@@ -322,13 +322,14 @@ BEGIN
     FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_anchor_sequence, p_anchor_at, p_anchor_id) f;
     xid := pg_current_xact_id()::text;
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    -- Of whichever lane: an id may wait there under another key.
+    SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
+           array_agg((SELECT count(*) FROM (
+               SELECT FROM farwrite.parked q
+               WHERE q.stream_id = p.stream_id AND q.line = p.line AND q.place < p.place LIMIT 4096) a))
+    INTO parked_ids, parked_fingerprints, parked_sequences, parked_ahead
+    FROM farwrite.parked p WHERE p.command_id = ANY (p_ids) AND p.stream_id = p_stream;
     IF parked > 0 THEN
-        SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
-               array_agg((SELECT count(*) FROM (
-                   SELECT FROM farwrite.parked q
-                   WHERE q.stream_id = p.stream_id AND q.line = p.line AND q.place < p.place LIMIT 4096) a))
-        INTO parked_ids, parked_fingerprints, parked_sequences, parked_ahead
-        FROM farwrite.parked p WHERE p.command_id = ANY (p_ids) AND p.stream_id = p_stream;
         SELECT array_agg(l.line), array_agg(l.commands) INTO held_lines, held_commands
         FROM farwrite.parked_lines l WHERE l.stream_id = p_stream AND l.line = ANY (p_lines);
     END IF;
@@ -424,7 +425,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $$
 BEGIN
     WITH kept AS (
         UPDATE farwrite.parked p
-        SET reason = u.reason, error = coalesce(u.error::json, p.error), attempts = u.attempts
+        SET reason = u.reason, error = coalesce(u.error::json, p.error), attempts = u.attempts,
+            lacks_since = CASE WHEN p.reason IN ('unknown_command', 'not_ready', 'behind') THEN p.lacks_since ELSE clock_timestamp() END
         FROM unnest(p_sequences, p_reasons, p_errors, p_attempts, p_waits) AS u (sequence, reason, error, attempts, wait)
         WHERE p.stream_id = p_stream AND p.sequence = u.sequence
         RETURNING p.line, u.wait
@@ -466,10 +468,11 @@ END $$;
 
 -- The commands of a lane that are to be tried now: the first ones of the lines that are due, the
 -- longest due line first, at most p_limit, and about p_bytes, shared between the lines. Brings
--- scheduled ones into their lines before it looks.
+-- scheduled ones into their lines before it looks. lacks_seconds is how long each has waited for
+-- something that is not there, or behind others: not for its time, for an operator, or by chance.
 CREATE FUNCTION farwrite.due_commands(
     p_stream integer, p_lane integer, p_lanes integer, p_epoch uuid, p_limit integer, p_bytes bigint)
-RETURNS TABLE (sequence bigint, reason text, attempts integer, parked_seconds double precision, subject text, headers json, body bytea, published_at bigint)
+RETURNS TABLE (sequence bigint, reason text, attempts integer, lacks_seconds double precision, subject text, headers json, body bytea, published_at bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $$
 DECLARE
     v_lines text[];
@@ -486,7 +489,9 @@ BEGIN
           WHERE l.stream_id = p_stream AND l.due_at <= clock_timestamp() AND l.lane_hash % p_lanes = p_lane
           ORDER BY l.due_at LIMIT p_limit) d;
     RETURN QUERY
-        SELECT c.sequence, c.reason, c.attempts, extract(epoch FROM clock_timestamp() - c.parked_at)::double precision,
+        SELECT c.sequence, c.reason, c.attempts,
+               CASE WHEN c.reason IN ('unknown_command', 'not_ready', 'behind')
+                    THEN extract(epoch FROM clock_timestamp() - c.lacks_since) ELSE 0 END::double precision,
                c.subject, c.headers, c.body, c.published_at
         FROM (SELECT p.*, u.n, sum(octet_length(p.body)) OVER (ORDER BY p.step, u.n) - octet_length(p.body) AS before
               FROM unnest(v_lines) WITH ORDINALITY AS u (line, n)

@@ -105,3 +105,22 @@ async fn an_atomic_batch_waits_for_the_last_of_its_functions_and_a_wrong_one_is_
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn an_atomic_batch_with_an_id_that_is_too_old_is_rejected_and_holds_nobody_up() -> Result<()>
+{
+    let case = Case::new("atomic_old", &[]).await?;
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    // Refused for itself too: what the ledger could not hold is the other part's outcome.
+    let (mut whole, parts) = batch("a", &[1, 2], Some(2));
+    let old = "01700000-0000-7000-8000-000000000000";
+    whole.body = whole.body.replace(&parts[0].to_string(), old);
+    case.publish(&whole).await?;
+    let after = Message::append("a", 3);
+    case.publish(&after).await?;
+    ensure!(case.ended(after.id).await?.0 == "applied");
+    let ended = case.ended(whole.id).await?;
+    ensure!(ended == ("rejected".to_owned(), "id_too_old".to_owned()), "{ended:?}");
+    ensure!(case.effects().await?["a"] == [3]);
+    Ok(())
+}

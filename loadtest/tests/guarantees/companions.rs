@@ -106,6 +106,38 @@ async fn what_a_command_deferred_is_its_own_affair_and_not_its_companions() -> R
 }
 
 #[tokio::test]
+async fn what_a_deferred_trigger_refuses_in_its_own_words_is_judged_alone() -> Result<()> {
+    let case = Case::new("deferred_words", &[]).await?;
+    let sql = [
+        "CREATE TABLE app.entries (n integer, amount integer);
+         CREATE FUNCTION app.balances() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF (SELECT sum(e.amount) FROM app.entries e WHERE e.n = NEW.n) <> 0 THEN
+                 RAISE EXCEPTION 'it does not balance' USING ERRCODE = 'KO001';
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER balances AFTER INSERT ON app.entries DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION app.balances();".to_owned(),
+        function("transfer", "BEGIN INSERT INTO app.entries VALUES ((body->>'n')::integer, 1);
+            INSERT INTO app.entries VALUES ((body->>'n')::integer, -1); RETURN '1'; END"),
+        function("lose", "BEGIN INSERT INTO app.entries VALUES ((body->>'n')::integer, 1); RETURN '1'; END"),
+    ];
+    case.execute(&sql.concat()).await?;
+    let message = |name: &str, n| Message::append("a", n).named(&format!("app.{name}"));
+    let messages = [message("transfer", 1), message("lose", 2), message("transfer", 3)];
+    in_one_batch(&case, &[], &messages).await?;
+    let mut words = Vec::new();
+    for message in &messages {
+        words.push(case.ended(message.id).await?);
+    }
+    let expected = [("applied", ""), ("rejected", "KO001"), ("applied", "")];
+    let expected = expected.map(|(word, code)| (word.to_owned(), code.to_owned()));
+    ensure!(words == expected, "{words:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_function_in_set_form_takes_a_run_at_once_and_its_failures_stay_its_own() -> Result<()> {
     let case = Case::new("set_form", &[]).await?;
     let sql = "CREATE TABLE app.calls (commands integer);

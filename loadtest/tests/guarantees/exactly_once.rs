@@ -1,7 +1,8 @@
 //! One effect per id, order per key, and every command's outcome.
 
 use anyhow::{Context, Result, ensure};
-use farwrite_schemas::{CommandId, Outcome};
+use async_nats::HeaderMap;
+use farwrite_schemas::{CommandId, Outcome, headers};
 use futures_util::{StreamExt, future::try_join_all};
 
 use crate::support::{Case, DEADLINE, Message};
@@ -161,6 +162,33 @@ async fn what_is_no_command_is_kept_with_its_bytes_and_blocks_nobody() -> Result
         let reply = case.outcome(id).await?.context("no outcome")?;
         ensure!(matches!(reply.outcome, Outcome::DeadLettered(_)), "{reply:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_text_can_hold_is_kept_and_blocks_nobody() -> Result<()> {
+    let case = Case::new("nul", &[]).await?;
+    let worker = case.serving(&["--lanes", "1"]).await?;
+    case.client.publish(case.subject("app.a\0b"), "{}".into()).await?;
+    let mut with_nul = HeaderMap::new();
+    with_nul.insert(headers::COMMAND_ID, "a\0b");
+    let subject = case.subject("app.append");
+    case.context.publish_with_headers(subject, with_nul.clone(), "{}".into()).await?.await?;
+    case.publish(&Message::append("a", 1)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1]);
+    let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
+    ensure!(letters == 2, "{letters} dead letters");
+    // As the last message that was applied, it is the anchor of the next start.
+    with_nul.insert(headers::COMMAND_ID, "b\0");
+    let subject = case.subject("app.append");
+    case.context.publish_with_headers(subject, with_nul, "{}".into()).await?.await?;
+    case.settled().await?;
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    case.publish(&Message::append("a", 2)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1, 2]);
     Ok(())
 }
 

@@ -320,6 +320,36 @@ async fn a_command_is_cancelled_wherever_it_is_unless_it_has_ended() -> Result<(
 }
 
 #[tokio::test]
+async fn a_cancelled_command_leaves_what_stood_behind_it_in_order() -> Result<()> {
+    let case = Case::new("cancel_order", &[]).await?;
+    // It cancels between the moment when the lane reads what is due and the batch that applies it.
+    let sql = "CREATE FUNCTION app.cancel(body jsonb) RETURNS text LANGUAGE sql
+               AS $$ SELECT farwrite.cancel((body->>'id')::uuid, 'a test') $$";
+    case.execute(sql).await?;
+    let _worker = case.serving(&[&ALL_WAIT[..], &["--lanes", "1"]].concat()).await?;
+    let cancelled = Message::append("a", 1).named("app.first");
+    let cancels = Message {
+        body: serde_json::json!({ "id": cancelled.id }).to_string(),
+        ..Message::append("x", 0).named("app.cancel")
+    };
+    for message in [&cancels, &cancelled, &Message::append("a", 2), &Message::append("a", 3)] {
+        case.publish(message).await?;
+    }
+    case.until_count(PARKED, 4).await?;
+    // From here on all four are due, and are read from their lines together.
+    case.execute(
+        "SELECT farwrite.register('app.cancel', 'app.cancel(jsonb)', alone => true);
+         SELECT farwrite.register('app.first', 'app.append(jsonb, farwrite.meta)')",
+    )
+    .await?;
+    case.settled().await?;
+    let effects = case.effects_of("a").await?;
+    ensure!(effects == [2, 3], "{effects:?}");
+    ensure!(case.ended(cancelled.id).await?.1 == "cancelled");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_scheduled_command_is_released_before_its_time() -> Result<()> {
     let case = Case::new("release", &[]).await?;
     let _worker = case.serving_worker().await?;

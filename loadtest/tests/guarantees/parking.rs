@@ -405,3 +405,56 @@ async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() 
     ensure!(case.ended(in_time.id).await?.0 == "applied");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_parked_command_expires_whatever_the_hints_say_of_what_is_behind_it() -> Result<()> {
+    let case = Case::new("hinted_parked", &[]).await?;
+    case.execute("SELECT farwrite.pause('app.append', NULL, 'a test')").await?;
+    let worker = case.serving(&[]).await?;
+    let waits = Message::append("a", 1).at(EXPIRES_AT, 5_000);
+    case.publish(&waits).await?;
+    case.parked("paused", 1).await?;
+    // The position has passed it, and the broker is told so before its time.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    let _worker = case.serving(&[]).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    case.execute("SELECT farwrite.resume('app.append', NULL)").await?;
+    let ended = case.ended(waits.id).await?;
+    ensure!(ended.0 == "expired", "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_waited_for_something_else_waits_for_its_function_too() -> Result<()> {
+    let case = Case::new("waited", &[]).await?;
+    let _worker = case.serving(&["--unknown-keep-s", "2"]).await?;
+    let scheduled = Message::append("a", 1).named("app.soon").at(NOT_BEFORE, 3_000);
+    case.publish(&scheduled).await?;
+    case.parked("scheduled", 1).await?;
+    case.parked("unknown_command", 1).await?;
+    case.execute("SELECT farwrite.register('app.soon', 'app.append(jsonb, farwrite.meta)')")
+        .await?;
+    let ended = case.ended(scheduled.id).await?;
+    ensure!(ended.0 == "applied", "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_id_that_waits_under_one_key_holds_no_other_key_up() -> Result<()> {
+    let case = Case::new("two_keys", &["--duplicate-window-ms", "100"]).await?;
+    let _worker = case.serving(&["--lanes", "8"]).await?;
+    let first = Message::append("a", 1).at(NOT_BEFORE, 3_600_000);
+    case.publish(&first).await?;
+    case.parked("scheduled", 1).await?;
+    // Keys of other lanes, most of which have nothing parked.
+    for key in ["b", "c", "d"] {
+        let again = Message { key: Some(key.to_owned()), ..first.clone() };
+        case.publish_past_window(&again).await?;
+        let after = Message::append(key, 2);
+        case.publish(&after).await?;
+        ensure!(case.ended(after.id).await?.0 == "applied");
+    }
+    ensure!(case.count("SELECT count(*) FROM farwrite.parked").await? == 1);
+    Ok(())
+}

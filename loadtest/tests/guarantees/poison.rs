@@ -1,6 +1,8 @@
 //! Commands that take their backend, or its memory, down; and the world failing while innocent
 //! ones run. On servers of their own: these go down with them.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use farwrite_devstack::Devstack;
 use tokio::sync::OnceCell;
@@ -65,4 +67,58 @@ async fn a_command_that_kills_its_backend_and_one_that_eats_its_memory_are_found
                SELECT farwrite.register('app.hoard', 'app.hoard(jsonb)')";
     case.execute(sql).await?;
     is_found(&case, "app.hoard").await
+}
+
+/// `app.poll` asks to be tried later, for as long as `app.open` is empty.
+const POLL: &str = "
+    CREATE TABLE app.open (n integer);
+    CREATE FUNCTION app.poll(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM app.open) THEN
+            PERFORM farwrite.try_later('50 milliseconds');
+        END IF;
+        RETURN app.append(body, meta);
+    END $$;
+    SELECT farwrite.register('app.poll', 'app.poll(jsonb, farwrite.meta)');";
+
+#[tokio::test]
+async fn a_command_that_came_to_an_end_before_each_kill_is_not_blamed_for_them() -> Result<()> {
+    let case = Case::on(stack().await?, "polls", &[]).await?;
+    case.execute(POLL).await?;
+    let polls = Message::append("a", 1).named("app.poll");
+    case.publish(&polls).await?;
+    for _ in 0..6 {
+        let worker = case.serving(&["--lanes", "1"]).await?;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        worker.kill().await?;
+    }
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    case.execute("INSERT INTO app.open VALUES (1)").await?;
+    let ended = case.ended(polls.id).await?;
+    ensure!(ended.0 == "applied", "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_poisonous_command_is_found_beside_one_that_is_tried_again_and_again() -> Result<()> {
+    let case = Case::on(stack().await?, "two_suspects", &[]).await?;
+    case.execute(POLL).await?;
+    let sql = "CREATE TABLE app.nothing (n integer);
+               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
+               SELECT farwrite.register('app.crash', 'app.crash(jsonb)')";
+    case.execute(sql).await?;
+    let worker = case.serving(&["--lanes", "1"]).await?;
+    case.publish(&Message::append("a", 1).named("app.poll")).await?;
+    case.parked("later", 1).await?;
+    let poison = Message::append("b", 1).named("app.crash");
+    case.publish(&poison).await?;
+    let mut ended = case.ended(poison.id).await;
+    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none()
+    {
+        ended = case.ended(poison.id).await;
+    }
+    let ended = ended?;
+    ensure!(ended.1 == "took_the_primary_down", "{ended:?}\n{}", worker.log_tail());
+    Ok(())
 }

@@ -31,8 +31,8 @@ pub(crate) struct Item {
 /// What is known of a command that was parked.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
-    /// How long ago it was parked first.
-    pub(crate) parked_for: Duration,
+    /// How long it has waited for something that is not there, or behind others.
+    pub(crate) lacks_for: Duration,
     /// How often it was tried alone and failed by chance.
     pub(crate) attempts: u32,
     /// Whether it was run before, and is parked for what came of it: it is run alone, for what

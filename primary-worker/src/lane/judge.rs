@@ -67,7 +67,7 @@ pub(super) fn judge(
     refreshed: &Refreshed,
 ) -> Next {
     let FailedCommand { verdict, rejection, part } = failed;
-    let parked_for = item.parked.as_ref().map_or(Duration::ZERO, |parked| parked.parked_for);
+    let lacks_for = item.parked.as_ref().map_or(Duration::ZERO, |parked| parked.lacks_for);
     item.work = match verdict {
         Verdict::Reject => match (&item.work, part) {
             (Work::Atomic { atomic, .. }, Some(part)) => {
@@ -92,10 +92,10 @@ pub(super) fn judge(
         Verdict::Park => {
             let reason =
                 if rejection.code == "FW003" { ParkReason::Unknown } else { ParkReason::NotReady };
-            not_yet(reason, rejection, parked_for, config)
+            not_yet(reason, rejection, lacks_for, config)
         }
         Verdict::Refresh if refreshed.first_time(item.delivery.sequence) => return Next::Refresh,
-        Verdict::Refresh => not_yet(ParkReason::NotReady, rejection, parked_for, config),
+        Verdict::Refresh => not_yet(ParkReason::NotReady, rejection, lacks_for, config),
         Verdict::Later(wait) => Work::Park(Park {
             reason: ParkReason::Later,
             wait: Some(wait.min(LATER_MAX)),

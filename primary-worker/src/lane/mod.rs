@@ -59,7 +59,7 @@ use crate::{
     health::Health,
     heartbeat::Pulse,
     metrics,
-    stream::{Anchor, Delivery, Place},
+    stream::{Anchor, Delivery, Place, storable},
     takeover::{LanePosition, Takeover},
 };
 
@@ -85,6 +85,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(500);
 const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How often a command may run alone and take its backend or its memory down.
 const SUSPECT_MAX: i32 = 3;
+/// How many such runs a lane remembers.
+const SUSPECTS_MAX: i32 = 64;
 
 /// Why a lane ended.
 #[derive(Debug)]
@@ -122,8 +124,10 @@ pub(crate) struct Lane {
     waits: bool,
     /// When the lane looks at what waits.
     look_at: Instant,
-    /// How many more commands run alone, after an unclean end.
-    careful: usize,
+    /// How many more commands run alone, after an unclean end: of the stream, and of those that
+    /// are parked. Apart, since there may always be some of the one that are tried before the other.
+    careful_stream: usize,
+    careful_parked: usize,
     /// Whether the last batch had rejections, so that the next begins guarded.
     guarded: bool,
 }
@@ -151,6 +155,7 @@ pub(crate) fn open(
     let read_to = ReadTo::new(shared.takeover.position().low_water, connections.len());
     let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
+    let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
     let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {
         number: u32::try_from(number).unwrap_or(u32::MAX),
         shared: shared.clone(),
@@ -164,7 +169,8 @@ pub(crate) fn open(
         stop: stop.clone(),
         waits: true,
         look_at: Instant::now(),
-        careful: if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 },
+        careful_stream: careful,
+        careful_parked: careful,
         guarded: false,
     });
     let lanes = lanes.collect();
@@ -247,7 +253,11 @@ impl Lane {
         let works = self.works(&deliveries).await?;
         let hints = &self.shared.takeover.hints;
         let items = deliveries.into_iter().zip(works).map(|((delivery, parked), work)| {
-            let expires_ns = hints.expiry_of(&delivery);
+            // What is parked was not settled, whatever was settled around it.
+            let expires_ns = match parked {
+                Some(_) => delivery.expires_ns(),
+                None => hints.expiry_of(&delivery),
+            };
             Item::new(delivery, work, parked, expires_ns)
         });
         for batch in batch::cut(items) {
@@ -286,7 +296,7 @@ impl Lane {
     async fn apply(&mut self, mut batch: Batch) -> Result<(), LaneEnd> {
         let source = batch.source;
         let items = &mut batch.items[..];
-        let careful = self.careful.min(items.len());
+        let careful = (*self.careful(source)).min(items.len());
         let (alone, items) = items.split_at_mut(careful);
         for index in 0..alone.len() {
             let to = if index + 1 == alone.len() && items.is_empty() {
@@ -294,9 +304,12 @@ impl Lane {
             } else {
                 self.place(&alone[index])
             };
-            self.suspect(&mut alone[index]).await?;
+            let is_suspect = self.suspect(&mut alone[index]).await?;
             self.apply_alone(&mut alone[index], to, None).await?;
-            self.careful -= 1;
+            if is_suspect {
+                self.acquit(&alone[index]).await?;
+                *self.careful(source) -= 1;
+            }
         }
         if items.is_empty() {
             return Ok(());
@@ -328,21 +341,23 @@ impl Lane {
     }
 
     /// Counts that a command is about to run alone, committed before it does. One that was counted
-    /// too often is not run any more.
-    async fn suspect(&mut self, item: &mut Item) -> Result<(), LaneEnd> {
+    /// too often is not run any more. False for one that does not run.
+    async fn suspect(&mut self, item: &mut Item) -> Result<bool, LaneEnd> {
         if item.work.is_settled() {
-            return Ok(());
+            return Ok(false);
         }
         let takeover = &self.shared.takeover;
         let attempts: Result<Option<i32>, sqlx::Error> = sqlx::query_scalar(
             "UPDATE farwrite.lanes
-             SET suspect_attempts = CASE WHEN suspect = $4 THEN suspect_attempts + 1 ELSE 1 END, suspect = $4
-             WHERE stream_id = $1 AND lane = $2 AND epoch = $3 RETURNING suspect_attempts",
+             SET suspects = (suspects || $4::bigint)[greatest(1, cardinality(suspects) + 2 - $5):]
+             WHERE stream_id = $1 AND lane = $2 AND epoch = $3
+             RETURNING cardinality(array_positions(suspects, $4))",
         )
         .bind(takeover.stream_id)
         .bind(self.number.cast_signed())
         .bind(takeover.epoch.0)
         .bind(item.delivery.sequence.cast_signed())
+        .bind(SUSPECTS_MAX)
         .fetch_optional(&mut self.connection)
         .await;
         let attempts = attempts.map_err(|error| self.world(&error))?.ok_or(LaneEnd::Fenced)?;
@@ -352,7 +367,31 @@ impl Lane {
             );
             item.work = Work::dead_letter("took_the_primary_down", message, true);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// A command that was counted came to an end, whichever: it took nothing down.
+    async fn acquit(&mut self, item: &Item) -> Result<(), LaneEnd> {
+        let takeover = &self.shared.takeover;
+        let acquitted = sqlx::query(
+            "UPDATE farwrite.lanes SET suspects = array_remove(suspects, $4)
+             WHERE stream_id = $1 AND lane = $2 AND epoch = $3",
+        )
+        .bind(takeover.stream_id)
+        .bind(self.number.cast_signed())
+        .bind(takeover.epoch.0)
+        .bind(item.delivery.sequence.cast_signed())
+        .execute(&mut self.connection)
+        .await;
+        acquitted.map(drop).map_err(|error| self.world(&error))
+    }
+
+    /// How many more commands from there run alone, after an unclean end.
+    fn careful(&mut self, source: Source) -> &mut usize {
+        match source {
+            Source::Stream { .. } => &mut self.careful_stream,
+            Source::Parked => &mut self.careful_parked,
+        }
     }
 
     /// A batch that failed plain, or may well fail: guarded, and where that fails too, one by one.
@@ -644,5 +683,5 @@ pub(crate) async fn attempt_for_trial(
 fn last_of_stream(items: &[Item]) -> Option<Anchor> {
     let item = items.last().filter(|item| item.parked.is_none())?;
     let Delivery { sequence, at_ns, .. } = item.delivery;
-    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(ToOwned::to_owned) })
+    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(storable) })
 }

@@ -81,9 +81,7 @@ impl<'a> Parking<'a> {
         new.lines.push(line(envelope));
         new.lane_hashes.push(lane_hash(envelope));
         new.subjects.push(item.delivery.message.subject.as_str());
-        new.headers.push(
-            serde_json::to_string(&item.delivery.all_headers()).unwrap_or_else(|_| "[]".to_owned()),
-        );
+        new.headers.push(item.delivery.headers_json());
         new.bodies.push(item.delivery.body());
         new.at_ns.push(item.delivery.at_ns);
         new.reasons.push(park.reason.word());
@@ -215,7 +213,7 @@ pub(super) async fn due(
     max_commands: usize,
 ) -> Result<Vec<(Delivery, Parked)>, sqlx::Error> {
     let rows: Vec<DueRow> = sqlx::query_as(
-        "SELECT sequence, reason, attempts, parked_seconds, subject, headers, body, published_at
+        "SELECT sequence, reason, attempts, lacks_seconds, subject, headers, body, published_at
          FROM farwrite.due_commands($1, $2, $3, $4, $5, $6)",
     )
     .bind(takeover.stream_id)
@@ -228,9 +226,9 @@ pub(super) async fn due(
     .await?;
     let after_a_try = [ParkReason::Retry, ParkReason::NotReady, ParkReason::Later];
     let kept = |(sequence, reason, attempts, seconds, subject, headers, body, at_ns): DueRow| {
-        let parked_for = Duration::from_secs_f64(seconds.max(0.0));
+        let lacks_for = Duration::from_secs_f64(seconds.max(0.0));
         let tried = after_a_try.iter().any(|tried| tried.word() == reason);
-        let parked = Parked { parked_for, attempts: attempts.unsigned_abs(), tried };
+        let parked = Parked { lacks_for, attempts: attempts.unsigned_abs(), tried };
         let delivery = Delivery::kept(subject, headers.0, body, sequence.unsigned_abs(), at_ns);
         (delivery, parked)
     };

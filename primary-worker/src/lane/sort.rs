@@ -80,7 +80,8 @@ pub(super) fn sort(items: &[Item], facts: &Facts, bounds: Bounds) -> Result<Vec<
         let fate = match (item.ledger_entry(), &item.delivery.envelope, known) {
             (None, ..) | (_, Err(_), _) => Fate::Run,
             (Some(_), Ok(envelope), Some(outcome)) => {
-                if item.parked.is_some() {
+                // Ended as a part of an atomic batch, it leaves its line now; cancelled, it has left.
+                if lines.place_of(item, envelope).is_some() {
                     lines.leave(envelope);
                 }
                 Fate::Known(outcome)
@@ -158,8 +159,7 @@ impl Lines<'_> {
     /// A command that is parked, and is due: done only when all that stood before it has left. One
     /// that is not parked any more was taken away by an operator.
     fn of_line(&mut self, item: &Item, envelope: &Envelope) -> Fate {
-        let there = self.facts.parked.get(&envelope.id.uuid());
-        let there = there.filter(|parked| parked.sequence == item.delivery.sequence);
+        let there = self.place_of(item, envelope);
         let left = self.left.get(&line(envelope)).copied().unwrap_or(0);
         if there.is_none_or(|parked| parked.ahead != left) {
             return Fate::Nothing;
@@ -173,6 +173,12 @@ impl Lines<'_> {
         };
         self.leave(envelope);
         fate
+    }
+
+    /// Where a command that was read from its line stands; `None` when it is not parked any more.
+    fn place_of(&self, item: &Item, envelope: &Envelope) -> Option<ParkedNow> {
+        let there = self.facts.parked.get(&envelope.id.uuid()).copied();
+        there.filter(|parked| item.parked.is_some() && parked.sequence == item.delivery.sequence)
     }
 
     fn leave(&mut self, envelope: &Envelope) {

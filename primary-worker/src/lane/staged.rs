@@ -12,7 +12,7 @@ use sqlx::{Connection, FromRow, PgConnection, Row, postgres::PgRow, types::Uuid}
 use crate::{
     failpoint::Failpoint,
     handler::{AnyHandler, Meta},
-    stream::Place,
+    stream::{Place, storable},
     verdict::{Happened, Verdict},
 };
 
@@ -349,18 +349,15 @@ async fn guarded_step(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Fai
     };
     savepoint.rollback().await?;
     // A constraint that may be deferred was perhaps checked too early, for a companion's sake: only
-    // the lone run is definitive.
-    let is_constraint = failed.rejection.code.starts_with("23") || failed.rejection.code == "P0001";
-    if is_constraint {
-        let may_be_deferred: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable AND (contype = 't' OR conname = $1))",
-        )
-        .bind(&failed.rejection.constraint)
-        .fetch_one(tx)
-        .await?;
-        if may_be_deferred {
-            return Err(Failure::Command(failed));
-        }
+    // the lone run is definitive. A trigger refuses with whatever code it likes.
+    let may_be_deferred: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable AND (contype = 't' OR conname = $1))",
+    )
+    .bind(&failed.rejection.constraint)
+    .fetch_one(tx)
+    .await?;
+    if may_be_deferred {
+        return Err(Failure::Command(failed));
     }
     Ok(Outcome::Rejected(failed.rejection))
 }
@@ -473,15 +470,15 @@ async fn dead_letter(
     let envelope = item.delivery.envelope.as_ref().ok();
     sqlx::query(
         "INSERT INTO farwrite.dead_letters (stream_id, sequence, command_id, reason, message, subject, headers, body, published_at, name, order_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, to_timestamp($9 / 1e9), $10, $11) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, to_timestamp($9 / 1e9), $10, $11) ON CONFLICT DO NOTHING",
     )
     .bind(fence.takeover.stream_id)
     .bind(item.delivery.sequence.cast_signed())
     .bind(id.map(|id| id.uuid()))
     .bind(&letter.reason)
-    .bind(&letter.message)
-    .bind(message.subject.as_str())
-    .bind(sqlx::types::Json(item.delivery.all_headers()))
+    .bind(storable(&letter.message))
+    .bind(storable(message.subject.as_str()))
+    .bind(item.delivery.headers_json())
     .bind(message.payload.as_ref())
     .bind(item.delivery.at_ns)
     .bind(envelope.map(|envelope| envelope.name.as_str()))

@@ -160,8 +160,8 @@ impl Known<'_> {
                 Checked::Fits => Work::Function(function.clone()),
                 Checked::Refused(rejection) => Work::Reject(rejection),
                 Checked::BadSchema(error) => {
-                    let parked_for = parked.map_or(Duration::ZERO, |parked| parked.parked_for);
-                    not_yet(ParkReason::NotReady, error, parked_for, self.config)
+                    let lacks_for = parked.map_or(Duration::ZERO, |parked| parked.lacks_for);
+                    not_yet(ParkReason::NotReady, error, lacks_for, self.config)
                 }
             }),
             None if last_word => Some(self.unknown(&envelope.name, envelope.version, parked)),
@@ -183,6 +183,13 @@ impl Known<'_> {
                 return Some(Work::Reject(Rejection::new("bad_body", error.to_string())));
             }
         };
+        // The ledger cannot hold such an id; it may tell nothing about it either.
+        let refusal = |command: &AtomicCommand| {
+            refuse_by_age(command.id, delivery.at_ns, self.config.ledger_keep)
+        };
+        if let Some(Work::DeadLetter { letter, .. }) = commands.iter().find_map(refusal) {
+            return Some(Work::Reject(Rejection::new(letter.reason, letter.message)));
+        }
         let mut parts = Vec::with_capacity(commands.len());
         let mut refused = None;
         for (index, AtomicCommand { id, name, version, body }) in commands.into_iter().enumerate() {
@@ -209,11 +216,11 @@ impl Known<'_> {
         let message = format!(
             "no handler and no function is registered as {name} version {version}: register one with farwrite.register, or upgrade the worker"
         );
-        let parked_for = parked.map_or(Duration::ZERO, |parked| parked.parked_for);
+        let lacks_for = parked.map_or(Duration::ZERO, |parked| parked.lacks_for);
         not_yet(
             ParkReason::Unknown,
             Rejection::new("unknown_command", message),
-            parked_for,
+            lacks_for,
             self.config,
         )
     }
@@ -241,20 +248,20 @@ impl Known<'_> {
 pub(super) fn not_yet(
     reason: ParkReason,
     error: Rejection,
-    parked_for: Duration,
+    lacks_for: Duration,
     config: &Config,
 ) -> Work {
-    if parked_for >= config.unknown_keep {
+    if lacks_for >= config.unknown_keep {
         let message = format!(
             "{} ({}); it waited {} s for it",
             error.message,
             error.code,
-            parked_for.as_secs()
+            lacks_for.as_secs()
         );
         return Work::dead_letter(reason.word(), message, true);
     }
-    let wait = (parked_for / 10).clamp(UNKNOWN_PAUSE.0, UNKNOWN_PAUSE.1);
-    let wait = wait.min(config.unknown_keep.saturating_sub(parked_for));
+    let wait = (lacks_for / 10).clamp(UNKNOWN_PAUSE.0, UNKNOWN_PAUSE.1);
+    let wait = wait.min(config.unknown_keep.saturating_sub(lacks_for));
     Work::Park(Park { reason, wait: Some(wait), error: Some(error) })
 }
 

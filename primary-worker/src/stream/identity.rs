@@ -131,6 +131,11 @@ pub(crate) async fn verify(
     check_anchor(&known, stream, position.anchor.as_ref()).await
 }
 
+/// What a message brought, as PostgreSQL can hold it: its texts have no character of code zero.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 async fn check_anchor(
     known: &Identity,
     stream: &Stream,
@@ -148,8 +153,9 @@ async fn check_anchor(
         }
     })?;
     let at_ns = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-    let id = message.headers.get(farwrite_schemas::headers::COMMAND_ID).map(|id| id.as_str());
-    if at_ns == anchor.at_ns && id == anchor.id.as_deref() {
+    let id =
+        message.headers.get(farwrite_schemas::headers::COMMAND_ID).map(|id| storable(id.as_str()));
+    if at_ns == anchor.at_ns && id == anchor.id {
         return Ok(());
     }
     Err(known.unknown(format!(
@@ -157,7 +163,7 @@ async fn check_anchor(
         anchor.sequence,
         at_ns,
         anchor.at_ns,
-        id.unwrap_or("none"),
+        id.as_deref().unwrap_or("none"),
         anchor.id.as_deref().unwrap_or("none"),
     )))
 }

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use crate::config::Config;
 
-pub(crate) use identity::{Anchor, Position, identity_of, verify};
+pub(crate) use identity::{Anchor, Position, identity_of, storable, verify};
 pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink};
 
 /// The key of the stream's metadata that holds its identity.

@@ -115,9 +115,20 @@ impl Delivery {
         self.message.headers.as_ref()?.get(name).map(|value| value.as_str())
     }
 
+    /// When the command is no longer to be applied, in Unix nanoseconds.
+    pub(crate) fn expires_ns(&self) -> Option<i64> {
+        let expires_ms = self.envelope.as_ref().ok()?.expires_at_ms?;
+        Some(expires_ms.saturating_mul(1_000_000))
+    }
+
     /// The message id, whether or not it is a command id.
     pub(crate) fn message_id(&self) -> Option<&str> {
         self.header(headers::COMMAND_ID)
+    }
+
+    /// All headers for a column of type `json`: `jsonb` holds no character of code zero.
+    pub(crate) fn headers_json(&self) -> String {
+        serde_json::to_string(&self.all_headers()).unwrap_or_else(|_| "[]".to_owned())
     }
 
     /// All headers, as they came: name and value, in their order.
