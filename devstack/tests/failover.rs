@@ -198,7 +198,7 @@ async fn a_replica_follows_another_one() -> Result<()> {
     comes(jfk, "past the cut").await?;
     ensure!(lga.wait_caught_up(primary, Duration::from_millis(200)).await.is_err());
     lga.pause_replay().await?;
-    stack.follow("lga", "ewr").await?;
+    tokio::time::timeout(DEADLINE, stack.follow("lga", "ewr")).await??;
     ensure!(stack.replication_link("lga")?.addr() != from_jfk.addr());
     ensure!(sender(lga).await? != Some(from_jfk.addr().port()));
     lga.resume_replay().await?;
