@@ -6,8 +6,11 @@
 //! listen on Unix sockets and ephemeral loopback ports, so stacks run side by side. However the
 //! process ends that owns a stack, no server and no folder stays behind.
 //!
-//! Not here: promotion of a replica, cascading replicas and a NATS cluster; they will be methods
-//! of [`Postgres`] and [`Nats`].
+//! Failover is done step by step: a replica is [promoted](Devstack::promote), apps are
+//! [led to it](Devstack::set_primary), other replicas [follow it](Devstack::follow), and the old
+//! primary is [rebuilt](Devstack::rebuild) as its replica.
+//!
+//! Not here: a NATS cluster.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

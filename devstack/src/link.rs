@@ -3,12 +3,11 @@
 //! Each direction is delayed by half the round trip. What is read is stamped with the time at
 //! which it is due and waits in a bounded queue; several pieces are on their way at once, so delay
 //! does not limit throughput. A cut link keeps what was sent, as TCP does over a cut cable: it
-//! arrives when the link is healed.
+//! arrives when the link is healed. Where a link leads can change; where it listens does not.
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,8 +32,9 @@ pub(crate) enum Target {
     Unix(PathBuf),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct State {
+    target: Target,
     one_way: Duration,
     cut: bool,
     /// Counts the times that all connections were dropped.
@@ -44,7 +44,6 @@ struct State {
 /// One link.
 pub struct Link {
     addr: SocketAddr,
-    target: Arc<Mutex<Target>>,
     state: watch::Sender<State>,
     accepting: AbortHandle,
 }
@@ -56,19 +55,12 @@ impl Link {
         listener.set_nonblocking(true).context("opening a proxy")?;
         let addr = listener.local_addr().context("opening a proxy")?;
         let (state, watching) =
-            watch::channel(State { one_way: Duration::ZERO, cut: false, dropped: 0 });
+            watch::channel(State { target, one_way: Duration::ZERO, cut: false, dropped: 0 });
         let entered = runtime.enter();
         let listener = TcpListener::from_std(listener).context("opening a proxy")?;
         drop(entered);
-        let target = Arc::new(Mutex::new(target));
-        let accepting = runtime.spawn(accept(listener, Arc::clone(&target), watching));
-        Ok(Self { addr, target, state, accepting: accepting.abort_handle() })
-    }
-
-    /// Lets it lead elsewhere: every connection breaks, and new ones go there.
-    pub(crate) fn lead_to(&self, target: Target) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
-        self.drop_connections();
+        let accepting = runtime.spawn(accept(listener, watching)).abort_handle();
+        Ok(Self { addr, state, accepting })
     }
 
     /// Where it listens.
@@ -82,9 +74,19 @@ impl Link {
         self.state.send_modify(|state| state.one_way = rtt / 2);
     }
 
+    /// The time that a round trip takes.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.state.borrow().one_way * 2
+    }
+
     /// Cuts it: nothing arrives in either direction, and connections hang.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cut = true);
+    }
+
+    /// Whether it is cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.borrow().cut
     }
 
     /// Heals it: what was sent meanwhile arrives.
@@ -96,6 +98,14 @@ impl Link {
     pub fn drop_connections(&self) {
         self.state.send_modify(|state| state.dropped += 1);
     }
+
+    /// Leads it elsewhere, and breaks every connection. A link that is cut stays cut.
+    pub(crate) fn set_target(&self, target: Target) {
+        self.state.send_modify(|state| {
+            state.target = target;
+            state.dropped += 1;
+        });
+    }
 }
 
 impl Drop for Link {
@@ -104,22 +114,22 @@ impl Drop for Link {
     }
 }
 
-async fn accept(listener: TcpListener, target: Arc<Mutex<Target>>, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                let target = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                connections.spawn(connect(client, target, state.clone()));
+                connections.spawn(connect(client, state.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connect(client: TcpStream, target: Target, mut state: watch::Receiver<State>) {
-    let dropped = state.borrow().dropped;
+async fn connect(client: TcpStream, mut state: watch::Receiver<State>) {
+    // At once: a target that changes afterwards drops this connection.
+    let State { target, dropped, .. } = state.borrow().clone();
     let mut dropping = state.clone();
     let carrying = async {
         if state.wait_for(|state| !state.cut).await.is_err() {

@@ -78,7 +78,7 @@ fn print(stack: &Devstack, database: &str) -> Result<()> {
     for region in stack.regions() {
         let name = region.to_uppercase().replace('-', "_");
         writeln!(out, "FARWRITE_NATS_URL_{name}={}", stack.nats_url(region)?)?;
-        let server = stack.replica(region).unwrap_or_else(|_| stack.primary());
+        let server = stack.server(region)?;
         writeln!(out, "FARWRITE_REPLICA_URL_{name}='{}'", server.url(database))?;
     }
     writeln!(out, "# ready")?;

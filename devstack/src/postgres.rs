@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a stack: the primary, or a replica of it.
+//! A PostgreSQL server of a stack: a primary or a replica.
 //!
 //! Servers listen on Unix sockets only: PostgreSQL has no port 0, and a socket's path has no race.
 //! What crosses a region goes through a [`Link`](crate::Link) on TCP.
@@ -30,6 +30,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// One server. Its methods block no runtime and work from any.
 pub struct Postgres {
     name: String,
+    slot: String,
     bin: PathBuf,
     data: PathBuf,
     sockets: PathBuf,
@@ -50,12 +51,14 @@ pub(crate) struct Template<'a> {
 }
 
 impl Postgres {
-    fn new(template: &Template<'_>, region: &str) -> Result<Self> {
+    /// The server of a region, with nothing in its folder yet.
+    pub(crate) fn new(template: &Template<'_>, region: &str) -> Result<Self> {
         let folder = template.folder.join(region);
         std::fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
         template.account.own(&folder)?;
         Ok(Self {
             name: format!("PostgreSQL in {region}"),
+            slot: region.replace('-', "_"),
             bin: template.bin.to_path_buf(),
             data: folder.join("data"),
             log: template.folder.join(format!("{region}.log")),
@@ -67,10 +70,9 @@ impl Postgres {
         })
     }
 
-    /// Makes and starts a primary.
-    pub(crate) async fn primary(template: &Template<'_>, region: &str) -> Result<Self> {
-        let server = Self::new(template, region)?;
-        let mut command = server.command("initdb");
+    /// Makes a primary of it, which is not started.
+    pub(crate) fn init(&self) -> Result<()> {
+        let mut command = self.command("initdb");
         command.args([
             "--locale=C",
             "--encoding=UTF8",
@@ -79,35 +81,14 @@ impl Postgres {
             "--no-instructions",
             "--no-sync",
         ]);
-        command.arg("--pgdata").arg(&server.data);
-        program::run(command, "initdb")?;
+        command.arg("--pgdata").arg(&self.data);
         // Replicas come through a proxy, which connects on the socket: as `local`.
-        server.start().await?;
-        Ok(server)
+        program::run(command, "initdb")
     }
 
-    /// Copies a primary through `port` on the loopback and starts the copy as its replica.
-    pub(crate) async fn replica(template: &Template<'_>, region: &str, port: u16) -> Result<Self> {
-        let server = Self::new(template, region)?;
-        server.copy(&slot(region), port).await?;
-        server.start().await?;
-        Ok(server)
-    }
-
-    /// Stops it, and makes it anew as a replica of what is at `port` on the loopback.
-    pub(crate) async fn rebuild(&self, slot: &str, port: u16) -> Result<()> {
-        if self.program().is_some() {
-            self.stop_immediate().await?;
-        }
-        std::fs::remove_dir_all(&self.data)
-            .with_context(|| format!("removing {}", self.data.display()))?;
-        self.copy(slot, port).await?;
-        self.start().await
-    }
-
-    /// Copies a server through `port` on the loopback; the copy will be its replica. The slot is
-    /// there already.
-    async fn copy(&self, slot: &str, port: u16) -> Result<()> {
+    /// Makes a replica of it, which is not started: a copy of the server behind `port` on the
+    /// loopback, where its slot is made too.
+    pub(crate) async fn copy(&self, port: u16) -> Result<()> {
         let mut command = self.command("pg_basebackup");
         command.args([
             "--host=127.0.0.1",
@@ -116,21 +97,12 @@ impl Postgres {
             "--write-recovery-conf",
             "--wal-method=stream",
             "--checkpoint=fast",
+            "--create-slot",
             "--no-sync",
         ]);
-        command.arg(format!("--slot={slot}")).arg(format!("--port={port}"));
+        command.arg(format!("--slot={}", self.slot)).arg(format!("--port={port}"));
         command.arg("--pgdata").arg(&self.data);
         tokio::task::spawn_blocking(move || program::run(command, "pg_basebackup")).await?
-    }
-
-    /// Keeps for a region's replica, which may be away, what it will need.
-    pub(crate) async fn keep_for(&self, region: &str) -> Result<()> {
-        let sql = format!(
-            "SELECT pg_create_physical_replication_slot('{slot}') \
-             WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')",
-            slot = slot(region)
-        );
-        self.execute("postgres", &sql).await
     }
 
     fn command(&self, program: &str) -> Command {
@@ -141,6 +113,17 @@ impl Postgres {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@localhost:{PORT}/{database}?host={}", self.sockets.display())
+    }
+
+    /// The replication slot that keeps, on the server that it follows, what it will need when it
+    /// was away.
+    pub(crate) fn slot(&self) -> &str {
+        &self.slot
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The socket itself.
@@ -164,7 +147,7 @@ impl Postgres {
         let program =
             Program::start(command, &self.name, self.log.clone(), Kind::Postgres, &self.reaper)?;
         let program = Arc::new(program);
-        *self.slot()? = Some(Arc::clone(&program));
+        *self.running()? = Some(Arc::clone(&program));
         let began = Instant::now();
         loop {
             program.check_running()?;
@@ -183,12 +166,12 @@ impl Postgres {
         }
     }
 
-    fn slot(&self) -> Result<std::sync::MutexGuard<'_, Option<Arc<Program>>>> {
+    fn running(&self) -> Result<std::sync::MutexGuard<'_, Option<Arc<Program>>>> {
         self.running.lock().map_err(|_| anyhow::anyhow!("{}: poisoned", self.name))
     }
 
     fn take(&self) -> Result<Arc<Program>> {
-        self.slot()?.take().with_context(|| format!("{} is not running", self.name))
+        self.running()?.take().with_context(|| format!("{} is not running", self.name))
     }
 
     /// Stops it in order (SIGINT: sessions are ended, a checkpoint is written).
@@ -327,6 +310,35 @@ impl Postgres {
         }
     }
 
+    /// Whether it is a replica that replays, and not a primary.
+    ///
+    /// # Errors
+    /// When it is not running, or cannot be asked.
+    pub async fn is_in_recovery(&self) -> Result<bool> {
+        let mut connection = self.connect("postgres").await?;
+        let sql = "SELECT pg_is_in_recovery()";
+        let answer = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(answer)
+    }
+
+    /// The timeline that it writes to, or receives as a replica; `None` for a replica that receives
+    /// nothing now.
+    ///
+    /// # Errors
+    /// When it is not running, or cannot be asked.
+    pub async fn timeline(&self) -> Result<Option<u32>> {
+        // What `pg_control_checkpoint()` says is old until the next checkpoint.
+        let sql = "SELECT CASE WHEN pg_is_in_recovery()
+                          THEN (SELECT received_tli FROM pg_stat_wal_receiver)
+                          ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+                          END";
+        let mut connection = self.connect("postgres").await?;
+        let timeline: Option<i32> = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(timeline.map(i32::cast_unsigned))
+    }
+
     /// Its process, while it runs.
     #[must_use]
     pub fn program(&self) -> Option<Arc<Program>> {
@@ -338,11 +350,6 @@ impl Postgres {
     pub fn log(&self) -> &Path {
         &self.log
     }
-}
-
-/// The replication slot of a region.
-pub(crate) fn slot(region: &str) -> String {
-    region.replace('-', "_")
 }
 
 fn is_alive(pid: &str) -> bool {

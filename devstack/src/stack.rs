@@ -1,18 +1,17 @@
 //! A whole stack: one NATS server, one primary, one replica in each other region, links between.
 
 use std::{
-    collections::BTreeMap,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 
@@ -27,7 +26,7 @@ use crate::{
 };
 
 /// What every server is set to; a stack's own settings come after these and win.
-const SETTINGS: [(&str, &str); 14] = [
+const SETTINGS: [(&str, &str); 15] = [
     ("wal_level", "replica"),
     ("hot_standby", "on"),
     ("max_connections", "200"),
@@ -35,6 +34,9 @@ const SETTINGS: [(&str, &str); 14] = [
     ("max_replication_slots", "20"),
     ("shared_buffers", "128MB"),
     ("max_wal_size", "2GB"),
+    // A slot that is made on another server keeps nothing from before, which a replica that comes
+    // to follow it may lack.
+    ("wal_keep_size", "1GB"),
     ("checkpoint_timeout", "15min"),
     ("jit", "off"),
     ("wal_receiver_status_interval", "1s"),
@@ -51,6 +53,7 @@ pub struct Builder {
     rtt: Duration,
     settings: Vec<(String, String)>,
     nats_config: String,
+    cascades: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -61,7 +64,15 @@ impl Builder {
         self
     }
 
-    /// The round trip between the primary's region and each other one. Default: none.
+    /// The replica of `region` streams from the replica of the region `from`, not from the primary.
+    #[must_use]
+    pub fn cascade(mut self, region: impl Into<String>, from: impl Into<String>) -> Self {
+        self.cascades.push((region.into(), from.into()));
+        self
+    }
+
+    /// The round trip between the primary's region and each other one, and between two replicas of
+    /// which one follows the other. Default: none.
     #[must_use]
     pub const fn rtt(mut self, rtt: Duration) -> Self {
         self.rtt = rtt;
@@ -91,6 +102,7 @@ impl Builder {
         let regions =
             if self.regions.is_empty() { vec!["home".to_owned()] } else { self.regions.clone() };
         check_regions(&regions)?;
+        let upstreams = upstreams(&regions, &self.cascades)?;
         let tools = tokio::task::spawn_blocking(Tools::locate).await??;
         let folder = tempfile::Builder::new()
             .prefix("farwrite-")
@@ -122,26 +134,29 @@ impl Builder {
             &reaper,
         )
         .await?;
-        let primary = Postgres::primary(&template, &regions[0]).await?;
-        let mut far = BTreeMap::new();
-        for region in &regions {
-            let links = Links::open(&proxies, &nats, &primary)?;
-            far.insert(region.clone(), Far { replica: None, links });
+        let servers = regions.iter().map(|region| Postgres::new(&template, region));
+        let servers = servers.collect::<Result<Vec<_>>>()?;
+        servers[0].init()?;
+        servers[0].start().await?;
+        let sockets: Vec<_> = servers.iter().map(Postgres::socket).collect();
+        let mut homes = Vec::new();
+        for (server, upstream) in servers.into_iter().zip(&upstreams) {
+            let links = Links::open(&proxies, &nats, &sockets)?;
+            homes.push(Home { server, links, upstream: AtomicUsize::new(*upstream) });
         }
-        for region in &regions[1..] {
-            let port = far[region].links.replication.addr().port();
-            primary.keep_for(region).await?;
-            let replica = Postgres::replica(&template, region, port).await?;
-            if let Some(far) = far.get_mut(region) {
-                far.links.set_rtt(self.rtt);
-                far.replica = Some(replica);
-            }
+        for index in from_the_top(&upstreams) {
+            let Home { server, links, .. } = &homes[index];
+            server.copy(links.replication[upstreams[index]].addr().port()).await?;
+            server.start().await?;
+        }
+        for (index, home) in homes.iter().enumerate() {
+            home.links.set_rtt(index, self.rtt);
         }
         let major = tools.pg_major()?;
         Ok(Devstack {
-            far,
+            homes,
             regions,
-            primary,
+            primary: AtomicUsize::new(0),
             nats,
             major,
             programs: AtomicU32::new(0),
@@ -162,6 +177,34 @@ fn check_regions(regions: &[String]) -> Result<()> {
         ensure!(!regions[..index].contains(region), "region {region:?} is named twice");
     }
     Ok(())
+}
+
+/// Which region each one's server follows at first; the primary's names itself.
+fn upstreams(regions: &[String], cascades: &[(String, String)]) -> Result<Vec<usize>> {
+    let index = |region: &String| {
+        let known = regions.iter().position(|known| known == region);
+        known.with_context(|| format!("cascade: there is no region {region:?}"))
+    };
+    let mut upstreams = vec![0; regions.len()];
+    for (region, from) in cascades {
+        let (region, from) = (index(region)?, index(from)?);
+        ensure!(region != 0, "cascade: {} is the primary's region", regions[0]);
+        upstreams[region] = from;
+    }
+    let reached = from_the_top(&upstreams).len() + 1;
+    ensure!(reached == regions.len(), "cascade: replicas follow each other in a circle");
+    Ok(upstreams)
+}
+
+/// The replicas, each one after what it follows. Those of a circle are missing.
+fn from_the_top(upstreams: &[usize]) -> Vec<usize> {
+    let mut order = vec![0];
+    let mut next = 0;
+    while let Some(&upstream) = order.get(next) {
+        order.extend((1..upstreams.len()).filter(|&index| upstreams[index] == upstream));
+        next += 1;
+    }
+    order.split_off(1)
 }
 
 /// The thread that carries the links. It belongs to the stack and not to the caller's runtime,
@@ -196,42 +239,52 @@ impl Drop for Proxies {
     }
 }
 
-/// The links of one region to the primary's.
+/// The links that one region has.
 pub(crate) struct Links {
     nats: Link,
-    pub(crate) replication: Link,
+    /// To the server of each region, in the regions' order.
+    pub(crate) replication: Vec<Link>,
     pub(crate) primary: Link,
 }
 
 impl Links {
-    fn open(proxies: &Proxies, nats: &Nats, primary: &Postgres) -> Result<Self> {
+    fn open(proxies: &Proxies, nats: &Nats, sockets: &[PathBuf]) -> Result<Self> {
         let handle = proxies.handle()?;
+        let open = |socket: &PathBuf| Link::open(handle, Target::Unix(socket.clone()));
         Ok(Self {
             nats: Link::open(handle, Target::Tcp(nats.addr()))?,
-            replication: Link::open(handle, Target::Unix(primary.socket()))?,
-            primary: Link::open(handle, Target::Unix(primary.socket()))?,
+            replication: sockets.iter().map(open).collect::<Result<_>>()?,
+            primary: open(&sockets[0])?,
         })
     }
 
-    fn set_rtt(&self, rtt: Duration) {
-        for link in [&self.nats, &self.replication, &self.primary] {
-            link.set_rtt(rtt);
+    /// Of the region with that index.
+    fn set_rtt(&self, index: usize, rtt: Duration) {
+        let others = self.replication.iter().enumerate().filter(|(other, _)| *other != index);
+        others.for_each(|(_, link)| link.set_rtt(rtt));
+        if index != 0 {
+            self.nats.set_rtt(rtt);
+            self.primary.set_rtt(rtt);
         }
     }
 }
 
-pub(crate) struct Far {
-    replica: Option<Postgres>,
+/// What one region has.
+pub(crate) struct Home {
+    pub(crate) server: Postgres,
     pub(crate) links: Links,
+    /// The index of the region whose server its own follows, or followed last.
+    pub(crate) upstream: AtomicUsize,
 }
 
 /// A running stack. When it is dropped, or its process ends in any way, everything is stopped and
 /// removed.
 pub struct Devstack {
-    // Fields are dropped in this order: replicas before the primary, servers before the folder.
-    far: BTreeMap<String, Far>,
+    // Fields are dropped in this order: servers before the folder.
+    pub(crate) homes: Vec<Home>,
     regions: Vec<String>,
-    primary: Postgres,
+    /// The index of the region that the links called "primary" lead to.
+    pub(crate) primary: AtomicUsize,
     nats: Nats,
     major: u32,
     programs: AtomicU32,
@@ -247,7 +300,7 @@ impl Devstack {
         Builder::default()
     }
 
-    /// The regions, the primary's first.
+    /// The regions, as they were named: that of the first primary comes first.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.regions
@@ -259,21 +312,32 @@ impl Devstack {
         self.major
     }
 
-    /// The server that was the primary when the stack started.
+    /// The primary: that of the first region, until [`set_primary`](Self::set_primary) names
+    /// another.
     #[must_use]
-    pub const fn primary(&self) -> &Postgres {
-        &self.primary
+    pub fn primary(&self) -> &Postgres {
+        &self.homes[self.primary.load(Ordering::Relaxed)].server
     }
 
-    /// The replica of a region.
+    /// The server of a region that is not the [`primary`](Self::primary)'s.
     ///
     /// # Errors
     /// When there is no such region, or it is the primary's.
     pub fn replica(&self, region: &str) -> Result<&Postgres> {
-        let far = self.far(region)?;
-        far.replica
-            .as_ref()
-            .with_context(|| format!("{region} is the primary's region: it has no replica"))
+        let index = self.index(region)?;
+        ensure!(
+            index != self.primary.load(Ordering::Relaxed),
+            "{region} is the primary's region: it has no replica"
+        );
+        Ok(&self.homes[index].server)
+    }
+
+    /// The server of a region, whichever role it has.
+    ///
+    /// # Errors
+    /// When there is no such region.
+    pub fn server(&self, region: &str) -> Result<&Postgres> {
+        Ok(&self.home(region)?.server)
     }
 
     /// The NATS server.
@@ -282,19 +346,15 @@ impl Devstack {
         &self.nats
     }
 
-    /// The server of a region, whatever its role is now.
-    ///
-    /// # Errors
-    /// When there is no such region.
-    pub fn server(&self, region: &str) -> Result<&Postgres> {
-        Ok(self.far(region)?.replica.as_ref().unwrap_or(&self.primary))
+    pub(crate) fn index(&self, region: &str) -> Result<usize> {
+        let index = self.regions.iter().position(|known| known == region);
+        index.with_context(|| {
+            format!("there is no region {region:?}, only {}", self.regions.join(", "))
+        })
     }
 
-    pub(crate) fn far(&self, region: &str) -> Result<&Far> {
-        match self.far.get(region) {
-            Some(far) => Ok(far),
-            None => bail!("there is no region {region:?}, only {}", self.regions.join(", ")),
-        }
+    fn home(&self, region: &str) -> Result<&Home> {
+        Ok(&self.homes[self.index(region)?])
     }
 
     /// The link between a region and NATS.
@@ -302,23 +362,25 @@ impl Devstack {
     /// # Errors
     /// When there is no such region.
     pub fn nats_link(&self, region: &str) -> Result<&Link> {
-        Ok(&self.far(region)?.links.nats)
+        Ok(&self.home(region)?.links.nats)
     }
 
-    /// The link between a region's replica and the primary.
+    /// The link between a region's replica and the server that it follows now. There is one for
+    /// each pair of regions, and each keeps its own delay and cut.
     ///
     /// # Errors
     /// When there is no such region.
     pub fn replication_link(&self, region: &str) -> Result<&Link> {
-        Ok(&self.far(region)?.links.replication)
+        let home = self.home(region)?;
+        Ok(&home.links.replication[home.upstream.load(Ordering::Relaxed)])
     }
 
-    /// The link between a region's apps and the primary.
+    /// The link between a region's apps and the [`primary`](Self::primary).
     ///
     /// # Errors
     /// When there is no such region.
     pub fn primary_link(&self, region: &str) -> Result<&Link> {
-        Ok(&self.far(region)?.links.primary)
+        Ok(&self.home(region)?.links.primary)
     }
 
     /// The URL of NATS as a region reaches it.
@@ -368,10 +430,8 @@ impl Devstack {
 
 impl Drop for Devstack {
     fn drop(&mut self) {
-        for far in self.far.values_mut() {
-            far.replica = None;
-        }
-        if let Some(program) = self.primary.program() {
+        for program in self.homes.iter().filter_map(|home| home.server.program()) {
+            let _ = program.signal(rustix::process::Signal::CONT);
             let _ = program.signal(rustix::process::Signal::QUIT);
         }
         self.proxies.stop();

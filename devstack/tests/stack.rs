@@ -14,8 +14,10 @@ use futures_util::StreamExt;
 use sqlx::Connection;
 use tokio::sync::OnceCell;
 
-/// How long anything may take that must happen.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::support::{DEADLINE, count, processes, until};
+
+mod support;
+
 const RTT: Duration = Duration::from_millis(30);
 
 static STACK: OnceCell<Devstack> = OnceCell::const_new();
@@ -23,20 +25,6 @@ static STACK: OnceCell<Devstack> = OnceCell::const_new();
 /// A stack that only tests share which leave its servers running.
 async fn shared() -> Result<&'static Devstack> {
     STACK.get_or_try_init(|| Devstack::builder().regions(["ewr", "jfk"]).rtt(RTT).start()).await
-}
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let began = Instant::now();
-    while !is_so().await? {
-        ensure!(began.elapsed() < DEADLINE, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
-async fn count(server: &farwrite_devstack::Postgres, table: &str) -> Result<i64> {
-    let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-    Ok(sqlx::query_scalar(sql).fetch_one(&mut server.connect("postgres").await?).await?)
 }
 
 #[tokio::test]
@@ -180,20 +168,6 @@ fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devstack"));
     command.args(["up", "--regions", "ewr,jfk"]);
     command
-}
-
-/// Processes whose command line names the folder.
-fn processes(folder: &Path) -> Result<Vec<String>> {
-    let folder = folder.to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path().join("cmdline");
-        let text = std::fs::read_to_string(path).unwrap_or_default().replace('\0', " ");
-        if text.contains(&folder) {
-            found.push(text);
-        }
-    }
-    Ok(found)
 }
 
 async fn vanishes(folder: &Path) -> Result<()> {
