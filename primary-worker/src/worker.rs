@@ -236,7 +236,8 @@ impl Serving {
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
         let keeper = hints::Keeper::new(client, &stream, config, &takeover.hints);
-        let reader = Reader::new(stream, name, next);
+        let context = async_nats::jetstream::new(client.clone());
+        let reader = Reader::new(context, stream, name, next);
         tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
         let mut lanes = JoinSet::new();
         for lane in open_lanes {

@@ -69,6 +69,9 @@ pub enum EnvelopeError {
         "the header Farwrite-Context is not a JSON object of at most {CONTEXT_MAX_BYTES} bytes"
     )]
     Context,
+    /// No client can read it.
+    #[error("the subject, or a header, is not text in UTF-8, or the headers are not of their form")]
+    NotText,
     /// The body is larger than [`BODY_MAX_BYTES`].
     #[error("the body has {bytes} bytes, more than {BODY_MAX_BYTES}")]
     TooLarge {
@@ -92,7 +95,9 @@ impl EnvelopeError {
         match self {
             Self::Subject | Self::Name(_) => "bad_subject",
             Self::NoId | Self::Id => "bad_id",
-            Self::Version | Self::Key(_) | Self::Time(_) | Self::Context => "bad_header",
+            Self::Version | Self::Key(_) | Self::Time(_) | Self::Context | Self::NotText => {
+                "bad_header"
+            }
             Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
         }

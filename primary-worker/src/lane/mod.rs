@@ -45,7 +45,7 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Stream;
-use farwrite_schemas::Outcome;
+use farwrite_schemas::{EnvelopeError, Outcome};
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -153,7 +153,8 @@ pub(crate) fn open(
     name: &str,
 ) -> (Dispatcher, Vec<Lane>) {
     let read_to = ReadTo::new(shared.takeover.position().low_water, connections.len());
-    let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
+    let context = async_nats::jetstream::new(shared.client.clone());
+    let mut dispatcher = Dispatcher::new(read_to.clone(), context, stream.clone(), name.to_owned());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
     let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
     let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {
@@ -679,9 +680,13 @@ pub(crate) async fn attempt_for_trial(
     })
 }
 
-/// The anchor of a batch: the last of its messages that came from the stream.
+/// The anchor of a batch: the last of its messages that came from the stream, unless that one
+/// could not be read when it is compared.
 fn last_of_stream(items: &[Item]) -> Option<Anchor> {
     let item = items.last().filter(|item| item.parked.is_none())?;
+    if matches!(item.delivery.envelope, Err(EnvelopeError::NotText)) {
+        return None;
+    }
     let Delivery { sequence, at_ns, .. } = item.delivery;
     Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(storable) })
 }

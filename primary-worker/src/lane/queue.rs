@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{Context, stream::Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -97,6 +97,7 @@ impl Inlet {
 pub(crate) struct Dispatcher {
     inlets: Vec<Inlet>,
     read_to: ReadTo,
+    context: Context,
     stream: Stream,
     /// What the names of consumers begin with.
     name: String,
@@ -106,9 +107,9 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(read_to: ReadTo, stream: Stream, name: String) -> Self {
+    pub(super) fn new(read_to: ReadTo, context: Context, stream: Stream, name: String) -> Self {
         let own_readers = JoinSet::new();
-        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0 }
+        Self { inlets: Vec::new(), read_to, context, stream, name, own_readers, count: 0 }
     }
 
     /// Adds the queue of the next lane.
@@ -132,7 +133,7 @@ impl Dispatcher {
             next: first,
         };
         let name = format!("{}-lane{lane}-{}", self.name, self.count);
-        self.own_readers.spawn(own.run(self.stream.clone(), name));
+        self.own_readers.spawn(own.run(self.context.clone(), self.stream.clone(), name));
         while self.own_readers.try_join_next().is_some() {}
     }
 }
@@ -174,11 +175,12 @@ struct OwnReader {
 }
 
 impl OwnReader {
-    async fn run(mut self, stream: Stream, name: String) {
+    async fn run(mut self, context: Context, stream: Stream, name: String) {
         let mut tries = 0;
         loop {
             tries += 1;
-            let reader = Reader::new(stream.clone(), format!("{name}-{tries}"), self.next);
+            let name = format!("{name}-{tries}");
+            let reader = Reader::new(context.clone(), stream.clone(), name, self.next);
             match reader.run(&mut self).await {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.

@@ -7,19 +7,27 @@
 //!
 //! A full subscription drops messages with no more than an event, so every message's sequence is
 //! compared with the one that was expected: a hole makes a new consumer. When the new one shows
-//! the same hole, the stream itself has one, and that stops the worker.
+//! the same hole, the stream itself has one, and that stops the worker. Or the message is there and
+//! the client cannot read it: one whose subject or headers are not UTF-8, for one, ends the
+//! connection every time. Such a one is asked for by its sequence.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use async_nats::{
     HeaderMap, HeaderName, HeaderValue,
     jetstream::{
+        Context, ErrorCode,
         consumer::{AckPolicy, DeliverPolicy, pull},
-        stream::Stream,
+        message::StreamMessage,
+        response::Response,
+        stream::{RawMessage, Stream},
     },
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
+use serde::Deserialize;
+use serde_json::json;
 use tokio_stream::StreamExt;
 use tracing::{info, warn};
 
@@ -33,6 +41,9 @@ const EXPIRES: Duration = Duration::from_secs(20);
 const PULL_MAX_MESSAGES: usize = 1_000;
 /// When JetStream forgets a consumer that nobody pulls from.
 const INACTIVE: Duration = Duration::from_secs(60);
+/// How often it is asked whether the client has connected again: what was on the way is lost, and a
+/// quiet stream would not show it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause before another consumer is made.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -98,6 +109,15 @@ impl Delivery {
             length,
         };
         Self::read(message, sequence, at_ns)
+    }
+
+    /// A message that the client cannot read, as JetStream's API tells it: the subject with what is
+    /// no text replaced, and without the headers.
+    fn unread(raw: RawMessage) -> Self {
+        let payload = BASE64_STANDARD.decode(raw.payload).unwrap_or_default();
+        let at_ns = i64::try_from(raw.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        let unread = Self::kept(raw.subject, Vec::new(), payload, raw.sequence, at_ns);
+        Self { envelope: Err(EnvelopeError::NotText), ..unread }
     }
 
     /// Where it is.
@@ -166,8 +186,25 @@ pub(crate) trait Sink {
     fn remaining(&mut self, messages: u64);
 }
 
+/// What JetStream answers to who asks for a message.
+#[derive(Deserialize)]
+struct Stored {
+    message: RawMessage,
+}
+
+/// Whether the client cannot read a message, or takes it for one of the server's own: those have a
+/// status in their headers' first line.
+fn is_unreadable(raw: &RawMessage) -> bool {
+    let headers = BASE64_STANDARD.decode(raw.headers.as_deref().unwrap_or_default());
+    let has_status = headers.is_ok_and(|headers| {
+        headers.starts_with(b"NATS/1.0") && !headers.starts_with(b"NATS/1.0\r\n")
+    });
+    has_status || raw.subject.contains('\u{fffd}') || StreamMessage::try_from(raw.clone()).is_err()
+}
+
 /// Reads a stream from a position on.
 pub(crate) struct Reader {
+    context: Context,
     stream: Stream,
     name: String,
     next: u64,
@@ -186,33 +223,57 @@ enum ConsumerEnd {
 
 impl Reader {
     /// Reads from `next` on; `name` begins the names of its consumers.
-    pub(crate) fn new(stream: Stream, name: String, next: u64) -> Self {
-        Self { stream, name, next, consumers: 0 }
+    pub(crate) fn new(context: Context, stream: Stream, name: String, next: u64) -> Self {
+        Self { context, stream, name, next, consumers: 0 }
     }
 
     /// Reads until nobody takes what is read, or the stream turns out to be another one.
     pub(crate) async fn run(mut self, sink: &mut impl Sink) -> ReaderEnd {
         let mut pause = PAUSE.0;
-        let mut gap_at = None;
+        let mut ended_at = None;
         loop {
             let before = self.next;
-            match self.read_one_consumer(sink).await {
+            let gap = match self.read_one_consumer(sink).await {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
-                    crate::metrics::reader_restarted();
-                }
-                ConsumerEnd::Gap { found } if gap_at == Some(self.next) => {
-                    return ReaderEnd::Stream(self.hole(found));
+                    None
                 }
                 ConsumerEnd::Gap { found } => {
                     warn!(next = self.next, found, "messages were skipped: reading again");
-                    crate::metrics::reader_restarted();
-                    gap_at = Some(self.next);
+                    Some(found)
+                }
+            };
+            crate::metrics::reader_restarted();
+            if ended_at.replace(self.next) == Some(self.next) {
+                match (self.stored().await, gap) {
+                    (Ok(Some(raw)), _) if is_unreadable(&raw) => {
+                        warn!(next = self.next, "a message cannot be read, and is no command");
+                        if !sink.take(Delivery::unread(raw)).await {
+                            return ReaderEnd::Closed;
+                        }
+                        self.next += 1;
+                    }
+                    (Ok(None), Some(found)) => return ReaderEnd::Stream(self.hole(found)),
+                    (Ok(_), _) => {}
+                    (Err(reason), _) => warn!(next = self.next, reason, "asking for the message"),
                 }
             }
             pause = if self.next > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The next message by its sequence; `None` where the stream has none there.
+    async fn stored(&self) -> Result<Option<RawMessage>, String> {
+        let subject = format!("STREAM.MSG.GET.{}", self.stream.cached_info().config.name);
+        match self.context.request(subject, &json!({ "seq": self.next })).await {
+            Ok(Response::Ok(Stored { message })) => Ok(Some(message)),
+            Ok(Response::Err { error }) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                Ok(None)
+            }
+            Ok(Response::Err { error }) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -263,7 +324,17 @@ impl Reader {
     async fn forward(&mut self, messages: pull::Stream, sink: &mut impl Sink) -> ConsumerEnd {
         info!(next = self.next, "reading");
         let mut messages = pin!(messages);
-        while let Some(message) = messages.next().await {
+        let connects = self.connects();
+        loop {
+            let next = tokio::time::timeout(LOOK_EVERY, messages.next()).await;
+            if self.connects() != connects {
+                return ConsumerEnd::Broken("connected again: something may be lost".to_owned());
+            }
+            let message = match next {
+                Ok(Some(message)) => message,
+                Ok(None) => return ConsumerEnd::Broken("the subscription ended".to_owned()),
+                Err(_) => continue,
+            };
             let message = match message {
                 Ok(message) => message,
                 Err(error) => return ConsumerEnd::Broken(error.to_string()),
@@ -286,6 +357,10 @@ impl Reader {
             }
             self.next = sequence + 1;
         }
-        ConsumerEnd::Broken("the subscription ended".to_owned())
+    }
+
+    /// How often the client has connected.
+    fn connects(&self) -> u64 {
+        self.context.client().statistics().connects.load(Ordering::Relaxed)
     }
 }
