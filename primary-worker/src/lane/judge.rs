@@ -27,6 +27,9 @@ use super::{
 
 /// Longest pause between two attempts of a parked command.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Shortest time that a command is left alone for when it asks: one that asks for none would keep
+/// its lane busy with itself.
+const LATER_MIN: Duration = Duration::from_millis(10);
 /// Longest time that a command may ask to be left alone for.
 const LATER_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// How many commands are remembered that a fresh connection was tried for.
@@ -98,7 +101,7 @@ pub(super) fn judge(
         Verdict::Refresh => not_yet(ParkReason::NotReady, rejection, lacks_for, config),
         Verdict::Later(wait) => Work::Park(Park {
             reason: ParkReason::Later,
-            wait: Some(wait.min(LATER_MAX)),
+            wait: Some(wait.clamp(LATER_MIN, LATER_MAX)),
             error: Some(rejection),
         }),
         // The last four end an attempt before anybody is judged.
