@@ -32,6 +32,8 @@ enum Deed {
     Later,
     /// Reads all columns of `app.shape`, with a prepared statement, and puts their number first.
     Shape,
+    /// Takes two and a half seconds.
+    Dawdle,
     /// Leaves the session as nobody should.
     Leave,
 }
@@ -133,6 +135,9 @@ impl Handler<Append> for Appends {
             }
             Deed::Shape => {
                 sqlx::query("SELECT * FROM app.shape").fetch_all(connection).await?;
+            }
+            Deed::Dawdle => {
+                sqlx::query("SELECT pg_sleep(2.5)").execute(connection).await?;
             }
             Deed::Leave => {
                 sqlx::raw_sql("SET search_path = pg_temp; SET LOCAL work_mem = '64kB'")
@@ -249,6 +254,23 @@ async fn a_handler_that_panics_or_asks_for_later_holds_nobody_else_up() -> Resul
     case.execute("INSERT INTO app.ready VALUES (true)").await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1, 3, 4, 5]);
+    stop.cancel();
+    Ok(running.await??)
+}
+
+/// The batch is opened in time; the companion before it takes too long.
+#[tokio::test]
+async fn a_handlers_command_whose_time_passes_within_its_batch_expires() -> Result<()> {
+    let case = Case::new("dawdled", &[]).await?;
+    let late = message(2, Deed::None)?.at(headers::EXPIRES_AT, 1_500);
+    for message in [message(1, Deed::Dawdle)?, late.clone(), message(3, Deed::None)?] {
+        case.publish(&message).await?;
+    }
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(worker(&case)?.run(stop.clone()));
+    ensure!(case.ended(late.id).await?.0 == "expired");
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1, 3]);
     stop.cancel();
     Ok(running.await??)
 }

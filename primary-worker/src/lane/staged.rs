@@ -2,7 +2,7 @@
 //! is to be run, record. For Rust handlers, for commands that end without being run, and while
 //! something of the lane waits.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe};
+use std::{collections::HashMap, panic::AssertUnwindSafe, time::Instant};
 
 use farwrite_schemas::{CommandId, Fingerprint, Outcome, Rejection};
 use futures_util::FutureExt;
@@ -57,11 +57,14 @@ pub(super) async fn attempt(
         _ => (items, fence.to),
     };
     let mut tx = connection.begin().await?;
+    // Before the database reads its clock: what is counted from here is never too little.
+    let read_at = Instant::now();
     let (xid, facts) = open(&mut tx, items, fence, to).await?;
     let fates = sort::sort(items, &facts, manner.bounds).map_err(|sort::Full| Failure::Full)?;
     let nothing = vec![None; items.len()];
-    let mut outcomes =
-        Outcomes { items, care: manner.care, outcomes: nothing, outputs: HashMap::new() };
+    let clock = Some(Clock { now_ns: facts.now_ns, read_at });
+    let (care, outputs) = (manner.care, HashMap::new());
+    let mut outcomes = Outcomes { items, care, clock, outcomes: nothing, outputs };
     outcomes.run(&mut tx, &fates).await?;
     let Outcomes { outcomes: mut ended, outputs, .. } = outcomes;
     let mut ledger = Ledger::default();
@@ -115,7 +118,7 @@ pub(super) async fn attempt(
 pub(super) async fn run_alone(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Failure> {
     let items = std::slice::from_ref(item);
     let (outcomes, outputs) = (vec![None], HashMap::new());
-    let mut running = Outcomes { items, care: Care::Plain, outcomes, outputs };
+    let mut running = Outcomes { items, care: Care::Plain, clock: None, outcomes, outputs };
     running.run(tx, &[Fate::Run]).await?;
     // What a commit would check; and the next one may defer again.
     sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
@@ -245,10 +248,28 @@ async fn open(
     Ok((opened.xid, facts))
 }
 
+/// The database's clock, read when the batch was opened, and carried on.
+#[derive(Clone, Copy)]
+struct Clock {
+    now_ns: i64,
+    read_at: Instant,
+}
+
+impl Clock {
+    /// Whether a command's time has passed by now: a companion before it may have taken long.
+    fn is_past(&self, item: &Item) -> bool {
+        let since = i64::try_from(self.read_at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        let now_ns = self.now_ns.saturating_add(since);
+        item.expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns)
+    }
+}
+
 /// The outcomes of a batch, as they come.
 struct Outcomes<'a> {
     items: &'a [Item],
     care: Care,
+    /// None where nothing expires: a trial.
+    clock: Option<Clock>,
     outcomes: Vec<Option<Outcome>>,
     /// The outputs of the parts of atomic batches that were applied.
     outputs: HashMap<usize, Outputs>,
@@ -267,6 +288,11 @@ impl Outcomes<'_> {
                 continue;
             }
             self.run_functions(tx, &mut functions).await?;
+            // Functions look at the database's clock themselves.
+            if !item.work.is_ended() && self.clock.is_some_and(|clock| clock.is_past(item)) {
+                self.outcomes[index] = Some(Outcome::Expired);
+                continue;
+            }
             if let (Work::Atomic { atomic, refused: None }, Ok(envelope)) =
                 (&item.work, &item.delivery.envelope)
             {
