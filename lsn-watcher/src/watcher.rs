@@ -92,6 +92,9 @@ impl Watcher {
     /// [`WaitError::TimedOut`] and [`WaitError::ReplicaGone`] when the time is up, with what was
     /// seen; [`WaitError::Superseded`] as soon as it is known, and [`WaitError::Implausible`],
     /// [`WaitError::NotAReplica`], [`WaitError::TooManyWaiters`] and [`WaitError::Closed`] at once.
+    ///
+    /// # Panics
+    /// When it is called outside of a tokio runtime.
     pub fn wait<T: Into<Target>>(
         &self,
         target: T,

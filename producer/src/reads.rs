@@ -3,7 +3,9 @@
 //! The pool is connected to the very server that the watcher watches. Beside it stands one number,
 //! the furthest position that was ever said to be visible to this process. A replica that crashed
 //! can come back *behind* it and serve reads at once; its crash ended every connection, so it is
-//! enough that each new one is compared with the number before the app gets it.
+//! enough that each new one is compared with the number before the app gets it. A server that was
+//! made anew after a failover is behind it, too; there the number is lowered to where the timeline
+//! ended, as the server's own rows say.
 //!
 //! Reads on the primary are watched in the same way: a server is asked what it is and which branch
 //! of history it holds, and not believed for its name. A primary shows its own commits at once, so
@@ -12,13 +14,13 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, Reached, WaitError, Watcher};
-use farwrite_schemas::{Bookmark, Lsn};
+use farwrite_schemas::{BRANCHES_QUERY, Bookmark, Branch, BranchKnown, BranchRow, Epoch, Lsn};
 use sqlx::{
     PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -102,17 +104,28 @@ pub(crate) struct Fallback {
     watcher: Mutex<Option<Watcher>>,
 }
 
-/// The furthest position that was said to be visible.
+/// The furthest position that was said to be visible, and the epoch that it was said of.
 #[derive(Debug, Default)]
-pub(crate) struct Promised(AtomicU64);
+pub(crate) struct Promised(Mutex<Option<(Lsn, Epoch)>>);
 
 impl Promised {
-    fn raise(&self, lsn: Lsn) {
-        self.0.fetch_max(lsn.0, Ordering::SeqCst);
+    fn raise(&self, lsn: Lsn, epoch: Epoch) {
+        let mut promised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if promised.is_none_or(|(known, _)| lsn > known) {
+            *promised = Some((lsn, epoch));
+        }
     }
 
-    fn lsn(&self) -> Lsn {
-        Lsn(self.0.load(Ordering::SeqCst))
+    fn get(&self) -> Option<(Lsn, Epoch)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A failover has ended the promise's timeline before it: what lies past the end is no more.
+    fn lower(&self, from: Lsn, to: Lsn) {
+        let mut promised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((lsn, _)) = promised.as_mut().filter(|(lsn, _)| *lsn == from) {
+            *lsn = to;
+        }
     }
 }
 
@@ -138,7 +151,7 @@ impl Here {
     /// Waits until a bookmark is visible.
     async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<Reached, WaitError> {
         let reached = self.watcher.wait(bookmark, timeout).await?;
-        self.promised.raise(reached.lsn);
+        self.promised.raise(reached.lsn, bookmark.epoch);
         let is_other = reached.in_recovery != (self.meant == ReadFrom::Replica);
         metrics::reads_role(self.meant, is_other);
         if is_other && !self.is_told.swap(true, Ordering::Relaxed) {
@@ -227,10 +240,7 @@ impl Reads {
 async fn catch_up(connection: &mut PgConnection, promised: &Promised) -> Result<(), sqlx::Error> {
     let began = Instant::now();
     loop {
-        let promised = promised.lsn();
-        if promised == Lsn::default() {
-            return Ok(());
-        }
+        let Some((lsn, epoch)) = promised.get() else { return Ok(()) };
         let shown: Option<String> = sqlx::query_scalar(SHOWN).fetch_one(&mut *connection).await?;
         // A standby that has replayed nothing yet has no position.
         let shown = match shown.as_deref().map(str::parse) {
@@ -238,15 +248,31 @@ async fn catch_up(connection: &mut PgConnection, promised: &Promised) -> Result<
             Some(Err(error)) => return Err(sqlx::Error::Decode(Box::new(error))),
             None => Lsn::default(),
         };
-        if shown >= promised {
+        if shown >= lsn {
             return Ok(());
+        }
+        if let Some(end) = end_of(connection, epoch).await
+            && end < lsn
+        {
+            promised.lower(lsn, end);
+            continue;
         }
         if began.elapsed() >= CATCH_UP {
             metrics::read_refused();
-            let behind = Behind { shown, promised };
+            let behind = Behind { shown, promised: lsn };
             tracing::warn!(%behind, "a connection to the replica was refused");
             return Err(sqlx::Error::Configuration(Box::new(behind)));
         }
         sleep(CATCH_UP_PAUSE).await;
+    }
+}
+
+/// Where an epoch's timeline ended on this server, if it did and the user may see it.
+async fn end_of(connection: &mut PgConnection, epoch: Epoch) -> Option<Lsn> {
+    let rows: Result<Vec<BranchRow>, _> =
+        sqlx::query_as(BRANCHES_QUERY).bind(vec![epoch.0]).fetch_all(connection).await;
+    match Branch::from_row(rows.ok()?.pop()?).ok()?.known {
+        BranchKnown::Held { ends, .. } => ends,
+        BranchKnown::Absent { .. } => None,
     }
 }

@@ -18,6 +18,10 @@ use crate::{
     Bookmark, BookmarkError, BookmarkKey, NoReads, Producer, ReadFrom, WaitError, metrics,
 };
 
+/// How long a request waits for this region where there is no other place to read: longer than a
+/// replica anywhere in the world is usually late.
+const ALONE_BUDGET: Duration = Duration::from_secs(1);
+
 /// What is done with a request whose bookmark is not visible here in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Late {
@@ -58,7 +62,8 @@ impl BookmarkLayer {
     /// When the producer has no pool to read with.
     pub fn new(producer: Producer) -> Result<Self, NoReads> {
         let pool = producer.reads()?.clone();
-        let budget = producer.inner.limits.read_budget;
+        let has_primary = producer.inner.reads.fallback().is_some();
+        let budget = if has_primary { producer.inner.limits.read_budget } else { ALONE_BUDGET };
         let token = Token {
             cookie: Some("farwrite".to_owned()),
             header: Some(HeaderName::from_static("farwrite-bookmark")),
@@ -113,9 +118,9 @@ impl BookmarkLayer {
         self
     }
 
-    /// How long a request waits for this region; the producer's
-    /// [`read_budget`](crate::Limits::read_budget) unless said otherwise. With [`Late::Primary`] the
-    /// producer's counts.
+    /// How long a request waits for this region: the producer's
+    /// [`read_budget`](crate::Limits::read_budget) where it has a primary to read instead, else a
+    /// second, unless said otherwise. With [`Late::Primary`] and a primary the producer's counts.
     #[must_use]
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
@@ -143,7 +148,7 @@ impl BookmarkLayer {
         let Some(bookmark) = bookmark.filter(ours) else {
             return Ok(Opened::Serve(here(false, None)));
         };
-        if self.late == Late::Primary {
+        if self.late == Late::Primary && self.producer.inner.reads.fallback().is_some() {
             return match self.producer.read_at(&bookmark).await {
                 Ok(read) => {
                     let (producer, pool) = (self.producer.clone(), read.pool.clone());

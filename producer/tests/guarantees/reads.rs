@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farwrite_devstack::Devstack;
 use farwrite_lsn_watcher::EmbeddedConfig;
 use farwrite_producer::{BookmarkError, Pending, WaitError, Watcher, WriteError};
 use farwrite_schemas::Lsn;
@@ -98,6 +99,35 @@ async fn a_connection_that_shows_less_than_was_promised_waits_until_it_has_caugh
     };
     let (rows, ()) = within(async { tokio::join!(rows(), healing) }).await;
     assert_eq!(rows.unwrap(), 1);
+}
+
+/// What a replica is that was wound back to where a failover ended its timeline, without one: the
+/// pool reads a server with that history, which is behind the one that the watcher spoke of.
+#[tokio::test]
+async fn a_server_that_a_failover_put_behind_is_read_again() {
+    let stage = Stage::new("rewound").await;
+    let other = Devstack::builder().start().await.unwrap();
+    let database = stage.prepare_history(other.primary()).await;
+    let sql =
+        "SELECT farwrite.begin_epoch(gen_random_uuid(), epoch, NULL, 2) FROM farwrite.history";
+    other.primary().execute(database, sql).await.unwrap();
+    stage.database_with_history().await;
+    let mut primary = stage.stack.primary().connect(database).await.unwrap();
+    let mut there = other.primary().connect(database).await.unwrap();
+    while lsn(&mut primary).await <= lsn(&mut there).await {
+        let switch = sqlx::query("SELECT pg_logical_emit_message(true, 'x', ''), pg_switch_wal()");
+        switch.execute(&mut primary).await.unwrap();
+    }
+    let watched = stage.stack.primary().url(database);
+    let watcher = Watcher::embedded(EmbeddedConfig::new(watched)).unwrap();
+    let one = PgPoolOptions::new().max_connections(1);
+    let producer =
+        stage.builder().watcher(watcher).replica(other.primary().url(database)).pool(one);
+    let producer = producer.connect().await.unwrap();
+    let bookmark = stage.bookmark(lsn(&mut primary).await);
+    within(producer.wait(&bookmark, LONG)).await.unwrap();
+    let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM farwrite.history");
+    assert_eq!(within(rows.fetch_one(producer.reads().unwrap())).await.unwrap(), 2);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use async_nats::{
         stream::{Config, DiscardPolicy, StorageType, Stream},
     },
 };
-use farwrite_devstack::{Devstack, Program};
+use farwrite_devstack::{Devstack, Postgres, Program};
 use farwrite_producer::{
     Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
     Reply,
@@ -157,7 +157,12 @@ impl Stage {
     /// A database of its own, with the history that [`Self::bookmark`] names, as a takeover would
     /// have written it.
     pub(crate) async fn database_with_history(&self) -> &str {
-        let (primary, database) = (self.stack.primary(), self.database.as_str());
+        self.prepare_history(self.stack.primary()).await
+    }
+
+    /// The same on a primary of another stack.
+    pub(crate) async fn prepare_history(&self, primary: &Postgres) -> &str {
+        let database = self.database.as_str();
         primary.create_database(database).await.unwrap();
         let mut sql = format!("CREATE SCHEMA {};", migrations::SCHEMA);
         sql.extend(migrations::ALL.iter().map(|step| step.sql));
