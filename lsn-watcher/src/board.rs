@@ -326,6 +326,12 @@ impl Audience for Board {
         self.registered.notified().await;
     }
 
+    fn next(&self) -> Option<Lsn> {
+        let state = self.lock();
+        let (lowest, _) = state.span()?;
+        state.mark.filter(|mark| lowest > mark.lsn).map(|_| lowest)
+    }
+
     fn asking(&self) {
         let mut state = self.lock();
         state.polls += 1;

@@ -22,6 +22,12 @@ pub struct EmbeddedConfig {
     /// The most callers that may wait at once; further ones get
     /// [`TooManyWaiters`](crate::WaitError::TooManyWaiters).
     pub max_waiters: usize,
+    /// Let a server that can (PostgreSQL 19 and later) wait for the next position by itself,
+    /// instead of asking it again and again: fewer questions while it lags, and an answer without
+    /// the rest of an interval. Only one position at a time, and what the server says of it is
+    /// verified by a question: it knows nothing of branches. **Untested on a real server**: none of
+    /// that version was at hand. Off unless said otherwise; older servers are polled as ever.
+    pub server_waits: bool,
 }
 
 /// A setting breaks its rule.
@@ -61,6 +67,7 @@ impl EmbeddedConfig {
             connect_timeout: Self::CONNECT_TIMEOUT,
             query_timeout: Self::QUERY_TIMEOUT,
             max_waiters: Self::MAX_WAITERS,
+            server_waits: false,
         }
     }
 
@@ -91,7 +98,8 @@ impl EmbeddedConfig {
             .any(|scheme| self.replica_url.starts_with(scheme));
         match self.replica_url.parse::<PgConnectOptions>() {
             Ok(options) if has_scheme => {
-                Ok(Replica::new(options, self.connect_timeout, self.query_timeout))
+                let (connect, query) = (self.connect_timeout, self.query_timeout);
+                Ok(Replica::new(options, connect, query, self.server_waits))
             }
             _ => error("replica_url", "a URL like postgres://user@host:port/database"),
         }
@@ -115,6 +123,7 @@ impl fmt::Debug for EmbeddedConfig {
             .field("connect_timeout", &self.connect_timeout)
             .field("query_timeout", &self.query_timeout)
             .field("max_waiters", &self.max_waiters)
+            .field("server_waits", &self.server_waits)
             .finish_non_exhaustive()
     }
 }

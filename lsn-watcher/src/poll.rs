@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! idle     => polling     somebody waits
-//! polling  => polling     after the pace's interval, or at once for a new caller
+//! polling  => polling     after the pace's interval, or at once for a new caller; or, where the
+//!                         server waits by itself, when it has replayed what comes next
 //! polling  => backing off the server could not be asked
 //! backing off => polling  the pause is over
 //! any      => idle        nobody waits any more
@@ -13,7 +14,7 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use farwrite_schemas::Epoch;
+use farwrite_schemas::{Epoch, Lsn};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -39,6 +40,9 @@ pub(crate) trait Audience: Send + Sync {
     fn demand(&self) -> Option<Demand>;
     /// Resolves when the demand may have changed; a change while nobody listens is kept.
     fn demanded(&self) -> impl Future<Output = ()> + Send;
+    /// The lowest position above what was seen that would be news, if it is for a position alone
+    /// that somebody waits.
+    fn next(&self) -> Option<Lsn>;
     /// A question is about to be asked.
     fn asking(&self);
     /// The server answered.
@@ -81,6 +85,14 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
                 self.audience.demanded().await;
                 continue;
             };
+            if self.is_answered(demand)
+                && let Some(next) = self.audience.next()
+                && self.last.is_some_and(|sight| sight.in_recovery)
+                && self.server.can_await()
+            {
+                self.await_replay(next).await;
+                continue;
+            }
             // A poll that is due comes before a new caller's arrival, which can only hasten it:
             // otherwise a stream of arrivals would put it off for ever.
             tokio::select! {
@@ -91,11 +103,26 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         }
     }
 
+    /// Whether the server was asked since the last caller came.
+    fn is_answered(&self, demand: Demand) -> bool {
+        !demand.at_once && demand.youngest <= self.asked_at
+    }
+
+    /// Leaves the waiting to the server, and then asks it. Callers that come meanwhile are not
+    /// heard, so it is short; still there are at most two questions an eager interval.
+    async fn await_replay(&mut self, next: Lsn) {
+        if let Err(reason) = self.server.await_replay(next, self.pace.calm).await {
+            return self.failed(reason).await;
+        }
+        sleep_until(rounded(self.asked_at + self.pace.eager / 2)).await;
+        self.poll().await;
+    }
+
     /// When to ask next.
     fn due(&self, demand: Demand) -> Instant {
         let now = Instant::now();
         let since = |then: Instant| now.saturating_duration_since(then);
-        let interval = if demand.at_once || demand.youngest > self.asked_at {
+        let interval = if !self.is_answered(demand) {
             // Somebody came after the last question: at once, but however many come, at most two
             // questions an interval.
             self.pace.eager / 2
@@ -204,6 +231,8 @@ mod tests {
 
     #[derive(Debug)]
     struct Script {
+        /// How long it takes to replay what it is left to wait for, if it waits by itself.
+        replays_ms: Option<u64>,
         lines: VecDeque<Result<Sight, GoneReason>>,
         asked_ms: Vec<u128>,
         began: Instant,
@@ -213,7 +242,8 @@ mod tests {
         fn new(lines: impl IntoIterator<Item = Result<Sight, GoneReason>>) -> Self {
             let (asked_ms, began) = (Vec::new(), Instant::now());
             let lines = lines.into_iter().collect();
-            Self(Arc::new(Mutex::new(Script { lines, asked_ms, began })))
+            let replays_ms = None;
+            Self(Arc::new(Mutex::new(Script { replays_ms, lines, asked_ms, began })))
         }
 
         fn asked_ms(&self) -> Vec<u128> {
@@ -232,6 +262,16 @@ mod tests {
                 script.lines.front().cloned()
             };
             next.unwrap_or(Err(GoneReason::NatsDown))
+        }
+
+        fn can_await(&self) -> bool {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).replays_ms.is_some()
+        }
+
+        async fn await_replay(&mut self, _next: Lsn, at_most: Duration) -> Result<(), GoneReason> {
+            let replays_ms = self.0.lock().unwrap_or_else(PoisonError::into_inner).replays_ms;
+            tokio::time::sleep(Duration::from_millis(replays_ms.unwrap_or(0)).min(at_most)).await;
+            Ok(())
         }
 
         async fn history(&mut self, _epochs: &[Epoch], _at: Lsn) -> Result<Told, GoneReason> {
@@ -303,6 +343,20 @@ mod tests {
         let WaitError::TimedOut { seen, .. } = error else { panic!("{error}") };
         assert_eq!((seen.reached, seen.missing_bytes), (Some(Lsn(5)), Some(1)));
         assert_eq!(seen.answers, asked.len() as u64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_waits_by_itself_is_asked_when_it_returns() {
+        let stage = stage([at(5), at(5), at(5), at(7)]).await;
+        stage.server.0.lock().unwrap_or_else(PoisonError::into_inner).replays_ms = Some(3);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let reached = stage.wait(6, 1_000).await.unwrap();
+        assert_eq!(reached.lsn, Lsn(7));
+        assert_eq!(stage.server.asked_ms(), [0, 1_000, 1_003, 1_006]);
+        // What it is not asked for it is not left to wait for: a mark that is stale is renewed.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stage.wait(7, 1_000).await.unwrap();
+        assert_eq!(stage.server.asked_ms().len(), 5);
     }
 
     #[tokio::test(start_paused = true)]

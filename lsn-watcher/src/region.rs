@@ -24,7 +24,7 @@ use std::{
 };
 
 use async_nats::{Client, connection::State as NatsState};
-use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, Origin, Progress, Subjects};
+use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, Lsn, Origin, Progress, Subjects};
 use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
@@ -284,6 +284,11 @@ impl Audience for Region {
         self.demanded.notified().await;
     }
 
+    /// Any: of what the apps wait for only the highest is known.
+    fn next(&self) -> Option<Lsn> {
+        self.lock().seen?.replayed.map(|Lsn(replayed)| Lsn(replayed.saturating_add(1)))
+    }
+
     fn asking(&self) {}
 
     async fn saw(&self, sight: Sight) {
@@ -313,7 +318,7 @@ impl Audience for Region {
 
 #[cfg(test)]
 mod tests {
-    use farwrite_schemas::{Branch, BranchKnown, Lsn};
+    use farwrite_schemas::{Branch, BranchKnown};
     use sqlx::types::Uuid;
 
     use super::*;

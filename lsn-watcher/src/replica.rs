@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use farwrite_schemas::{
     BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, Progress, Timeline,
 };
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
 
 use crate::{GoneReason, branches::Told, metrics};
@@ -19,7 +19,12 @@ use crate::{GoneReason, branches::Told, metrics};
 /// serves only a graph.
 const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
-const START: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+const START: &str = "\
+    SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8,
+           current_setting('server_version_num')::int";
+/// The first version with `WAIT FOR LSN`, as `server_version_num` has it
+/// (<https://www.postgresql.org/docs/19/sql-wait-for.html>).
+const AWAITS_SINCE: i32 = 190_000;
 /// Role, position and timeline, in this order: each is read from the one before it, so that none is
 /// read earlier. A server that is promoted in between tells the position where replay ended.
 ///
@@ -67,6 +72,15 @@ impl From<Sight> for Progress {
 pub(crate) trait Server: Send {
     /// Asks once, over a new connection if there is none. After an error there is none.
     fn ask(&mut self) -> impl Future<Output = Result<Sight, GoneReason>> + Send;
+    /// Whether it can be left to wait for a position by itself, on the connection there is.
+    fn can_await(&self) -> bool;
+    /// Lets the server wait until it has replayed `target`, or for so long. That it returns says
+    /// nothing: only an answer to [`ask`](Self::ask) is believed.
+    fn await_replay(
+        &mut self,
+        target: Lsn,
+        at_most: Duration,
+    ) -> impl Future<Output = Result<(), GoneReason>> + Send;
     /// Asks what its history says of some epochs, having replayed up to `at`.
     fn history(
         &mut self,
@@ -80,6 +94,8 @@ pub(crate) struct Replica {
     options: PgConnectOptions,
     connect_timeout: Duration,
     query_timeout: Duration,
+    /// A server that can is left to wait for the position.
+    server_waits: bool,
     link: Option<Link>,
 }
 
@@ -87,6 +103,7 @@ pub(crate) struct Replica {
 struct Link {
     connection: PgConnection,
     server_start_us: i64,
+    version: i32,
     age_read_at: Option<Instant>,
 }
 
@@ -95,13 +112,14 @@ impl Replica {
         options: PgConnectOptions,
         connect_timeout: Duration,
         query_timeout: Duration,
+        server_waits: bool,
     ) -> Self {
         // A query that nobody waits for any more is not left running on the replica.
         let statement_timeout = query_timeout.as_millis().max(1).to_string();
         let options = options
             .application_name("farwrite lsn-watcher")
             .options([("statement_timeout", statement_timeout)]);
-        Self { options, connect_timeout, query_timeout, link: None }
+        Self { options, connect_timeout, query_timeout, server_waits, link: None }
     }
 }
 
@@ -118,6 +136,29 @@ impl Server for Replica {
         Ok(sight)
     }
 
+    fn can_await(&self) -> bool {
+        self.server_waits && self.link.as_ref().is_some_and(|link| link.version >= AWAITS_SINCE)
+    }
+
+    async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), GoneReason> {
+        let Some(mut link) = self.link.take() else { return Ok(()) };
+        // Well within the statement's own limit.
+        let at_most = at_most.min(self.query_timeout / 2);
+        let awaited = timeout(self.query_timeout, link.await_replay(target, at_most)).await;
+        match awaited {
+            Ok(Ok(())) => {}
+            // Whatever it has against the statement, it can be asked all the same.
+            Ok(Err(sqlx::Error::Database(error))) => {
+                tracing::warn!(%error, "the server does not wait for a position; polling instead");
+                self.server_waits = false;
+            }
+            Ok(Err(error)) => return Err(GoneReason::Connection(Arc::new(error))),
+            Err(_) => return Err(GoneReason::Hung { limit: self.query_timeout }),
+        }
+        self.link = Some(link);
+        Ok(())
+    }
+
     async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, GoneReason> {
         // Without a connection nothing can be said of the server that was seen on it.
         let Some(mut link) = self.link.take() else { return Ok(Told::default()) };
@@ -130,8 +171,17 @@ impl Server for Replica {
 impl Link {
     async fn open(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(options).await?;
-        let server_start_us = sqlx::query_scalar(START).fetch_one(&mut connection).await?;
-        Ok(Self { connection, server_start_us, age_read_at: None })
+        let (server_start_us, version) = sqlx::query_as(START).fetch_one(&mut connection).await?;
+        Ok(Self { connection, server_start_us, version, age_read_at: None })
+    }
+
+    async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), sqlx::Error> {
+        // It takes no parameters, and must be a statement of its own.
+        let wait = format!(
+            "WAIT FOR LSN '{target}' WITH (MODE 'standby_replay', TIMEOUT '{}ms', NO_THROW)",
+            at_most.as_millis().max(1),
+        );
+        sqlx::raw_sql(AssertSqlSafe(wait)).execute(&mut self.connection).await.map(drop)
     }
 
     async fn ask(&mut self) -> Result<Sight, sqlx::Error> {

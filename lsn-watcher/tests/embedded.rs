@@ -13,9 +13,9 @@ use stage::{LONG, Writer, all, flush_lsn, shows, until, wait_many};
 use tokio::sync::OnceCell;
 
 /// The primary's region and a replica for each test.
-const REGIONS: [&str; 11] = [
+const REGIONS: [&str; 12] = [
     "home", "far", "idle", "fast", "kill", "crash", "paused", "stopped", "hung", "ending",
-    "conflict",
+    "conflict", "polled",
 ];
 
 async fn stack() -> &'static Devstack {
@@ -225,6 +225,20 @@ async fn a_connection_that_hangs_is_replaced_and_one_that_cannot_be_is_told_apar
     };
     postmaster.resume().unwrap();
     late.wait(lsn, LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_wait_by_itself_is_polled() {
+    let stack = stack().await;
+    let replica = stack.replica("polled").unwrap();
+    let config =
+        EmbeddedConfig { server_waits: true, ..EmbeddedConfig::new(replica.url("postgres")) };
+    let watcher = Watcher::embedded(config).unwrap();
+    let mut writer = Writer::new(stack.primary(), "polled").await;
+    for value in 1..=20 {
+        let lsn = writer.write(value).await;
+        watcher.wait(lsn, LONG).await.unwrap();
+    }
 }
 
 /// Recovery ends whatever session stands in its way: here one in a database that is dropped.
