@@ -322,8 +322,6 @@ async fn a_lane_whose_lines_are_full_stops_and_says_so_and_goes_on_when_there_is
 #[tokio::test]
 async fn a_lane_that_stands_still_is_skipped_and_catches_up_in_order() -> Result<()> {
     let case = Case::new("skipped", &[]).await?;
-    let worker =
-        case.serving(&["--parked-max", "2", "--parked-max-per-key", "2", "--lanes", "2"]).await?;
     case.execute("SELECT farwrite.pause('app.paused', NULL, 'by test')").await?;
     // Each waits for its own sake, one in its lane: the second fills it, and far more come than its
     // queue holds.
@@ -336,6 +334,9 @@ async fn a_lane_that_stands_still_is_skipped_and_catches_up_in_order() -> Result
             }
         }
     }
+    // Only now, so that the lane stands still with a whole batch in its hands, decided upon.
+    let worker =
+        case.serving(&["--parked-max", "2", "--parked-max-per-key", "2", "--lanes", "2"]).await?;
     case.until("the lane is skipped", async || Ok(worker.log().contains("it is skipped"))).await?;
     // Some of eight keys are of the other lane.
     case.until("the other lane goes on to the end", async || {

@@ -69,7 +69,7 @@ use judge::Next;
 use queue::{Queued, ReadTo};
 use settle::Settler;
 use sort::Bounds;
-use work::{Known, Park, Work};
+use work::{Known, Park, ParkReason, Work};
 
 pub(crate) use attempt::Failure;
 pub(crate) use judge::Refreshed;
@@ -280,13 +280,33 @@ impl Lane {
         Ok(self.known_works(deliveries, true).unwrap_or_default())
     }
 
+    /// Looks again for what a command lacked when it was taken: while the lane stood still it may
+    /// have come, and parking it now would only cost it a turn.
+    async fn reconsider(&mut self, item: &mut Item) -> Result<(), LaneEnd> {
+        let Work::Park(Park { reason: ParkReason::Unknown, .. }) = item.work else { return Ok(()) };
+        let mut work = self.known().work_of(&item.delivery, item.parked.as_ref(), false);
+        if work.is_none() {
+            let refreshed = self.functions.refresh(&mut self.connection).await;
+            refreshed.map_err(|error| self.world(&error))?;
+            work = self.known().work_of(&item.delivery, item.parked.as_ref(), true);
+        }
+        if let Some(work) = work {
+            item.work = work;
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Known<'_> {
+        let Shared { config, handlers, .. } = &self.shared;
+        Known { config, handlers, functions: &self.functions }
+    }
+
     fn known_works(
         &self,
         deliveries: &[(Delivery, Option<Parked>)],
         last_word: bool,
     ) -> Option<Vec<Work>> {
-        let Shared { config, handlers, .. } = &self.shared;
-        let known = Known { config, handlers, functions: &self.functions };
+        let known = self.known();
         let work = |(delivery, parked): &(Delivery, Option<Parked>)| {
             known.work_of(delivery, parked.as_ref(), last_word)
         };
@@ -430,6 +450,7 @@ impl Lane {
         to: Place,
         failed: Option<FailedCommand>,
     ) -> Result<(), LaneEnd> {
+        self.reconsider(item).await?;
         let mut last = failed;
         let mut pause = RECORD_PAUSE.0;
         loop {
@@ -446,7 +467,7 @@ impl Lane {
                     self.judge(item, failed)?;
                 }
             }
-            match self.attempt(std::slice::from_ref(item), to, Care::Plain).await? {
+            match self.attempt(std::slice::from_mut(item), to, Care::Plain).await? {
                 Ok(committed) => return self.settle(std::slice::from_ref(item), committed).await,
                 Err(failed) => last = Some(failed),
             }
@@ -489,7 +510,7 @@ impl Lane {
     /// what is due is applied and the attempt made again.
     async fn attempt(
         &mut self,
-        items: &[Item],
+        items: &mut [Item],
         to: Place,
         care: Care,
     ) -> Result<Result<Committed, FailedCommand>, LaneEnd> {
@@ -546,6 +567,9 @@ impl Lane {
                         );
                     }
                     self.make_room().await?;
+                    for item in &mut *items {
+                        self.reconsider(item).await?;
+                    }
                 }
                 failure => return Err(self.end_of(failure)),
             }
