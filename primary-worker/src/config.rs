@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use farwrite_schemas::DatabaseName;
 
+use crate::primary;
+
 /// Lanes by default: enough to keep a small primary's disk busy, few enough for its connections.
 pub(crate) const LANES: u32 = 4;
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
@@ -30,6 +32,9 @@ pub(crate) const PARKED_MAX_PER_KEY: u64 = 100_000;
 /// How long a batch may run: longer than any command should take, shorter than an operator's
 /// patience.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an owner may be silent before another worker takes over: longer than a pause of the
+/// process or a slow network, short enough to wait for.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
 /// Largest size of a new stream: a full stream refuses publishes, and nothing is trimmed yet.
 pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
 /// JetStream's duplicate window of a new stream: its own default.
@@ -40,7 +45,8 @@ pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub struct Config {
     /// Farwrite's name of the database; part of every subject.
     pub database: DatabaseName,
-    /// The primary, a `postgres://` URL, direct and not through a transaction pooler.
+    /// The primary, a `postgres://` URL, direct and not through a transaction pooler; or several,
+    /// separated by commas, one of which is the primary: the worker finds it.
     pub database_url: String,
     /// The NATS servers, separated by commas.
     pub nats_url: String,
@@ -69,6 +75,10 @@ pub struct Config {
     pub parked_max_per_key: u64,
     /// Members that a command's context may have; a command with another one is rejected.
     pub context_allow: BTreeSet<String>,
+    /// How long the worker that owns the database may be silent before another one takes over.
+    pub lease: Duration,
+    /// Whether the worker begins by taking over even from an owner that works.
+    pub take_over: bool,
     /// Where metrics are served, in Prometheus's format; nowhere when `None`.
     pub metrics_addr: Option<SocketAddr>,
     /// How the stream is made when `migrate` does not find it.
@@ -119,6 +129,8 @@ impl Config {
             parked_max: PARKED_MAX,
             parked_max_per_key: PARKED_MAX_PER_KEY,
             context_allow: BTreeSet::new(),
+            lease: LEASE,
+            take_over: false,
             metrics_addr: None,
             new_stream: NewStream::default(),
         }
@@ -180,10 +192,15 @@ impl Config {
             "between 1 and parked-max",
         )?;
         rule(
-            self.database_url.starts_with("postgres://")
-                || self.database_url.starts_with("postgresql://"),
+            (Duration::from_millis(500)..=Duration::from_secs(300)).contains(&self.lease),
+            "lease-ms",
+            "between 500 and 300000",
+        )?;
+        rule(
+            primary::urls(&self.database_url)
+                .all(|url| url.starts_with("postgres://") || url.starts_with("postgresql://")),
             "database-url",
-            "a URL that starts with postgres://",
+            "a URL that starts with postgres://, or several separated by commas",
         )?;
         rule((1..=5).contains(&self.new_stream.replicas), "stream-replicas", "between 1 and 5")?;
         rule(self.new_stream.max_bytes > 0, "stream-max-bytes", "a positive number of bytes")?;
@@ -215,5 +232,7 @@ mod tests {
         assert_eq!(field(|c| c.batch_max_commands = 0), "batch-max-commands");
         assert_eq!(field(|c| c.ledger_keep = Duration::ZERO), "ledger-keep-hours");
         assert_eq!(field(|c| c.database_url = "mysql://x".into()), "database-url");
+        assert_eq!(field(|c| c.database_url = "postgres://a/x,b/x".into()), "database-url");
+        assert_eq!(field(|c| c.lease = Duration::ZERO), "lease-ms");
     }
 }

@@ -38,6 +38,11 @@ impl Health {
         *self.lock() = State { waiting: None, lanes: BTreeMap::new() };
     }
 
+    /// Another worker owns the database, and this one is ready to take over.
+    pub(crate) fn standing_by(&self) {
+        *self.lock() = State { waiting: None, lanes: BTreeMap::new() };
+    }
+
     pub(crate) fn waiting(&self, reason: &str) {
         *self.lock() = State { waiting: Some(reason.to_owned()), lanes: BTreeMap::new() };
     }

@@ -11,7 +11,7 @@
 //! narrowed down until a command failed alone, and then the `verdict` table says what is done.
 //!
 //! **What happens on failure.** The primary or NATS being away ends the takeover, not the worker:
-//! it waits and takes over again. Being fenced, a stream that is not the one that the database
+//! it waits and takes over again; another worker's takeover makes it stand by. A stream that is not the one that the database
 //! knows, and a handler that ended its transaction end the worker, each with a status of its own.
 
 pub mod cli;
@@ -25,6 +25,7 @@ mod hints;
 mod json_schema;
 mod lag;
 mod lane;
+mod lease;
 pub mod metrics;
 mod migrate;
 mod operate;

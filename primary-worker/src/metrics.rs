@@ -17,6 +17,8 @@ const RETRIED_BATCHES: &str = "farwrite_worker_batches_retried_total";
 const REPLIES: &str = "farwrite_worker_replies_total";
 const OUTCOMES_ASKED: &str = "farwrite_worker_outcomes_asked_total";
 const HEARTBEATS: &str = "farwrite_worker_heartbeats_total";
+const STANDING_BY: &str = "farwrite_worker_standing_by";
+const STEPPED_BACK: &str = "farwrite_worker_stepped_back_total";
 const TAKEOVERS: &str = "farwrite_worker_takeovers_total";
 const READER_RESTARTS: &str = "farwrite_worker_reader_restarts_total";
 const PARKED: &str = "farwrite_worker_parked_commands";
@@ -55,6 +57,16 @@ pub fn describe() {
     describe_counter!(OUTCOMES_ASKED, Unit::Count, "Questions for an outcome, by answer");
     describe_counter!(HEARTBEATS, Unit::Count, "Heartbeat commits");
     describe_counter!(TAKEOVERS, Unit::Count, "Takeovers of this process");
+    describe_gauge!(
+        STANDING_BY,
+        Unit::Count,
+        "1 while another worker owns the database and this one stands by"
+    );
+    describe_counter!(
+        STEPPED_BACK,
+        Unit::Count,
+        "Times that this process found that another worker had taken over from it"
+    );
     describe_counter!(READER_RESTARTS, Unit::Count, "Times that reading the stream began anew");
     describe_gauge!(PARKED, Unit::Count, "Commands that are parked, by lane");
     describe_counter!(PARKED_FOR, Unit::Count, "Times that a command was parked, by reason");
@@ -143,6 +155,14 @@ pub(crate) fn heartbeat() {
 
 pub(crate) fn took_over() {
     counter!(TAKEOVERS).increment(1);
+}
+
+pub(crate) fn standing_by(standing_by: bool) {
+    gauge!(STANDING_BY).set(if standing_by { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn stepped_back() {
+    counter!(STEPPED_BACK).increment(1);
 }
 
 pub(crate) fn reader_restarted() {

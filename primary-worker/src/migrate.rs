@@ -46,7 +46,8 @@ pub enum MigrateError {
 /// When the server is not a writable primary, a migration fails, or the stream exists with
 /// settings that break the contract.
 pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
-    let mut connection = primary::connect(config, &Purpose::Control).await?;
+    let (_, mut connection) =
+        primary::find(&config.database_url, config.statement_timeout, &Purpose::Control).await?;
     primary::check_server(&mut connection).await?;
     migrator().run(&mut connection).await?;
     info!(version = newest(), "the farwrite schema is up to date");
@@ -108,7 +109,8 @@ impl Checked {
 /// When the server is not a writable primary, or a step that was applied is another one here. What
 /// is wrong with the stream, or NATS being away, is part of the answer.
 pub async fn check(config: &Config) -> Result<Checked, MigrateError> {
-    let mut connection = primary::connect(config, &Purpose::Control).await?;
+    let (_, mut connection) =
+        primary::find(&config.database_url, config.statement_timeout, &Purpose::Control).await?;
     primary::check_server(&mut connection).await?;
     let applied = applied(&mut connection).await.map_err(PrimaryError::from)?;
     let mut pending = Vec::new();

@@ -1,14 +1,20 @@
-//! Connections to the primary, and whether it is one that a worker can work on.
+//! Connections to the primary: which server it is, and whether it is one that a worker can work on.
+//!
+//! Several URLs name the servers of which one is the primary; which, is asked of each, at every
+//! start. Where two can be written to, one was promoted while the other lived: the newer timeline
+//! wins, and the log says so.
 
 use std::{str::FromStr, time::Duration};
 
 use farwrite_schemas::{Epoch, Lsn, Timeline};
+use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
-
-use crate::config::Config;
+use tracing::warn;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one of several servers may take to say whether it is the primary: all are waited for.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How long a transaction may stand idle: a worker that was stopped in the middle of one keeps the
 /// lane's row locked for no longer.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
@@ -24,12 +30,18 @@ pub enum PrimaryError {
     /// It cannot be reached, or failed.
     #[error("the primary: {0}")]
     Sql(#[from] sqlx::Error),
-    /// A connection took longer than ten seconds.
-    #[error("the primary did not accept a connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    /// A connection took too long.
+    #[error("the server did not accept a connection in time")]
     ConnectTimeout,
     /// The URL is not one.
     #[error("database-url is not a PostgreSQL URL: {0}")]
     Url(String),
+    /// None of several servers can be written to: a failover may be under way.
+    #[error("none of {} servers can be written to: {}", tried.len(), tried.join("; "))]
+    NoPrimary {
+        /// Each server and what it said.
+        tried: Vec<String>,
+    },
     /// It is a replica.
     #[error(
         "the server is a replica (pg_is_in_recovery() is true): give the worker the primary's URL"
@@ -71,7 +83,7 @@ impl PrimaryError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Sql(error) => crate::verdict::Happened::of(error).verdict().may_pass(),
-            Self::ConnectTimeout => true,
+            Self::ConnectTimeout | Self::NoPrimary { .. } => true,
             Self::Url(_)
             | Self::Replica
             | Self::AsynchronousCommit
@@ -92,17 +104,93 @@ pub(crate) enum Purpose {
     Operator,
 }
 
-/// Connects.
-pub(crate) async fn connect(
-    config: &Config,
-    purpose: &Purpose,
-) -> Result<PgConnection, PrimaryError> {
-    connect_to(&config.database_url, config.statement_timeout, purpose).await
+/// A server, and how its connections are set up.
+#[derive(Clone)]
+pub(crate) struct Server {
+    options: PgConnectOptions,
+    statement_timeout: Duration,
 }
 
-/// Connects to a URL. The statements and their parameters are never logged.
-pub(crate) async fn connect_to(
-    url: &str,
+/// Splits a `database-url` into its servers' URLs.
+pub(crate) fn urls(database_url: &str) -> impl Iterator<Item = &str> {
+    database_url.split(',').map(str::trim)
+}
+
+/// Finds the server that can be written to, and connects to it. Of a single one nothing is asked:
+/// whether it can is told by [`check_server`].
+pub(crate) async fn find(
+    database_url: &str,
+    statement_timeout: Duration,
+    purpose: &Purpose,
+) -> Result<(Server, PgConnection), PrimaryError> {
+    let parsed = urls(database_url).map(|url| Server::parse(url, statement_timeout));
+    let servers: Vec<Server> = parsed.collect::<Result<_, _>>()?;
+    if let [server] = &servers[..] {
+        return Ok((server.clone(), server.connect(purpose).await?));
+    }
+    let asked = join_all(servers.into_iter().map(|server| server.ask(purpose))).await;
+    let (mut primaries, mut tried) = (Vec::new(), Vec::new());
+    for (server, said) in asked {
+        match said {
+            Ok(Some((timeline, connection))) => primaries.push((timeline, server, connection)),
+            Ok(None) => tried.push(format!("{}: a replica", server.name())),
+            Err(error) => tried.push(format!("{}: {error}", server.name())),
+        }
+    }
+    if primaries.len() > 1 {
+        let named = |(timeline, server, _): &(Timeline, Server, _)| {
+            format!("{} on timeline {}", server.name(), timeline.0)
+        };
+        let servers: Vec<String> = primaries.iter().map(named).collect();
+        warn!(
+            ?servers,
+            "more than one server can be written to: the newest timeline is the primary's; stop the others before an app writes there"
+        );
+    }
+    let newest = primaries.into_iter().max_by_key(|(timeline, ..)| timeline.0);
+    newest
+        .map(|(_, server, connection)| (server, connection))
+        .ok_or(PrimaryError::NoPrimary { tried })
+}
+
+impl Server {
+    fn parse(url: &str, statement_timeout: Duration) -> Result<Self, PrimaryError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| PrimaryError::Url(error.to_string()))?;
+        Ok(Self { options, statement_timeout })
+    }
+
+    /// Host and port.
+    pub(crate) fn name(&self) -> String {
+        format!("{}:{}", self.options.get_host(), self.options.get_port())
+    }
+
+    /// Its timeline, when it can be written to.
+    async fn ask(
+        self,
+        purpose: &Purpose,
+    ) -> (Self, Result<Option<(Timeline, PgConnection)>, PrimaryError>) {
+        let asking = async {
+            let mut connection = self.connect(purpose).await?;
+            let is_replica: bool =
+                sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
+            if is_replica {
+                return Ok(None);
+            }
+            Ok(Some((timeline(&mut connection).await?, connection)))
+        };
+        let said = tokio::time::timeout(ASK_WITHIN, asking).await;
+        (self, said.unwrap_or(Err(PrimaryError::ConnectTimeout)))
+    }
+
+    /// Connects. The statements and their parameters are never logged.
+    pub(crate) async fn connect(&self, purpose: &Purpose) -> Result<PgConnection, PrimaryError> {
+        connect(&self.options, self.statement_timeout, purpose).await
+    }
+}
+
+async fn connect(
+    options: &PgConnectOptions,
     statement_timeout: Duration,
     purpose: &Purpose,
 ) -> Result<PgConnection, PrimaryError> {
@@ -112,8 +200,8 @@ pub(crate) async fn connect_to(
         Purpose::Operator => "farwrite-operator".to_owned(),
     };
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| PrimaryError::Url(error.to_string()))?
+    let options = options
+        .clone()
         .application_name(&application)
         .options([
             ("default_transaction_isolation", "read committed"),

@@ -6,8 +6,8 @@
 //! in flight, so that the positions that a takeover reads are final. A token and not a counter: a
 //! failover rolls a counter back, and the number would be given twice.
 //!
-//! Every reconnection is a takeover of one's own. What is not here yet: a lease, which would let
-//! a second worker wait instead of taking over at once.
+//! Every reconnection is a takeover of one's own. When another worker's database may be taken over
+//! is the affair of `lease.rs`; what is written here is right whenever it happens.
 
 use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 use sqlx::{Connection, PgConnection, PgTransaction};
@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     hints::Hints,
     lane::HASH_VERSION,
+    lease,
     primary::{self, LANE_APPLICATION},
     stream::{Anchor, Position, StreamError},
 };
@@ -58,9 +59,9 @@ pub(crate) enum TakeoverError {
     /// The stream is not registered.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// Somebody else took over since this worker did.
-    #[error("another worker has taken over this database")]
-    Fenced,
+    /// Another worker owns the database, and works.
+    #[error("another worker owns this database")]
+    Owned,
 }
 
 impl Takeover {
@@ -104,22 +105,31 @@ pub(crate) async fn read_position(
     })
 }
 
-/// Takes over. `mine` is the epoch of this worker's last takeover: when the database holds another
-/// one by now, somebody else has taken over since, and this worker stops.
+/// Who takes over, and what it knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claim {
+    /// The epoch of this worker's last takeover: while the database holds it, it is its own.
+    pub(crate) mine: Option<Epoch>,
+    /// Whether it takes over from an owner that works, too.
+    pub(crate) forced: bool,
+    /// Lanes whose command ran when the world failed in a way that is nobody's doing.
+    pub(crate) blameless: Vec<u32>,
+}
+
+/// Takes over, over the session that will stand for the owner.
 pub(crate) async fn take_over(
     connection: &mut PgConnection,
     config: &Config,
-    mine: Option<Epoch>,
-    blameless: &[u32],
+    wanted: &Claim,
     hints: Hints,
 ) -> Result<Takeover, TakeoverError> {
     let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
-    let before = claim(&mut tx, config, epoch, mine).await?;
+    let before = claim(&mut tx, config, epoch, wanted).await?;
     end_other_lanes(&mut tx, epoch).await?;
     let stream = stream_row(&mut tx, &config.stream).await?;
     let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
-    exonerate(&mut tx, stream.stream_id, blameless).await?;
+    exonerate(&mut tx, stream.stream_id, &wanted.blameless).await?;
     prepare_parked(&mut tx).await?;
     let timeline = primary::timeline(&mut tx).await?;
     sqlx::query("SELECT farwrite.begin_epoch($1, $2, $3::pg_lsn, $4)")
@@ -193,14 +203,20 @@ struct Before {
     flushed_lsn: Option<String>,
 }
 
-/// Writes the owner's row; takeovers queue up here.
+/// Writes the owner's row; takeovers queue up here, and the second of two that found the database
+/// free finds it owned. The former owner's session is ended: if it is alive, it learns of it at once.
 async fn claim(
     tx: &mut PgTransaction<'_>,
     config: &Config,
     epoch: Epoch,
-    mine: Option<Epoch>,
+    wanted: &Claim,
 ) -> Result<Before, TakeoverError> {
     sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut **tx).await?;
+    let owner = lease::owner(tx).await?;
+    let is_mine = wanted.mine.is_some() && wanted.mine == owner.epoch;
+    if !owner.state.is_free() && !is_mine && !wanted.forced {
+        return Err(TakeoverError::Owned);
+    }
     let before: Option<(Uuid, bool, Option<String>)> =
         sqlx::query_as("SELECT epoch, released_at IS NULL, flushed_lsn::text FROM farwrite.owner")
             .fetch_optional(&mut **tx)
@@ -210,17 +226,25 @@ async fn claim(
         unclean,
         flushed_lsn,
     });
-    if mine.is_some() && mine != before.epoch {
-        return Err(TakeoverError::Fenced);
-    }
     sqlx::query(
-        "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at) VALUES ($1, $2, $3, now())
+        "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN farwrite.owner o
+             ON a.pid = o.pid AND a.backend_start = o.session_began
+         WHERE a.pid <> pg_backend_pid() AND a.usename = current_user",
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at, pid, session_began, lease)
+         SELECT $1, $2, $3, now(), a.pid, a.backend_start, make_interval(secs => $4)
+         FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
          ON CONFLICT (only_row) DO UPDATE SET database_name = excluded.database_name,
-             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL, flushed_lsn = NULL",
+             epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL,
+             flushed_lsn = NULL, pid = excluded.pid, session_began = excluded.session_began, lease = excluded.lease",
     )
     .bind(config.database.as_str())
     .bind(epoch.0)
     .bind(worker_name())
+    .bind(config.lease.as_secs_f64())
     .execute(&mut **tx)
     .await?;
     Ok(before)

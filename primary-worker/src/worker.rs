@@ -1,10 +1,12 @@
 //! The worker's life: prepare, take over, serve; and again when the world fails.
 //!
 //! ```text
-//! starting  => serving    the primary and the stream are what they must be, and the takeover is committed
-//! serving   => starting   the primary or NATS failed: everything is dropped, and begins with a new takeover
-//! serving   => ended      asked to stop, fenced, or the stream is another one
-//! starting  => ended      the configuration or the stream break the contract, or fenced
+//! starting    => standing by  the primary and the stream are what they must be
+//! standing by => serving      the database is free, and the takeover is committed
+//! serving     => starting     the primary or NATS failed: everything is dropped, and begins with a new takeover
+//!             => starting     another worker took over: this one steps back, and will stand by
+//!             => ended        asked to stop, or the stream is another one
+//! starting    => ended        the configuration or the stream break the contract
 //! ```
 //!
 //! A takeover's tasks live and die together, in one `JoinSet`: when the first of them ends, the
@@ -12,6 +14,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::jetstream::stream::Stream;
 use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
@@ -26,11 +29,12 @@ use crate::{
     heartbeat::{self, Pulse},
     hints::{self, Hints},
     lane::{self, LaneEnd, Refreshed, Shared},
+    lease::{self, LeaseEnd},
     metrics, migrate,
     outcomes::{self, OutcomesEnd},
-    primary::{self, PrimaryError, Purpose},
+    primary::{self, PrimaryError, Purpose, Server},
     stream::{self, Reader, ReaderEnd, StreamError},
-    takeover::{self, TakeoverError},
+    takeover::{self, Claim, TakeoverError},
     upkeep,
 };
 
@@ -38,7 +42,7 @@ use crate::{
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long a batch in flight may take to finish once the worker is asked to stop; then it is
 /// left to roll back, and done again by whoever comes next.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
+const STOP_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last heartbeat may take.
 const BEAT_WITHIN: Duration = Duration::from_millis(500);
 /// How long writing down that the worker ended in good order may take.
@@ -58,9 +62,6 @@ pub enum WorkerError {
     /// The stream is not one to work with, or not the one that the database knows.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// Another worker has taken over; it applies, this one must not.
-    #[error("another worker has taken over this database: this one stops")]
-    Fenced,
     /// A handler committed or rolled back the batch's transaction.
     #[error(
         "a handler broke its promise, and the worker stops before more is lost: {0}. \
@@ -78,6 +79,8 @@ enum End {
     Stopped,
     /// Something that may pass: begin again.
     Again(String),
+    /// Another worker has taken over.
+    Taken,
     /// Something that will not.
     Fatal(WorkerError),
 }
@@ -101,10 +104,8 @@ pub struct Worker {
 /// What a worker remembers from one takeover to the next.
 #[derive(Default)]
 struct Memory {
-    /// The last takeover's epoch.
-    epoch: Option<Epoch>,
-    /// Lanes whose command ran when the world failed in a way that is nobody's doing.
-    blameless: Vec<u32>,
+    /// What its next takeover is based on.
+    claim: Claim,
     refreshed: Refreshed,
 }
 
@@ -132,9 +133,10 @@ impl Worker {
     /// When it must not go on; the error says why and what to do.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         let mut pause = PAUSE.0;
-        let mut memory = Memory::default();
+        let claim = Claim { forced: self.config.take_over, ..Claim::default() };
+        let mut memory = Memory { claim, ..Memory::default() };
         loop {
-            let before = memory.epoch;
+            let before = memory.claim.mine;
             match self.serve(&stop, &mut memory).await {
                 End::Stopped => return Ok(()),
                 End::Fatal(error) => return Err(error),
@@ -143,9 +145,15 @@ impl Worker {
                     self.health.waiting(&reason);
                     warn!(reason, "waiting, then beginning again");
                 }
+                End::Taken => {
+                    metrics::stepped_back();
+                    warn!("another worker has taken over this database: this one steps back");
+                    memory.claim = Claim::default();
+                    continue;
+                }
             }
             // A takeover that succeeded begins the pauses anew.
-            pause = if memory.epoch == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
+            pause = if memory.claim.mine == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -171,22 +179,24 @@ impl Worker {
     /// Everything that must hold before anything is read.
     async fn start(&self, memory: &mut Memory) -> Result<Serving, End> {
         let config = &self.config;
-        let mut control = primary::connect(config, &Purpose::Control).await?;
-        primary::check_server(&mut control).await?;
-        migrate::check_migrated(&mut control).await?;
+        let within = config.statement_timeout;
+        let (server, mut owner) =
+            primary::find(&config.database_url, within, &Purpose::Control).await?;
+        primary::check_server(&mut owner).await?;
+        migrate::check_migrated(&mut owner).await?;
         let client = stream::connect(&config.nats_url).await?;
-        let stream = stream::find(&client, config).await?;
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
         // not disturb the one that works.
-        let position = takeover::read_position(&mut control, &config.stream).await?;
-        stream::verify(&mut control, &stream, &position).await?;
+        let mut stream = look_at_stream(&mut owner, &client, config).await?;
+        if self.stand_by(&mut owner, memory).await? {
+            stream = look_at_stream(&mut owner, &client, config).await?;
+        }
         let hints = Hints::read(&client, &stream, config).await;
-        let Memory { epoch, blameless, .. } = &*memory;
-        let takeover = takeover::take_over(&mut control, config, *epoch, blameless, hints).await?;
-        memory.epoch = Some(takeover.epoch);
-        memory.blameless.clear();
+        let takeover = takeover::take_over(&mut owner, config, &memory.claim, hints).await?;
+        memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
+        let mut control = server.connect(&Purpose::Control).await?;
         stream::verify(&mut control, &stream, &takeover.position()).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let shared = Shared {
@@ -200,19 +210,59 @@ impl Worker {
         };
         let mut lanes = Vec::with_capacity(config.lanes as usize);
         for _ in 0..config.lanes {
-            lanes.push(primary::connect(config, &Purpose::Lane(shared.takeover.epoch)).await?);
+            lanes.push(server.connect(&Purpose::Lane(shared.takeover.epoch)).await?);
         }
-        let heartbeat = primary::connect(config, &Purpose::Control).await?;
-        let outcomes = primary::connect(config, &Purpose::Control).await?;
-        Ok(Serving { shared, stream, lanes, control, heartbeat, outcomes })
+        let heartbeat = server.connect(&Purpose::Control).await?;
+        let outcomes = server.connect(&Purpose::Control).await?;
+        Ok(Serving { shared, stream, server, lanes, owner, control, heartbeat, outcomes })
     }
+
+    /// Waits while another worker owns the database; answers whether it had to.
+    async fn stand_by(&self, owner: &mut PgConnection, memory: &mut Memory) -> Result<bool, End> {
+        let claim = &mut memory.claim;
+        if claim.forced {
+            return Ok(false);
+        }
+        if let Some(mine) = claim.mine {
+            if lease::owner(owner).await.map_err(PrimaryError::from)?.epoch == Some(mine) {
+                return Ok(false);
+            }
+            // Or a failover has taken the takeover back: then the database is free.
+            metrics::stepped_back();
+            warn!(epoch = %mine, "another worker has taken over this database: this one steps back");
+            *claim = Claim::default();
+        }
+        let waited = lease::stand_by(owner, || {
+            metrics::standing_by(true);
+            metrics::waiting(false);
+            self.health.standing_by();
+        });
+        let waited = waited.await;
+        metrics::standing_by(false);
+        Ok(waited.map_err(PrimaryError::from)?)
+    }
+}
+
+/// Finds the stream, and checks that it is the one that the database knows.
+async fn look_at_stream(
+    connection: &mut PgConnection,
+    client: &async_nats::Client,
+    config: &Config,
+) -> Result<Stream, End> {
+    let stream = stream::find(client, config).await?;
+    let position = takeover::read_position(connection, &config.stream).await?;
+    stream::verify(connection, &stream, &position).await?;
+    Ok(stream)
 }
 
 /// A takeover with everything that it needs.
 struct Serving {
     shared: Shared,
-    stream: async_nats::jetstream::stream::Stream,
+    stream: Stream,
+    server: Server,
     lanes: Vec<PgConnection>,
+    /// The session that stands for the owner.
+    owner: PgConnection,
     control: PgConnection,
     heartbeat: PgConnection,
     outcomes: PgConnection,
@@ -223,12 +273,13 @@ enum TaskEnd {
     Reader(ReaderEnd),
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
+    Lease(LeaseEnd),
 }
 
 impl Serving {
     /// Serves until the first task ends or the worker is asked to stop.
     async fn run(self, stop: &CancellationToken, memory: &mut Memory) -> End {
-        let Self { shared, stream, lanes, control, heartbeat, outcomes } = self;
+        let Self { shared, stream, server, lanes, owner, control, heartbeat, outcomes } = self;
         let Shared { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -259,6 +310,10 @@ impl Serving {
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
             async move { TaskEnd::Upkeep(upkeep::run(control, &config, keeper, &takeover).await) }
         });
+        tasks.spawn({
+            let (epoch, lease) = (takeover.epoch, config.lease);
+            async move { TaskEnd::Lease(lease::hold(owner, epoch, lease).await) }
+        });
         metrics::waiting(false);
         shared.health.serving();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
@@ -286,9 +341,9 @@ impl Serving {
             warn!("the last heartbeat did not finish in time");
         }
         if is_drained && worlds.iter().all(|world| matches!(world, World::Well)) {
-            release(config, takeover.epoch).await;
+            release(&server, takeover.epoch).await;
         }
-        memory.blameless = worlds.iter().filter_map(World::blameless).collect();
+        memory.claim.blameless = worlds.iter().filter_map(World::blameless).collect();
         // Hangs while NATS is away; the replies that it would have sent can be asked for.
         let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
         end
@@ -339,9 +394,9 @@ async fn drain(mut lanes: JoinSet<LaneEnd>, worlds: &mut Vec<World>) -> bool {
 
 /// Says in the database that the takeover ended in good order; where that does not work, the next
 /// one is careful for nothing.
-async fn release(config: &Config, epoch: Epoch) {
+async fn release(server: &Server, epoch: Epoch) {
     let release = async {
-        let mut control = primary::connect(config, &Purpose::Control).await?;
+        let mut control = server.connect(&Purpose::Control).await?;
         takeover::release(&mut control, epoch).await?;
         Ok::<_, PrimaryError>(())
     };
@@ -362,7 +417,7 @@ fn heart_end(end: Result<Result<(), sqlx::Error>, tokio::task::JoinError>) -> En
 
 fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
     match end {
-        Ok(LaneEnd::Fenced) => End::Fatal(WorkerError::Fenced),
+        Ok(LaneEnd::Fenced) => End::Taken,
         Ok(LaneEnd::World { reason, .. }) => End::Again(format!("the primary: {reason}")),
         Ok(LaneEnd::Broken(reason)) => End::Fatal(WorkerError::Broken(reason)),
         Ok(LaneEnd::Drained) => End::Fatal(WorkerError::Task("a lane")),
@@ -376,6 +431,8 @@ fn task_end(end: TaskEnd) -> End {
         TaskEnd::Reader(ReaderEnd::Closed) => End::Fatal(WorkerError::Task("the reader")),
         TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
+        TaskEnd::Lease(LeaseEnd::Taken) => End::Taken,
+        TaskEnd::Lease(LeaseEnd::World(reason)) => End::Again(format!("the lease: {reason}")),
     }
 }
 
@@ -401,7 +458,7 @@ impl From<TakeoverError> for End {
         match error {
             TakeoverError::Sql(error) => PrimaryError::Sql(error).into(),
             TakeoverError::Stream(error) => error.into(),
-            TakeoverError::Fenced => Self::Fatal(WorkerError::Fenced),
+            TakeoverError::Owned => Self::Again(error.to_string()),
         }
     }
 }

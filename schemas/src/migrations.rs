@@ -68,6 +68,11 @@ pub const ALL: &[Migration] = &[
         description: "branches",
         sql: include_str!("../migrations/0009_branches.sql"),
     },
+    Migration {
+        version: 10,
+        description: "lease",
+        sql: include_str!("../migrations/0010_lease.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -1,42 +1,8 @@
 //! The world fails: the primary, NATS, another worker. No command is blamed, none is lost.
 
-use anyhow::{Context, Result, ensure};
-use futures_util::StreamExt;
+use anyhow::{Result, ensure};
 
-use crate::support::{Case, DEADLINE, Message};
-
-#[tokio::test]
-async fn a_worker_that_finds_itself_fenced_stops_with_its_own_status() -> Result<()> {
-    let case = Case::new("fenced", &[]).await?;
-    let first = case.serving_worker().await?;
-    case.publish(&Message::append("a", 1)).await?;
-    case.settled().await?;
-    let second = case.serving_worker().await?;
-    case.publish(&Message::append("a", 2)).await?;
-    case.check_model().await?;
-    let status = first.wait(DEADLINE).await?;
-    ensure!(status.code() == Some(3), "{status}\n{}", first.log_tail());
-    ensure!(second.status()?.is_none(), "{}", second.log_tail());
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_worker_that_was_stopped_in_its_tracks_cannot_apply_behind_its_successor() -> Result<()> {
-    let case = Case::new("suspended", &[]).await?;
-    let first = case.serving_worker().await?;
-    case.publish(&Message::append("a", 1)).await?;
-    case.settled().await?;
-    first.suspend()?;
-    case.publish(&Message::append("a", 2)).await?;
-    let _second = case.serving_worker().await?;
-    case.check_model().await?;
-    // It wakes up with a command in its hands that its successor has applied.
-    first.resume()?;
-    case.publish(&Message::append("a", 3)).await?;
-    let status = first.wait(DEADLINE).await?;
-    ensure!(status.code() == Some(3), "{status}\n{}", first.log_tail());
-    case.check_model().await
-}
+use crate::support::{Case, Message};
 
 #[tokio::test]
 async fn sigterm_ends_a_busy_worker_with_status_0_and_loses_nothing() -> Result<()> {
@@ -54,29 +20,6 @@ async fn sigterm_ends_a_busy_worker_with_status_0_and_loses_nothing() -> Result<
     }
     let _worker = case.worker()?;
     case.check_model().await
-}
-
-#[tokio::test]
-async fn sigterm_lets_the_batch_in_flight_finish_and_answers_it() -> Result<()> {
-    let case = Case::new("sigterm_in_flight", &[]).await?;
-    let sql = "CREATE FUNCTION app.slow(body jsonb) RETURNS text LANGUAGE plpgsql AS $$
-               BEGIN PERFORM pg_sleep(1); RETURN 'done'; END $$;
-               SELECT farwrite.register('app.slow', 'app.slow(jsonb)')";
-    case.stack.primary().execute(&case.name, sql).await?;
-    let worker = case.serving_worker().await?;
-    let inbox = format!("farwrite.{}.reply.jfk.test", case.name);
-    let mut replies = case.client.subscribe(inbox.clone()).await?;
-    let slow =
-        Message { name: "app.slow".to_owned(), reply: Some(inbox), ..Message::append("a", 1) };
-    case.publish(&slow).await?;
-    let sql = "SELECT count(*) FROM pg_stat_activity
-               WHERE wait_event = 'PgSleep' AND datname = current_database()";
-    case.until("the batch runs", async || Ok(case.count(sql).await? == 1)).await?;
-    let status = worker.terminate(std::time::Duration::from_secs(5)).await?;
-    ensure!(status.success(), "{status}\n{}", worker.log_tail());
-    let reply = tokio::time::timeout(DEADLINE, replies.next()).await?.context("no reply")?;
-    ensure!(farwrite_schemas::Reply::decode(&reply.payload)?.id == slow.id);
-    Ok(())
 }
 
 #[tokio::test]

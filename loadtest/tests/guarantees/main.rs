@@ -20,6 +20,7 @@ mod refusal;
 mod regions;
 mod rows;
 mod support;
+mod takeover;
 mod timelines;
 mod verdicts;
 mod visible;

@@ -37,7 +37,6 @@ Exit status:
   0  asked to stop (SIGTERM, SIGINT), and everything in flight was settled
   1  an unexpected failure
   2  the configuration, the primary or the stream's settings are not usable; the message says what to change
-  3  fenced: another worker has taken over this database
   4  the stream is not the one that the database knows; nothing was read from it
   5  migrate --check: migrate has something to do
 
@@ -259,7 +258,6 @@ impl http::Pages for Pages {
 
 fn status_of(error: &WorkerError) -> ExitCode {
     match error {
-        WorkerError::Fenced => ExitCode::from(3),
         WorkerError::Stream(StreamError::Unknown { .. }) => ExitCode::from(4),
         WorkerError::Config(_) | WorkerError::Primary(_) | WorkerError::Stream(_) => {
             ExitCode::from(2)

@@ -30,7 +30,7 @@ const SETTINGS: &[Setting] = &[
         environment: "FARWRITE_DATABASE_URL",
         value: "URL",
         default: None,
-        help: "The primary, direct and not through a transaction pooler",
+        help: "The primary, direct and not through a transaction pooler; or several servers, separated by commas, one of which is the primary",
     },
     Setting {
         flag: "nats-url",
@@ -115,6 +115,20 @@ const SETTINGS: &[Setting] = &[
         value: "NAMES",
         default: Some(""),
         help: "Members that a command's context may have, separated by commas [default: none]",
+    },
+    Setting {
+        flag: "lease-ms",
+        environment: "FARWRITE_LEASE_MS",
+        value: "MS",
+        default: Some("5000"),
+        help: "How long the worker that owns the database may be silent before another takes over",
+    },
+    Setting {
+        flag: "take-over",
+        environment: "FARWRITE_TAKE_OVER",
+        value: "true|false",
+        default: Some("false"),
+        help: "Begin by taking over even from a worker that works, instead of standing by",
     },
     Setting {
         flag: "metrics-addr",
@@ -209,6 +223,12 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     let names = text(matches, "context-allow").unwrap_or_default();
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
     config.context_allow = names.map(ToOwned::to_owned).collect();
+    config.lease = milliseconds(matches, "lease-ms", config.lease)?;
+    config.take_over = match text(matches, "take-over").as_deref() {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => return Err(format!("take-over: {other:?} is neither true nor false")),
+    };
     config.metrics_addr = match text(matches, "metrics-addr") {
         Some(addr) => Some(
             addr.parse::<SocketAddr>()

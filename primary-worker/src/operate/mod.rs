@@ -132,8 +132,8 @@ pub(crate) async fn run(
     stream: Option<&str>,
     json: bool,
 ) -> Result<End, OperateError> {
-    let mut connection =
-        primary::connect_to(database_url, STATEMENT_TIMEOUT, &Purpose::Operator).await?;
+    let (_, mut connection) =
+        primary::find(database_url, STATEMENT_TIMEOUT, &Purpose::Operator).await?;
     if operation.is_act() {
         primary::check_server(&mut connection).await?;
     }
