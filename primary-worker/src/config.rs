@@ -35,7 +35,9 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an owner may be silent before another worker takes over: longer than a pause of the
 /// process or a slow network, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
-/// Largest size of a new stream: a full stream refuses publishes, and nothing is trimmed yet.
+/// How long a command stays in the stream at least after it was applied.
+pub(crate) const TRIM_MIN_AGE: Duration = Duration::from_secs(3_600);
+/// Largest size of a new stream: a full stream refuses publishes.
 pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
 /// JetStream's duplicate window of a new stream: its own default.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -75,6 +77,12 @@ pub struct Config {
     pub parked_max_per_key: u64,
     /// Members that a command's context may have; a command with another one is rejected.
     pub context_allow: BTreeSet<String>,
+    /// The standbys that must have flushed a command's commit before the command goes from the
+    /// stream: each an `application_name` or a physical slot. Nothing is trimmed when it is `None`;
+    /// with none named, the primary alone counts.
+    pub required_standbys: Option<Vec<String>>,
+    /// How long a command stays in the stream at least after it was applied.
+    pub trim_min_age: Duration,
     /// How long the worker that owns the database may be silent before another one takes over.
     pub lease: Duration,
     /// Whether the worker begins by taking over even from an owner that works.
@@ -129,6 +137,8 @@ impl Config {
             parked_max: PARKED_MAX,
             parked_max_per_key: PARKED_MAX_PER_KEY,
             context_allow: BTreeSet::new(),
+            required_standbys: None,
+            trim_min_age: TRIM_MIN_AGE,
             lease: LEASE,
             take_over: false,
             metrics_addr: None,
@@ -190,6 +200,18 @@ impl Config {
             (1..=self.parked_max).contains(&self.parked_max_per_key),
             "parked-max-per-key",
             "between 1 and parked-max",
+        )?;
+        rule(
+            self.required_standbys.as_ref().is_none_or(|names| {
+                names.len() <= 32 && names.iter().all(|name| !name.is_empty() && name != "none")
+            }),
+            "required-standbys",
+            "names joined by commas, at most 32, or none",
+        )?;
+        rule(
+            self.trim_min_age <= Duration::from_secs(366 * 86_400),
+            "trim-min-age-s",
+            "at most 31622400 (366 days)",
         )?;
         rule(
             (Duration::from_millis(500)..=Duration::from_secs(300)).contains(&self.lease),

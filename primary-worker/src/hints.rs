@@ -40,6 +40,9 @@ const WITHIN: Duration = Duration::from_secs(2);
 struct Sample {
     sequence: u64,
     at_ns: i64,
+    /// The same, where a parked command counts as settled: it is in the database.
+    #[serde(default)]
+    passed: u64,
 }
 
 /// What the broker holds.
@@ -155,8 +158,8 @@ impl Keeper {
         connection: &mut PgConnection,
         stream_id: i32,
     ) -> Result<(), sqlx::Error> {
-        let row: Option<(i64, i64)> = sqlx::query_as(
-            "SELECT least(min(l.sequence), (SELECT min(p.sequence) - 1 FROM farwrite.parked p
+        let row: Option<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT min(l.sequence), least(min(l.sequence), (SELECT min(p.sequence) - 1 FROM farwrite.parked p
                                             WHERE p.stream_id = $1 AND p.headers::text ILIKE '%farwrite-expires-at%')),
                     (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
              FROM farwrite.lanes l WHERE l.stream_id = $1 HAVING count(*) > 0",
@@ -164,8 +167,9 @@ impl Keeper {
         .bind(stream_id)
         .fetch_optional(connection)
         .await?;
-        let Some((sequence, at_ns)) = row else { return Ok(()) };
-        if !self.book.add(Sample { sequence: sequence.unsigned_abs(), at_ns }) {
+        let Some((passed, sequence, at_ns)) = row else { return Ok(()) };
+        let (passed, sequence) = (passed.unsigned_abs(), sequence.unsigned_abs());
+        if !self.book.add(Sample { sequence, at_ns, passed }) {
             return Ok(());
         }
         let payload = serde_json::to_vec(&self.book).unwrap_or_default();
@@ -177,14 +181,31 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Up to where everything (inclusive) was settled, or parked, before this time.
+    pub(crate) fn settled_before(&self, before_ns: i64) -> u64 {
+        let samples = &self.book.samples;
+        let index = samples.partition_point(|sample| sample.at_ns <= before_ns);
+        index.checked_sub(1).and_then(|last| samples.get(last)).map_or(0, |sample| sample.passed)
+    }
+}
+
 impl Book {
     /// Adds a sample; false when nothing was settled since the last.
     fn add(&mut self, sample: Sample) -> bool {
         // After a failover the positions are lower: what was sampled before still holds, until the
         // same sequences are reached again.
-        if self.samples.back().is_some_and(|last| last.sequence >= sample.sequence) {
-            return false;
-        }
+        let sample = match self.samples.back() {
+            Some(last) if last.sequence >= sample.sequence && last.passed >= sample.passed => {
+                return false;
+            }
+            Some(last) => Sample {
+                sequence: sample.sequence.max(last.sequence),
+                passed: sample.passed.max(last.passed),
+                ..sample
+            },
+            None => sample,
+        };
         self.samples.push_back(sample);
         if self.samples.len() > SAMPLES_MAX {
             self.thin_out(sample.at_ns);
@@ -219,7 +240,9 @@ mod tests {
     use super::*;
 
     fn book(samples: &[(u64, i64)]) -> Book {
-        let samples = samples.iter().map(|&(sequence, at_ns)| Sample { sequence, at_ns }).collect();
+        let samples =
+            samples.iter().map(|&(sequence, at_ns)| Sample { sequence, at_ns, passed: sequence });
+        let samples = samples.collect();
         Book { identity: String::new(), samples }
     }
 
@@ -238,8 +261,9 @@ mod tests {
     fn samples_are_bounded_and_lie_farther_apart_the_older_they_are() {
         let mut book = Book::default();
         for n in 1..10_000 {
-            assert!(book.add(Sample { sequence: n, at_ns: n as i64 }));
-            assert!(!book.add(Sample { sequence: n, at_ns: n as i64 + 1 }));
+            let sample = |at_ns| Sample { sequence: n, at_ns, passed: n };
+            assert!(book.add(sample(n as i64)));
+            assert!(!book.add(sample(n as i64 + 1)));
             assert!(book.samples.len() <= SAMPLES_MAX);
         }
         let sequences: Vec<u64> = book.samples.iter().map(|sample| sample.sequence).collect();

@@ -16,6 +16,7 @@
 
 pub mod cli;
 mod config;
+mod confirm;
 pub mod failpoint;
 mod functions;
 mod handler;
@@ -31,9 +32,11 @@ mod migrate;
 mod operate;
 mod outcomes;
 mod primary;
+mod standbys;
 mod stream;
 mod takeover;
 mod trial;
+mod trim;
 mod upkeep;
 mod verdict;
 mod worker;

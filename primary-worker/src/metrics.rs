@@ -17,6 +17,9 @@ const RETRIED_BATCHES: &str = "farwrite_worker_batches_retried_total";
 const REPLIES: &str = "farwrite_worker_replies_total";
 const OUTCOMES_ASKED: &str = "farwrite_worker_outcomes_asked_total";
 const HEARTBEATS: &str = "farwrite_worker_heartbeats_total";
+const TRIMMED: &str = "farwrite_worker_trimmed_messages_total";
+const TRIM_FLOOR: &str = "farwrite_worker_trim_floor_sequence";
+const STANDBYS_MISSING: &str = "farwrite_worker_required_standbys_missing";
 const STANDING_BY: &str = "farwrite_worker_standing_by";
 const STEPPED_BACK: &str = "farwrite_worker_stepped_back_total";
 const TAKEOVERS: &str = "farwrite_worker_takeovers_total";
@@ -57,6 +60,17 @@ pub fn describe() {
     describe_counter!(OUTCOMES_ASKED, Unit::Count, "Questions for an outcome, by answer");
     describe_counter!(HEARTBEATS, Unit::Count, "Heartbeat commits");
     describe_counter!(TAKEOVERS, Unit::Count, "Takeovers of this process");
+    describe_counter!(TRIMMED, Unit::Count, "Messages that were trimmed from the stream");
+    describe_gauge!(
+        TRIM_FLOOR,
+        Unit::Count,
+        "The sequence below which the stream was trimmed by this process"
+    );
+    describe_gauge!(
+        STANDBYS_MISSING,
+        Unit::Count,
+        "Required standbys of which nothing is known: nothing is trimmed meanwhile"
+    );
     describe_gauge!(
         STANDING_BY,
         Unit::Count,
@@ -155,6 +169,15 @@ pub(crate) fn heartbeat() {
 
 pub(crate) fn took_over() {
     counter!(TAKEOVERS).increment(1);
+}
+
+pub(crate) fn trimmed(floor: u64, messages: u64) {
+    gauge!(TRIM_FLOOR).set(floor as f64);
+    counter!(TRIMMED).increment(messages);
+}
+
+pub(crate) fn standbys_missing(standbys: usize) {
+    gauge!(STANDBYS_MISSING).set(standbys as f64);
 }
 
 pub(crate) fn standing_by(standing_by: bool) {

@@ -10,23 +10,29 @@
 //! wait together are answered together, by one look-up and one heartbeat. The other endpoint,
 //! [`Gauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_nats::{
     Client,
+    jetstream::stream::Stream,
     service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use farwrite_schemas::{
-    CommandId, NotEnded, OUTCOMES_QUERY, OutcomeAnswer, OutcomeRequest, OutcomeRow, Recorded,
-    Reply, Standing, Subjects,
+    CommandId, Lsn, NotEnded, OUTCOMES_QUERY, Outcome, OutcomeAnswer, OutcomeRequest, OutcomeRow,
+    Recorded, Reply, Standing, Subjects, headers,
 };
 use futures_util::StreamExt;
 use sqlx::{PgConnection, types::Uuid};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::{config::Config, lag::Gauge, metrics, primary, takeover::Takeover};
+use crate::{config::Config, confirm, lag::Gauge, metrics, primary, takeover::Takeover};
 
+/// How long a question waits for required standbys; then the outcome is not known yet.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
 /// Questions answered with one look-up.
 const TOGETHER: usize = 64;
 
@@ -56,6 +62,7 @@ pub(crate) async fn serve(
     client: Client,
     config: &Config,
     takeover: &Takeover,
+    stream: &Stream,
     connection: PgConnection,
 ) -> OutcomesEnd {
     let nats = |error: async_nats::Error| OutcomesEnd::Nats(error.to_string());
@@ -79,11 +86,13 @@ pub(crate) async fn serve(
     };
     let connection = Mutex::new(connection);
     let gauge = Gauge::new(&client, config, takeover.stream_id);
-    let answer = Answer { client: &client, takeover, connection: &connection };
+    let required = config.required_standbys.as_deref().unwrap_or_default();
+    let connection = &connection;
+    let answer = Answer { client: &client, takeover, stream, required, connection };
     tokio::select! {
         biased; // whoever asks for an outcome waits for it
         end = answer.all(outcomes) => end,
-        error = gauge.answer_all(lags, &connection) => error.into(),
+        error = gauge.answer_all(lags, connection) => error.into(),
     }
 }
 
@@ -91,6 +100,8 @@ pub(crate) async fn serve(
 struct Answer<'a> {
     client: &'a Client,
     takeover: &'a Takeover,
+    stream: &'a Stream,
+    required: &'a [String],
     connection: &'a Mutex<PgConnection>,
 }
 
@@ -120,11 +131,16 @@ impl Answer<'_> {
             primary::heartbeat(&mut connection, self.takeover.epoch).await?;
             Some(self.takeover.bookmark(primary::flush_lsn(&mut connection).await?))
         };
+        let held = match &bookmark {
+            Some(bookmark) => self.held(&mut connection, &known, bookmark.lsn).await?,
+            None => HashSet::new(),
+        };
         drop(connection);
         for (request, question) in questions {
             let id = question.id;
             // Two may ask for one id.
             let answer = match (known.get(&id).cloned(), &bookmark) {
+                _ if held.contains(&id) => OutcomeAnswer::Pending(NotEnded::unknown(id)),
                 (Some(known), Some(bookmark)) => match known.standing_for(question.fingerprint) {
                     Standing::Ended { outcome, record } => {
                         let bookmark = bookmark.clone();
@@ -148,6 +164,44 @@ impl Answer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Answer<'_> {
+    /// Commands whose outcome must not be told yet: they expire, and a required standby does not
+    /// hold what was decided.
+    async fn held(
+        &self,
+        connection: &mut PgConnection,
+        known: &HashMap<CommandId, Recorded>,
+        lsn: Lsn,
+    ) -> Result<HashSet<CommandId>, sqlx::Error> {
+        let mut held = HashSet::new();
+        if self.required.is_empty() {
+            return Ok(held);
+        }
+        for recorded in known.values() {
+            let Standing::Ended { outcome, record } = &recorded.standing else { continue };
+            let sequence = record.as_ref().and_then(|record| record.sequence);
+            if !matches!(outcome, Outcome::Expired) && self.expires(sequence).await {
+                held.insert(recorded.id);
+            }
+        }
+        if !held.is_empty()
+            && confirm::is_safe(connection, self.required, lsn, CONFIRM_WITHIN).await?
+        {
+            held.clear();
+        }
+        Ok(held)
+    }
+
+    /// Whether a command may expire, as far as the stream tells: it does where its message is gone.
+    async fn expires(&self, sequence: Option<u64>) -> bool {
+        let Some(sequence) = sequence else { return false };
+        match self.stream.direct_get(sequence).await {
+            Ok(message) => message.headers.get(headers::EXPIRES_AT).is_some(),
+            Err(_) => true,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What must be done from time to time: the low-water mark, and the ledger's days.
+//! What must be done from time to time: hints, trimming, the low-water mark, the ledger's days.
 //!
 //! The ledger's partitions reach from as far back as an id can come again to two days ahead. How
 //! far back is counted from what is not settled yet, and not from now: a worker that was away for
@@ -12,11 +12,14 @@ use crate::{
     hints::{self, Keeper},
     stream::StreamError,
     takeover::Takeover,
+    trim::Trimmer,
     verdict::{Happened, Verdict},
 };
 
 /// Every how many rounds the low-water mark is written: about five seconds.
 const LOW_WATER_EVERY: u32 = 5;
+/// Every how many rounds the stream is trimmed: about five seconds.
+const TRIM_EVERY: u32 = 5;
 /// Every how many rounds the ledger's days are looked at: about ten minutes.
 const DAYS_EVERY: u32 = 600;
 
@@ -48,6 +51,7 @@ pub(crate) async fn run(
     mut connection: PgConnection,
     config: &Config,
     mut keeper: Keeper,
+    mut trimmer: Trimmer,
     takeover: &Takeover,
 ) -> sqlx::Error {
     let mut rounds: u32 = 0;
@@ -55,10 +59,13 @@ pub(crate) async fn run(
         tokio::time::sleep(hints::EVERY).await;
         rounds = rounds.wrapping_add(1);
         let hinted = keeper.tick(&mut connection, takeover.stream_id).await;
-        let kept = match hinted {
-            Ok(()) => keep_house(&mut connection, config, rounds).await,
-            Err(error) => Err(error),
+        let kept = async {
+            hinted?;
+            let now = rounds.is_multiple_of(TRIM_EVERY);
+            trimmer.tick(&mut connection, takeover, &keeper, now).await?;
+            keep_house(&mut connection, config, rounds).await
         };
+        let kept = kept.await;
         if let Err(error) = kept {
             // Somebody holds a lock on the ledger: there is time until the next round.
             if Happened::of(&error).verdict() == Verdict::Retry {

@@ -17,12 +17,13 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::stream::Stream;
 use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, ConfigError},
+    confirm::{self, Unconfirmed},
     failpoint::Failpoint,
     handler::Handlers,
     health::Health,
@@ -35,6 +36,7 @@ use crate::{
     primary::{self, PrimaryError, Purpose, Server},
     stream::{self, Reader, ReaderEnd, StreamError},
     takeover::{self, Claim, TakeoverError},
+    trim::Trimmer,
     upkeep,
 };
 
@@ -199,7 +201,17 @@ impl Worker {
         let mut control = server.connect(&Purpose::Control).await?;
         stream::verify(&mut control, &stream, &takeover.position()).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
+        let required = config.required_standbys.clone().filter(|names| !names.is_empty());
+        let (sender, answers) = confirm::channel();
+        let (confirm, unconfirmed) = match required {
+            Some(required) => {
+                let connection = server.connect(&Purpose::Control).await?;
+                (Some(sender), Some((answers, connection, required)))
+            }
+            None => (None, None),
+        };
         let shared = Shared {
+            confirm,
             config: Arc::clone(config),
             takeover: Arc::new(takeover),
             handlers: Arc::clone(&self.handlers),
@@ -214,7 +226,17 @@ impl Worker {
         }
         let heartbeat = server.connect(&Purpose::Control).await?;
         let outcomes = server.connect(&Purpose::Control).await?;
-        Ok(Serving { shared, stream, server, lanes, owner, control, heartbeat, outcomes })
+        Ok(Serving {
+            shared,
+            stream,
+            server,
+            lanes,
+            owner,
+            control,
+            heartbeat,
+            outcomes,
+            unconfirmed,
+        })
     }
 
     /// Waits while another worker owns the database; answers whether it had to.
@@ -266,6 +288,8 @@ struct Serving {
     control: PgConnection,
     heartbeat: PgConnection,
     outcomes: PgConnection,
+    /// Answers that wait for required standbys, where there are any.
+    unconfirmed: Option<(mpsc::Receiver<Unconfirmed>, PgConnection, Vec<String>)>,
 }
 
 /// A task of a takeover, and how it ended.
@@ -274,12 +298,23 @@ enum TaskEnd {
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
     Lease(LeaseEnd),
+    Confirm(Result<(), sqlx::Error>),
 }
 
 impl Serving {
     /// Serves until the first task ends or the worker is asked to stop.
     async fn run(self, stop: &CancellationToken, memory: &mut Memory) -> End {
-        let Self { shared, stream, server, lanes, owner, control, heartbeat, outcomes } = self;
+        let Self {
+            shared,
+            stream,
+            server,
+            lanes,
+            owner,
+            control,
+            heartbeat,
+            outcomes,
+            unconfirmed,
+        } = self;
         let Shared { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -287,6 +322,8 @@ impl Serving {
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
         let keeper = hints::Keeper::new(client, &stream, config, &takeover.hints);
+        let told_stream = stream.clone();
+        let trimmer = Trimmer::new(stream.clone(), config);
         let context = async_nats::jetstream::new(client.clone());
         let reader = Reader::new(context, stream, name, next);
         tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
@@ -303,17 +340,29 @@ impl Serving {
         });
         tasks.spawn({
             let config = Arc::clone(config);
-            let (client, takeover) = (client.clone(), Arc::clone(takeover));
-            async move { TaskEnd::Outcomes(outcomes::serve(client, &config, &takeover, outcomes).await) }
+            let (client, takeover, stream) = (client.clone(), Arc::clone(takeover), told_stream);
+            async move {
+                TaskEnd::Outcomes(
+                    outcomes::serve(client, &config, &takeover, &stream, outcomes).await,
+                )
+            }
         });
         tasks.spawn({
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
-            async move { TaskEnd::Upkeep(upkeep::run(control, &config, keeper, &takeover).await) }
+            async move {
+                TaskEnd::Upkeep(upkeep::run(control, &config, keeper, trimmer, &takeover).await)
+            }
         });
         tasks.spawn({
             let (epoch, lease) = (takeover.epoch, config.lease);
             async move { TaskEnd::Lease(lease::hold(owner, epoch, lease).await) }
         });
+        if let Some((answers, connection, required)) = unconfirmed {
+            let client = client.clone();
+            tasks.spawn(async move {
+                TaskEnd::Confirm(confirm::run(answers, connection, client, &required).await)
+            });
+        }
         metrics::waiting(false);
         shared.health.serving();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
@@ -431,6 +480,8 @@ fn task_end(end: TaskEnd) -> End {
         TaskEnd::Reader(ReaderEnd::Closed) => End::Fatal(WorkerError::Task("the reader")),
         TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
+        TaskEnd::Confirm(Ok(())) => End::Fatal(WorkerError::Task("confirming answers")),
+        TaskEnd::Confirm(Err(error)) => End::Again(format!("confirming answers: {error}")),
         TaskEnd::Lease(LeaseEnd::Taken) => End::Taken,
         TaskEnd::Lease(LeaseEnd::World(reason)) => End::Again(format!("the lease: {reason}")),
     }

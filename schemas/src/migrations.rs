@@ -73,6 +73,11 @@ pub const ALL: &[Migration] = &[
         description: "lease",
         sql: include_str!("../migrations/0010_lease.sql"),
     },
+    Migration {
+        version: 11,
+        description: "trimming",
+        sql: include_str!("../migrations/0011_trimming.sql"),
+    },
 ];
 
 #[cfg(test)]

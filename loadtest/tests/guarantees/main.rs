@@ -22,5 +22,6 @@ mod rows;
 mod support;
 mod takeover;
 mod timelines;
+mod trimming;
 mod verdicts;
 mod visible;

@@ -117,6 +117,20 @@ const SETTINGS: &[Setting] = &[
         help: "Members that a command's context may have, separated by commas [default: none]",
     },
     Setting {
+        flag: "required-standbys",
+        environment: "FARWRITE_REQUIRED_STANDBYS",
+        value: "NAMES|none",
+        default: None,
+        help: "Standbys that must hold a commit before its command goes from the stream: application_name or slot, separated by commas; none: the primary alone counts [default: nothing is trimmed]",
+    },
+    Setting {
+        flag: "trim-min-age-s",
+        environment: "FARWRITE_TRIM_MIN_AGE_S",
+        value: "SECONDS",
+        default: Some("3600"),
+        help: "How long a command stays in the stream at least after it was applied",
+    },
+    Setting {
         flag: "lease-ms",
         environment: "FARWRITE_LEASE_MS",
         value: "MS",
@@ -223,6 +237,12 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     let names = text(matches, "context-allow").unwrap_or_default();
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
     config.context_allow = names.map(ToOwned::to_owned).collect();
+    config.required_standbys = text(matches, "required-standbys").map(|names| match names.trim() {
+        "none" => Vec::new(),
+        names => names.split(',').map(|name| name.trim().to_owned()).collect(),
+    });
+    config.trim_min_age =
+        Duration::from_secs(number(matches, "trim-min-age-s", config.trim_min_age.as_secs())?);
     config.lease = milliseconds(matches, "lease-ms", config.lease)?;
     config.take_over = match text(matches, "take-over").as_deref() {
         Some("true") => true,

@@ -53,6 +53,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
+    confirm::Unconfirmed,
     failpoint::Failpoint,
     functions::Functions,
     handler::Handlers,
@@ -142,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) refreshed: Refreshed,
     pub(crate) health: Health,
+    /// Where answers are left that must wait for required standbys, if there are any.
+    pub(crate) confirm: Option<mpsc::Sender<Unconfirmed>>,
 }
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.

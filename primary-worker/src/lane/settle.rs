@@ -3,16 +3,20 @@
 //! The flush position is read at once after the commit, on the lane's own connection: read later
 //! it could lie inside somebody else's record, which no replica reaches until it is complete. It
 //! is read only when somebody waits. A reply that NATS does not take at once is dropped: whoever
-//! waits asks the outcome service, and a lane never waits for NATS.
+//! waits asks the outcome service, and a lane never waits for NATS. The answer to a command that
+//! expires waits for the required standbys, in `confirm.rs`.
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use farwrite_schemas::{Bookmark, Outcome, Reply, headers};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
+    confirm::Unconfirmed,
     failpoint::Failpoint,
     heartbeat::Pulse,
     metrics::{self, ReplyResult},
@@ -35,6 +39,7 @@ pub(super) struct Settler {
     pulse: Arc<Pulse>,
     /// What a reply's subject starts with, before the origin.
     reply_prefix: String,
+    confirm: Option<mpsc::Sender<Unconfirmed>>,
 }
 
 impl Settler {
@@ -44,6 +49,7 @@ impl Settler {
             client: shared.client.clone(),
             pulse: Arc::clone(&shared.pulse),
             reply_prefix: format!("farwrite.{}.reply.", shared.config.database),
+            confirm: shared.confirm.clone(),
         }
     }
 
@@ -97,10 +103,20 @@ impl Settler {
         let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone(), record: None };
         // An output that no message can carry is left out; the ledger has it.
         let max_bytes = outcomes::message_max_bytes(&self.client);
-        let sent = reply.encode_within(max_bytes).is_ok_and(|payload| {
-            let publish = self.client.publish(inbox.to_owned(), payload.into());
-            matches!(publish.now_or_never(), Some(Ok(())))
-        });
+        let Ok(payload) = reply.encode_within(max_bytes) else {
+            return metrics::reply(ReplyResult::Dropped);
+        };
+        let (inbox, payload) = (inbox.to_owned(), Bytes::from(payload));
+        let sent = match &self.confirm {
+            Some(confirm) if delivery.expires_ns().is_some() => {
+                let answer = Unconfirmed { lsn: bookmark.lsn, inbox, payload };
+                if confirm.try_send(answer).is_ok() {
+                    return;
+                }
+                false
+            }
+            _ => matches!(self.client.publish(inbox, payload).now_or_never(), Some(Ok(()))),
+        };
         metrics::reply(if sent { ReplyResult::Sent } else { ReplyResult::Dropped });
     }
 }

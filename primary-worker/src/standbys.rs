@@ -1,0 +1,45 @@
+//! The replicas that the operator named as required: how far all of them have flushed the log.
+//!
+//! What they have flushed survives a failover to any of them. The primary knows it twice: from the
+//! connection of a standby (`pg_stat_replication`, by its `application_name`), and from the slot that
+//! it reads with, which keeps the position while the standby is away. A name is either; of a standby
+//! that is neither connected nor has a slot nothing is known, and it holds back everything.
+
+use farwrite_schemas::Lsn;
+use sqlx::PgConnection;
+
+/// How far the required replicas have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// All of them have flushed everything up to here.
+    All(Lsn),
+    /// Nothing is known of these.
+    Missing(Vec<String>),
+}
+
+/// Asks the primary. Where none is required, everything counts as flushed.
+pub(crate) async fn flushed(
+    connection: &mut PgConnection,
+    required: &[String],
+) -> Result<Flushed, sqlx::Error> {
+    if required.is_empty() {
+        return Ok(Flushed::All(Lsn(u64::MAX)));
+    }
+    let rows: Vec<(String, Option<i64>)> = sqlx::query_as(
+        "SELECT n.name, (greatest(
+                (SELECT max(r.flush_lsn) FROM pg_stat_replication r WHERE r.application_name = n.name),
+                (SELECT s.restart_lsn FROM pg_replication_slots s
+                 WHERE s.slot_name = n.name AND s.slot_type = 'physical' AND NOT s.temporary)) - '0/0'::pg_lsn)::bigint
+         FROM unnest($1) n (name)",
+    )
+    .bind(required)
+    .fetch_all(connection)
+    .await?;
+    let missing: Vec<String> =
+        rows.iter().filter(|(_, lsn)| lsn.is_none()).map(|(name, _)| name.clone()).collect();
+    if !missing.is_empty() {
+        return Ok(Flushed::Missing(missing));
+    }
+    let lowest = rows.iter().filter_map(|(_, lsn)| *lsn).map(i64::unsigned_abs).min();
+    Ok(Flushed::All(Lsn(lowest.unwrap_or_default())))
+}

@@ -1,0 +1,236 @@
+//! Trimming the stream, only behind the replicas (invariant 8).
+//!
+//! A command stays in the stream until its commit is safe on every replica that the operator named,
+//! and for a minimum age longer; so a failover to any of them finds in the stream what it lacks.
+//! What the floor may be is proven in this order: the database's position and anchor are read, then
+//! how far its log is flushed; when every required replica has flushed that much, it holds that
+//! position, and whatever lies below can go. The anchor itself stays, for the next worker to compare.
+//!
+//! Age is taken from the samples of the hints: at a time, everything up to a sequence was settled.
+//! Where nobody said which replicas are required, nothing is trimmed.
+
+use std::{collections::VecDeque, time::Duration};
+
+use async_nats::jetstream::stream::Stream;
+use farwrite_schemas::Lsn;
+use sqlx::PgConnection;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    hints::Keeper,
+    metrics, primary,
+    standbys::{Flushed, flushed},
+    stream,
+    takeover::Takeover,
+};
+
+/// Positions that wait for the replicas: with one a second, replicas that are that far behind get
+/// the older half's every second one.
+const PROOFS_MAX: usize = 256;
+/// How long JetStream may take.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// When the log is flushed up to `lsn` on a replica, it holds a position of at least `floor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Proof {
+    /// Everything below may go, once it is old enough.
+    floor: u64,
+    lsn: Lsn,
+}
+
+/// What waits for the replicas, oldest first.
+#[derive(Debug, Default)]
+struct Proofs {
+    waiting: VecDeque<Proof>,
+    /// The highest floor that every required replica holds.
+    safe: u64,
+}
+
+impl Proofs {
+    /// Notes a position that waits for the replicas.
+    fn note(&mut self, proof: Proof) {
+        if self.waiting.back().is_some_and(|last| last.floor >= proof.floor) {
+            return;
+        }
+        if self.waiting.len() >= PROOFS_MAX {
+            let mut is_odd = false;
+            self.waiting.retain(|_| {
+                is_odd = !is_odd;
+                is_odd
+            });
+        }
+        self.waiting.push_back(proof);
+    }
+
+    /// Every required replica has flushed so much.
+    fn confirm(&mut self, flushed: Lsn) {
+        while let Some(proof) = self.waiting.pop_front_if(|proof| proof.lsn <= flushed) {
+            self.safe = self.safe.max(proof.floor);
+        }
+    }
+}
+
+/// Trims one stream for one takeover.
+pub(crate) struct Trimmer {
+    stream: Stream,
+    required: Option<Vec<String>>,
+    min_age: Duration,
+    proofs: Proofs,
+    trimmed: u64,
+    /// Who was missing the last time, so that it is said once.
+    missing: Vec<String>,
+}
+
+impl Trimmer {
+    pub(crate) fn new(stream: Stream, config: &Config) -> Self {
+        let required = config.required_standbys.clone();
+        if required.is_none() {
+            warn!(
+                "nothing is trimmed from the stream, which will be full one day: say which standbys must hold a command before it goes (--required-standbys, or none)"
+            );
+        }
+        Self {
+            stream,
+            required,
+            min_age: config.trim_min_age,
+            proofs: Proofs::default(),
+            trimmed: 0,
+            missing: Vec::new(),
+        }
+    }
+
+    /// Looks how far may be trimmed, and does it when `now` is a time for that. What JetStream says
+    /// against it is logged, and tried again the next time.
+    pub(crate) async fn tick(
+        &mut self,
+        connection: &mut PgConnection,
+        takeover: &Takeover,
+        keeper: &Keeper,
+        now: bool,
+    ) -> Result<(), sqlx::Error> {
+        let Some(required) = self.required.clone() else { return Ok(()) };
+        let Some((proof, now_ns)) = prove(connection, takeover.stream_id).await? else {
+            return Ok(());
+        };
+        self.proofs.note(proof);
+        match flushed(connection, &required).await? {
+            Flushed::All(lsn) => {
+                self.proofs.confirm(lsn);
+                if !self.missing.is_empty() {
+                    info!("all required standbys are known again: the stream is trimmed");
+                    self.missing.clear();
+                }
+            }
+            Flushed::Missing(names) => {
+                if self.missing != names {
+                    warn!(
+                        ?names,
+                        "required standbys are neither connected nor have a slot, or this role may not see them (pg_monitor): nothing is trimmed"
+                    );
+                    self.missing = names;
+                }
+            }
+        }
+        metrics::standbys_missing(self.missing.len());
+        let min_age_ns = i64::try_from(self.min_age.as_nanos()).unwrap_or(i64::MAX);
+        let aged = keeper.settled_before(now_ns.saturating_sub(min_age_ns)).saturating_add(1);
+        let floor = self.proofs.safe.min(aged);
+        if !now || floor <= self.trimmed {
+            return Ok(());
+        }
+        if record(connection, takeover, floor).await?
+            && let Err(reason) = self.purge(connection, floor).await
+        {
+            warn!(floor, reason, "the stream could not be trimmed");
+        }
+        Ok(())
+    }
+
+    /// Drops what lies below the floor, of the stream that the database knows.
+    async fn purge(&mut self, connection: &mut PgConnection, floor: u64) -> Result<(), String> {
+        let purging = async {
+            let info = self.stream.get_info().await.map_err(|error| error.to_string())?;
+            let known = stream::check_identity(connection, &info).await;
+            known.map_err(|error| error.to_string())?;
+            self.stream.purge().sequence(floor).await.map_err(|error| error.to_string())
+        };
+        let purged = tokio::time::timeout(WITHIN, purging).await;
+        let purged = purged.map_err(|_| "no answer in time".to_owned())??;
+        self.trimmed = floor;
+        metrics::trimmed(floor, purged.purged);
+        Ok(())
+    }
+}
+
+/// What the database holds now, and where its log must be flushed for a replica to hold it too;
+/// with the primary's time. `None` before anything was applied: the anchor must stay.
+async fn prove(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<Option<(Proof, i64)>, sqlx::Error> {
+    let row: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT min(sequence), max(anchor_sequence), (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
+         FROM farwrite.lanes WHERE stream_id = $1 HAVING count(*) > 0",
+    )
+    .bind(stream_id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((low_water, anchor, now_ns)) = row else { return Ok(None) };
+    let floor = (low_water.unsigned_abs() + 1).min(anchor.unsigned_abs());
+    // After the rows: a commit that is seen is flushed.
+    let lsn = primary::flush_lsn(connection).await?;
+    Ok((floor > 0).then_some((Proof { floor, lsn }, now_ns)))
+}
+
+/// Writes the floor down before anything is dropped; false when this epoch is over.
+async fn record(
+    connection: &mut PgConnection,
+    takeover: &Takeover,
+    floor: u64,
+) -> Result<bool, sqlx::Error> {
+    let recorded = sqlx::query(
+        "UPDATE farwrite.streams s SET trim_floor = greatest(s.trim_floor, $2) FROM farwrite.owner o
+         WHERE s.stream_id = $1 AND o.epoch = $3",
+    )
+    .bind(takeover.stream_id)
+    .bind(floor.cast_signed())
+    .bind(takeover.epoch.0)
+    .execute(connection)
+    .await?;
+    Ok(recorded.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proof(floor: u64) -> Proof {
+        Proof { floor, lsn: Lsn(floor * 10) }
+    }
+
+    #[test]
+    fn only_what_a_replica_has_flushed_is_safe() {
+        let mut proofs = Proofs::default();
+        for floor in [5, 9, 9, 8, 12] {
+            proofs.note(proof(floor));
+        }
+        for (flushed, safe) in [(49, 0), (50, 5), (119, 9), (60, 9), (500, 12)] {
+            proofs.confirm(Lsn(flushed));
+            assert_eq!(proofs.safe, safe, "{flushed}");
+        }
+    }
+
+    #[test]
+    fn proofs_that_wait_are_bounded_and_the_newest_is_kept() {
+        let mut proofs = Proofs::default();
+        for floor in 1..=10_000 {
+            proofs.note(proof(floor));
+            assert!(proofs.waiting.len() <= PROOFS_MAX);
+        }
+        proofs.confirm(Lsn(50_000));
+        assert!((1..=5_000).contains(&proofs.safe), "{}", proofs.safe);
+        proofs.confirm(Lsn(100_000));
+        assert_eq!(proofs.safe, 10_000);
+    }
+}
