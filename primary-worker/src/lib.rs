@@ -14,6 +14,7 @@
 //! it waits and takes over again; another worker's takeover makes it stand by. A stream that is not the one that the database
 //! knows, and a handler that ended its transaction end the worker, each with a status of its own.
 
+mod adopt;
 pub mod cli;
 mod config;
 mod confirm;

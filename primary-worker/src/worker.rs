@@ -29,12 +29,12 @@ use crate::{
     health::Health,
     heartbeat::{self, Pulse},
     hints::{self, Hints},
-    lane::{self, LaneEnd, Refreshed, Shared},
+    lane::{self, Dispatcher, LaneEnd, Refreshed, Shared},
     lease::{self, LeaseEnd},
     metrics, migrate,
     outcomes::{self, OutcomesEnd},
     primary::{self, PrimaryError, Purpose, Server},
-    stream::{self, Reader, ReaderEnd, StreamError},
+    stream::{self, Reader, ReaderEnd, StreamError, Verified},
     takeover::{self, Claim, TakeoverError},
     trim::Trimmer,
     upkeep,
@@ -199,7 +199,7 @@ impl Worker {
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
         let mut control = server.connect(&Purpose::Control).await?;
-        stream::verify(&mut control, &stream, &takeover.position()).await?;
+        let identity = stream::verify(&mut control, &stream, &takeover.position()).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
@@ -210,6 +210,8 @@ impl Worker {
             }
             None => (None, None),
         };
+        let context = async_nats::jetstream::new(client.clone());
+        let stream = Verified { context, stream, identity };
         let shared = Shared {
             confirm,
             config: Arc::clone(config),
@@ -280,7 +282,7 @@ async fn look_at_stream(
 /// A takeover with everything that it needs.
 struct Serving {
     shared: Shared,
-    stream: Stream,
+    stream: Verified,
     server: Server,
     lanes: Vec<PgConnection>,
     /// The session that stands for the owner.
@@ -294,7 +296,11 @@ struct Serving {
 
 /// A task of a takeover, and how it ended.
 enum TaskEnd {
-    Reader(ReaderEnd),
+    /// With what hands messages to the lanes: dropped any sooner, they would end for want of them.
+    Reader {
+        end: ReaderEnd,
+        _inlets: Dispatcher,
+    },
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
     Lease(LeaseEnd),
@@ -318,15 +324,19 @@ impl Serving {
         let Shared { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let next = takeover.position().low_water + 1;
+        let position = takeover.position();
+        let next = position.low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
-        let keeper = hints::Keeper::new(client, &stream, config, &takeover.hints);
-        let told_stream = stream.clone();
-        let trimmer = Trimmer::new(stream.clone(), config);
-        let context = async_nats::jetstream::new(client.clone());
-        let reader = Reader::new(context, stream, name, next);
-        tasks.spawn(async move { TaskEnd::Reader(reader.run(&mut dispatcher).await) });
+        let held = &stream.stream;
+        let keeper = hints::Keeper::new(client, held, config, &takeover.hints);
+        let trimmer = Trimmer::new(held.clone(), config);
+        let told_stream = held.clone();
+        let reader = Reader::new(stream, name, next, position.anchor);
+        tasks.spawn(async move {
+            let end = reader.run(&mut dispatcher).await;
+            TaskEnd::Reader { end, _inlets: dispatcher }
+        });
         let mut lanes = JoinSet::new();
         for lane in open_lanes {
             lanes.spawn(lane.run());
@@ -476,8 +486,10 @@ fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
 
 fn task_end(end: TaskEnd) -> End {
     match end {
-        TaskEnd::Reader(ReaderEnd::Stream(error)) => error.into(),
-        TaskEnd::Reader(ReaderEnd::Closed) => End::Fatal(WorkerError::Task("the reader")),
+        TaskEnd::Reader { end: ReaderEnd::Stream(error), .. } => error.into(),
+        TaskEnd::Reader { end: ReaderEnd::Closed, .. } => {
+            End::Fatal(WorkerError::Task("the reader"))
+        }
         TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
         TaskEnd::Confirm(Ok(())) => End::Fatal(WorkerError::Task("confirming answers")),

@@ -78,6 +78,11 @@ pub const ALL: &[Migration] = &[
         description: "trimming",
         sql: include_str!("../migrations/0011_trimming.sql"),
     },
+    Migration {
+        version: 12,
+        description: "adoption",
+        sql: include_str!("../migrations/0012_adoption.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -230,5 +230,13 @@ async fn a_failover_to_a_standby_that_was_not_required_stops_the_worker_with_the
         refused.log_tail()
     );
     ensure!(effects(&case, "jfk").await? == 50);
+    // The operator's word: those commands are gone, and the rest is to go on.
+    let flags = ["--from", "first", "--reason", "the standby lacked them"];
+    let adopted = case.run("adopt-stream", &flags).await?.ended(0)?;
+    ensure!(adopted.out.contains("goes on from sequence 80"), "{adopted:?}");
+    let _worker = worker(&case, &[]).await?;
+    publish(&case, 80..82).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == (0..50).chain(79..82).collect::<Vec<i32>>());
     Ok(())
 }

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
+    adopt::{self, AdoptError, Adoption, GoOnFrom},
     config::Config,
     failpoint,
     handler::Handlers,
@@ -42,6 +43,17 @@ Exit status:
 
 Settings come from flags, then the environment, then the file that --config names
 (lines of FARWRITE_NAME=value), then defaults.";
+
+/// What `adopt-stream --help` says.
+const ADOPTION: &str = "\
+Stop the worker first. Nothing is lost by --from first: what was applied before is known from the
+ledger and not applied again, as far back as it is kept (--ledger-keep-hours). Whatever lies below
+the place that is chosen, and was not applied, never will be. docs/failover.md has the cases.
+
+Exit status:
+  0  done
+  1  not done: a worker owns the database, the stream is not there (or is, with --recreate), or the primary failed
+  2  the flags, the configuration, the primary or the stream's settings are not usable";
 
 /// Runs the command line with the given handlers; the end of a program's `main`.
 #[must_use]
@@ -72,7 +84,57 @@ fn command(name: &'static str) -> Command {
         .arg_required_else_help(true)
         .subcommand(with_settings(Command::new("migrate").about("Prepares the database (schema farwrite) and the stream; safe to repeat").after_help(STATUSES), settings::ALL).arg(check))
         .subcommand(with_settings(Command::new("run").about("Applies commands until it is asked to stop").after_help(STATUSES), settings::ALL))
+        .subcommand(adopt_command())
         .subcommands(operate::commands())
+}
+
+fn adopt_command() -> Command {
+    let from = Arg::new("from").long("from").value_name("first|next|SEQUENCE");
+    let from = from.help("Go on from the oldest message that the stream holds, behind the newest, or from this one [default with --recreate: first]");
+    let from = from.value_parser(|text: &str| text.parse::<GoOnFrom>());
+    let recreate = Arg::new("recreate").long("recreate").action(ArgAction::SetTrue);
+    let recreate = recreate
+        .help("The stream is gone: make it again, numbered on from what the database has applied");
+    let reason = Arg::new("reason").long("reason").value_name("TEXT").required(true);
+    let reason = reason.help("Why: written down with the act");
+    let command = Command::new("adopt-stream")
+        .about("Goes on with a stream that is not the one that the database knows, by an operator's word")
+        .after_help(ADOPTION);
+    with_settings(command, settings::ALL)
+        .arg(from.required_unless_present("recreate"))
+        .arg(recreate)
+        .arg(reason)
+}
+
+/// What an operator decided about a stream.
+fn adoption_of(matches: &ArgMatches) -> Result<Adoption, String> {
+    let reason = text(matches, "reason").unwrap_or_default().trim().to_owned();
+    if reason.is_empty() {
+        return Err("reason: say why; it is written down with the act".to_owned());
+    }
+    let from = matches.get_one::<GoOnFrom>("from").copied().unwrap_or(GoOnFrom::First);
+    Ok(Adoption { from, recreate: matches.get_flag("recreate"), reason })
+}
+
+async fn run_adopt(config: &Config, adoption: &Adoption) -> ExitCode {
+    match adopt::adopt_stream(config, adoption).await {
+        Ok(adopted) => {
+            println!("{adopted}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "adopt-stream");
+            match &error {
+                AdoptError::Stream(error) => status_of_stream(error),
+                AdoptError::Primary(error) if !error.may_pass() => ExitCode::from(2),
+                AdoptError::NotThere { .. } => ExitCode::from(2),
+                AdoptError::Primary(_)
+                | AdoptError::Owned
+                | AdoptError::Missing(_)
+                | AdoptError::Exists(_) => ExitCode::FAILURE,
+            }
+        }
+    }
 }
 
 fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
@@ -106,6 +168,10 @@ fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
     match subcommand {
         "migrate" if matches.get_flag("check") => runtime.block_on(run_check(&config)),
         "migrate" => runtime.block_on(run_migrate(&config)),
+        "adopt-stream" => match adoption_of(matches) {
+            Ok(adoption) => runtime.block_on(run_adopt(&config, &adoption)),
+            Err(message) => refuse(&message),
+        },
         _ => runtime.block_on(run_worker(config, handlers)),
     }
 }

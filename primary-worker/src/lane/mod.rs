@@ -44,7 +44,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::stream::Stream;
 use farwrite_schemas::{EnvelopeError, Outcome};
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -60,7 +59,7 @@ use crate::{
     health::Health,
     heartbeat::Pulse,
     metrics,
-    stream::{Anchor, Delivery, Place, storable},
+    stream::{Anchor, Delivery, Place, Verified, storable},
     takeover::{LanePosition, Takeover},
 };
 
@@ -152,12 +151,11 @@ pub(crate) fn open(
     shared: &Shared,
     connections: Vec<PgConnection>,
     stop: &CancellationToken,
-    stream: &Stream,
+    stream: &Verified,
     name: &str,
 ) -> (Dispatcher, Vec<Lane>) {
     let read_to = ReadTo::new(shared.takeover.position().low_water, connections.len());
-    let context = async_nats::jetstream::new(shared.client.clone());
-    let mut dispatcher = Dispatcher::new(read_to.clone(), context, stream.clone(), name.to_owned());
+    let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
     let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
     let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {

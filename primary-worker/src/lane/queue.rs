@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{Context, stream::Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -25,7 +24,7 @@ use tracing::{info, warn};
 use crate::{
     config::LANE_MAX_BYTES,
     metrics,
-    stream::{Delivery, Place, Reader, ReaderEnd, Sink},
+    stream::{Delivery, Place, Reader, ReaderEnd, Sink, Verified},
 };
 
 use super::line::lane_of;
@@ -97,8 +96,7 @@ impl Inlet {
 pub(crate) struct Dispatcher {
     inlets: Vec<Inlet>,
     read_to: ReadTo,
-    context: Context,
-    stream: Stream,
+    stream: Verified,
     /// What the names of consumers begin with.
     name: String,
     own_readers: JoinSet<()>,
@@ -107,9 +105,9 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(read_to: ReadTo, context: Context, stream: Stream, name: String) -> Self {
+    pub(super) fn new(read_to: ReadTo, stream: Verified, name: String) -> Self {
         let own_readers = JoinSet::new();
-        Self { inlets: Vec::new(), read_to, context, stream, name, own_readers, count: 0 }
+        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0 }
     }
 
     /// Adds the queue of the next lane.
@@ -133,7 +131,7 @@ impl Dispatcher {
             next: first,
         };
         let name = format!("{}-lane{lane}-{}", self.name, self.count);
-        self.own_readers.spawn(own.run(self.context.clone(), self.stream.clone(), name));
+        self.own_readers.spawn(own.run(self.stream.clone(), name));
         while self.own_readers.try_join_next().is_some() {}
     }
 }
@@ -175,12 +173,12 @@ struct OwnReader {
 }
 
 impl OwnReader {
-    async fn run(mut self, context: Context, stream: Stream, name: String) {
+    async fn run(mut self, stream: Verified, name: String) {
         let mut tries = 0;
         loop {
             tries += 1;
             let name = format!("{name}-{tries}");
-            let reader = Reader::new(context.clone(), stream.clone(), name, self.next);
+            let reader = Reader::new(stream.clone(), name, self.next, None);
             match reader.run(&mut self).await {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.

@@ -89,6 +89,19 @@ impl Identity {
         )))
     }
 
+    /// Compares identity, extent and anchor.
+    pub(super) async fn verify(
+        &self,
+        stream: &Stream,
+        position: &Position,
+    ) -> Result<(), StreamError> {
+        let info = stream.get_info().await;
+        let info = info.map_err(|error| StreamError::jetstream(&self.name, error))?;
+        self.check(&info)?;
+        self.check_extent(&info, position)?;
+        check_anchor(self, stream, position.anchor.as_ref()).await
+    }
+
     fn unknown(&self, reason: String) -> StreamError {
         StreamError::Unknown { stream: self.name.clone(), reason }
     }
@@ -115,20 +128,16 @@ impl Identity {
     }
 }
 
-/// Compares identity, extent and anchor; nothing may be read before this.
+/// Compares identity, extent and anchor; nothing may be read before this. Answers the identity, for
+/// whoever compares again.
 pub(crate) async fn verify(
     connection: &mut PgConnection,
     stream: &Stream,
     position: &Position,
-) -> Result<(), StreamError> {
-    let info = stream
-        .get_info()
-        .await
-        .map_err(|error| StreamError::jetstream(&stream.cached_info().config.name, error))?;
-    let known = known(connection, &info.config.name).await?;
-    known.check(&info)?;
-    known.check_extent(&info, position)?;
-    check_anchor(&known, stream, position.anchor.as_ref()).await
+) -> Result<Identity, StreamError> {
+    let known = known(connection, &stream.cached_info().config.name).await?;
+    known.verify(stream, position).await?;
+    Ok(known)
 }
 
 /// What a message brought, as PostgreSQL can hold it: its texts have no character of code zero.

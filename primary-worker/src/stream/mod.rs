@@ -4,17 +4,18 @@ mod contract;
 mod identity;
 mod reader;
 
-use async_nats::ConnectOptions;
+use async_nats::{ConnectOptions, jetstream::stream::Info};
 use farwrite_schemas::{NatsCredentials, NatsServers, Subjects};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::config::Config;
 
-pub(crate) use identity::{Anchor, Position, identity_of, storable, verify};
-pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink};
+pub(crate) use identity::{Anchor, Identity, Position, identity_of, storable, verify};
+pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink, Verified};
 
 /// The key of the stream's metadata that holds its identity.
-const IDENTITY_KEY: &str = "farwrite-identity";
+pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";
 
 /// The stream cannot be worked with.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,8 @@ pub enum StreamError {
     /// It is not the stream whose positions the database holds.
     #[error(
         "stream {stream} is not the one that this database knows: {reason}. \
-             Nothing was read from it. Find out what happened to the stream before anything else"
+             Nothing more is read from it. Find out what happened to the stream before anything else; \
+             then `primary-worker adopt-stream` says from where to go on"
     )]
     Unknown {
         /// The stream's name.
@@ -72,7 +74,7 @@ impl StreamError {
         }
     }
 
-    fn jetstream(stream: &str, reason: impl std::fmt::Display) -> Self {
+    pub(crate) fn jetstream(stream: &str, reason: impl std::fmt::Display) -> Self {
         Self::JetStream { stream: stream.to_owned(), reason: reason.to_string() }
     }
 }
@@ -147,6 +149,28 @@ pub(crate) async fn look_for(
             _ => Err(StreamError::jetstream(name, error)),
         },
     }
+}
+
+/// Makes a stream again that is gone, numbered on.
+pub(crate) async fn recreate(
+    client: &async_nats::Client,
+    config: &Config,
+    first_sequence: u64,
+) -> Result<Info, StreamError> {
+    let subjects = Subjects::new(config.database.clone());
+    let wanted = async_nats::jetstream::stream::Config {
+        first_sequence: Some(first_sequence),
+        ..contract::new_stream(config, &subjects)
+    };
+    let created = async_nats::jetstream::new(client.clone()).create_stream(wanted).await;
+    let created = created.map_err(|error| StreamError::jetstream(&config.stream, error))?;
+    Ok(created.cached_info().clone())
+}
+
+/// When a stream was created, and its identity, as the database keeps them.
+pub(crate) fn identity_shown(info: &Info) -> Result<(String, Uuid), StreamError> {
+    let Identity { created, id, .. } = identity::of(info)?;
+    Ok((created, id))
 }
 
 /// Checks a stream's settings.

@@ -5,6 +5,10 @@
 //! one is refused under tight permissions, and a new one each time, so that a former worker that
 //! wakes up cannot disturb its successor's.
 //!
+//! Each consumer is made anew on whatever the broker holds by then, so the stream is compared once
+//! more before anything is read from it: identity, extent, and the last message that was read. A
+//! broker that came back with an older copy of its store re-uses sequences, and would go unnoticed.
+//!
 //! A full subscription drops messages with no more than an event, so every message's sequence is
 //! compared with the one that was expected: a hole makes a new consumer. When the new one shows
 //! the same hole, the stream itself has one, and that stops the worker. Or the message is there and
@@ -25,13 +29,13 @@ use async_nats::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
+use farwrite_schemas::{CommandId, Envelope, EnvelopeError, decode_envelope, headers};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tracing::{info, warn};
 
-use super::StreamError;
+use super::{Anchor, Identity, Position, StreamError, storable};
 
 /// How often JetStream says that it is there while it has nothing to deliver.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -202,13 +206,60 @@ fn is_unreadable(raw: &RawMessage) -> bool {
     has_status || raw.subject.contains('\u{fffd}') || StreamMessage::try_from(raw.clone()).is_err()
 }
 
+/// A stream that was verified, to be read from.
+#[derive(Clone)]
+pub(crate) struct Verified {
+    pub(crate) context: Context,
+    pub(crate) stream: Stream,
+    pub(crate) identity: Identity,
+}
+
 /// Reads a stream from a position on.
 pub(crate) struct Reader {
     context: Context,
     stream: Stream,
+    identity: Identity,
     name: String,
     next: u64,
     consumers: u32,
+    last: Option<Last>,
+}
+
+/// The last message that was read, or applied before this reader began.
+struct Last {
+    sequence: u64,
+    at_ns: i64,
+    id: LastId,
+}
+
+/// A message's id, without a copy where it is a command's.
+enum LastId {
+    Command(CommandId),
+    Text(Option<String>),
+}
+
+impl Last {
+    fn of(delivery: &Delivery) -> Self {
+        let id = match &delivery.envelope {
+            Ok(envelope) => LastId::Command(envelope.id),
+            Err(_) => LastId::Text(delivery.message_id().map(storable)),
+        };
+        Self { sequence: delivery.sequence, at_ns: delivery.at_ns, id }
+    }
+
+    fn anchor(&self) -> Anchor {
+        let id = match &self.id {
+            LastId::Command(id) => Some(id.to_string()),
+            LastId::Text(id) => id.clone(),
+        };
+        Anchor { sequence: self.sequence, at_ns: self.at_ns, id }
+    }
+}
+
+impl From<Anchor> for Last {
+    fn from(Anchor { sequence, at_ns, id }: Anchor) -> Self {
+        Self { sequence, at_ns, id: LastId::Text(id) }
+    }
 }
 
 /// How one consumer ended.
@@ -219,12 +270,21 @@ enum ConsumerEnd {
     Gap { found: u64 },
     /// Nobody takes what is read.
     Closed,
+    /// The stream is not the one that was read before.
+    Other(StreamError),
 }
 
 impl Reader {
-    /// Reads from `next` on; `name` begins the names of its consumers.
-    pub(crate) fn new(context: Context, stream: Stream, name: String, next: u64) -> Self {
-        Self { context, stream, name, next, consumers: 0 }
+    /// Reads from `next` on, of a stream that holds `last`, if that is given; `name` begins the names
+    /// of its consumers.
+    pub(crate) fn new(
+        Verified { context, stream, identity }: Verified,
+        name: String,
+        next: u64,
+        last: Option<Anchor>,
+    ) -> Self {
+        let last = last.map(Last::from);
+        Self { context, stream, identity, name, next, consumers: 0, last }
     }
 
     /// Reads until nobody takes what is read, or the stream turns out to be another one.
@@ -235,6 +295,7 @@ impl Reader {
             let before = self.next;
             let gap = match self.read_one_consumer(sink).await {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
+                ConsumerEnd::Other(error) => return ReaderEnd::Stream(error),
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
                     None
@@ -304,6 +365,11 @@ impl Reader {
             Ok(consumer) => consumer,
             Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
         };
+        match self.identity.verify(&self.stream, &self.position()).await {
+            Ok(()) => {}
+            Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
+            Err(error) => return ConsumerEnd::Other(error),
+        }
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MAX_MESSAGES)
@@ -319,6 +385,12 @@ impl Reader {
         let _ =
             tokio::time::timeout(Duration::from_secs(1), self.stream.delete_consumer(&name)).await;
         end
+    }
+
+    /// How far was read.
+    fn position(&self) -> Position {
+        let read = self.next - 1;
+        Position { low_water: read, high_water: read, anchor: self.last.as_ref().map(Last::anchor) }
     }
 
     async fn forward(&mut self, messages: pull::Stream, sink: &mut impl Sink) -> ConsumerEnd {
@@ -352,10 +424,13 @@ impl Reader {
                 return ConsumerEnd::Gap { found: sequence };
             }
             sink.remaining(pending);
-            if !sink.take(Delivery::decode(message, sequence, at_ns)).await {
+            let delivery = Delivery::decode(message, sequence, at_ns);
+            let last = Last::of(&delivery);
+            if !sink.take(delivery).await {
                 return ConsumerEnd::Closed;
             }
             self.next = sequence + 1;
+            self.last = Some(last);
         }
     }
 

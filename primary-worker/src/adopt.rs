@@ -1,0 +1,239 @@
+//! An operator's word that a stream is to be gone on with.
+//!
+//! A stream that is not the one that the database knows stops the worker (invariant 9): it was made
+//! again, put back from an older copy, lost its tail, or lost commands that were not applied. What
+//! happened, and what is right, a program cannot know. So the operator says from where to go on,
+//! and why; the stream gets a new identity, the database learns it, and every position is set there.
+//! What is read again is known from the ledger.
+//!
+//! Sequences may come again afterwards. What is parked or dead-lettered under such a one gets a
+//! number that no stream reaches.
+
+use std::fmt;
+
+use async_nats::jetstream::{self, stream::Info};
+use sqlx::{Connection, PgConnection, PgTransaction};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    lease, migrate,
+    primary::{self, PrimaryError, Purpose},
+    stream::{self, StreamError},
+};
+
+/// From where the worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GoOnFrom {
+    /// From the oldest message that the stream holds: nothing that is there is left out.
+    First,
+    /// Behind the newest: nothing that is there is applied.
+    Next,
+    /// From this sequence.
+    Sequence(u64),
+}
+
+impl std::str::FromStr for GoOnFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "first" => Ok(Self::First),
+            "next" => Ok(Self::Next),
+            number => match number.parse() {
+                Ok(sequence) if sequence > 0 => Ok(Self::Sequence(sequence)),
+                _ => Err(format!("{text:?} is neither first, next nor a sequence")),
+            },
+        }
+    }
+}
+
+/// What an operator decided.
+#[derive(Clone, Debug)]
+pub(crate) struct Adoption {
+    /// From where to go on; of a stream that is made again from its beginning.
+    pub(crate) from: GoOnFrom,
+    /// The stream is gone: it is made again, numbered on from what the database knows.
+    pub(crate) recreate: bool,
+    /// Why, for whoever reads `farwrite.operations`.
+    pub(crate) reason: String,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    /// The stream's name.
+    pub(crate) stream: String,
+    /// The sequence that is read next.
+    pub(crate) from: u64,
+    /// The lowest and the highest position of the database before.
+    pub(crate) before: (u64, u64),
+    /// How many parked commands and dead letters got another number.
+    pub(crate) renumbered: u64,
+}
+
+impl fmt::Display for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, from, before: (low, high), renumbered } = self;
+        write!(
+            f,
+            "stream {stream} is adopted: a worker goes on from sequence {from}; before, everything up to {low} was settled, and something up to {high}; {renumbered} parked commands and dead letters were renumbered"
+        )
+    }
+}
+
+/// A stream was not adopted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdoptError {
+    /// The primary is not one to work on.
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
+    /// The stream cannot be worked with.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A worker owns the database.
+    #[error("a worker owns this database and works: stop it first")]
+    Owned,
+    /// There is no stream.
+    #[error("stream {0} does not exist: to make it again, numbered on, say --recreate")]
+    Missing(String),
+    /// There is a stream where one was to be made.
+    #[error("stream {0} exists: leave --recreate out to go on with it")]
+    Exists(String),
+    /// It does not hold that place.
+    #[error("stream {stream} holds {first} to {last}: go on from {first} to {}, or say first or next", last + 1)]
+    NotThere {
+        /// Which stream.
+        stream: String,
+        /// Its first sequence.
+        first: u64,
+        /// Its last sequence.
+        last: u64,
+    },
+}
+
+impl From<sqlx::Error> for AdoptError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Primary(error.into())
+    }
+}
+
+/// Has the database go on with the stream as it is, or makes it again.
+///
+/// # Errors
+/// When a worker owns the database, the stream is not there, or is not one to work with. Nothing is
+/// changed in the database then.
+pub(crate) async fn adopt_stream(
+    config: &Config,
+    adoption: &Adoption,
+) -> Result<Adopted, AdoptError> {
+    let within = config.statement_timeout;
+    let (_, mut connection) =
+        primary::find(&config.database_url, within, &Purpose::Operator).await?;
+    primary::check_server(&mut connection).await?;
+    migrate::check_migrated(&mut connection).await?;
+    check_unowned(&mut connection).await?;
+    let (stream_id, low, high) = positions(&mut connection, config).await?;
+    let client = stream::connect(&config.nats_url).await?;
+    let found = stream::look_for(&client, &config.stream).await?;
+    let info = match (found, adoption.recreate) {
+        (None, false) => return Err(AdoptError::Missing(config.stream.clone())),
+        (Some(_), true) => return Err(AdoptError::Exists(config.stream.clone())),
+        (None, true) => stream::recreate(&client, config, high + 1).await?,
+        (Some(found), false) => {
+            stream::check_contract(found.cached_info(), config)?;
+            give_identity(&client, found.cached_info()).await?
+        }
+    };
+    let from = place(&info, adoption.from)?;
+    let mut tx = connection.begin().await?;
+    sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut *tx).await?;
+    check_unowned(&mut tx).await?;
+    let renumbered = write(&mut tx, stream_id, from, &info, adoption).await?;
+    tx.commit().await?;
+    let adopted = Adopted { stream: config.stream.clone(), from, before: (low, high), renumbered };
+    info!(%adopted, reason = adoption.reason);
+    Ok(adopted)
+}
+
+async fn check_unowned(connection: &mut PgConnection) -> Result<(), AdoptError> {
+    let owner = lease::owner(connection).await?;
+    if owner.state.is_free() { Ok(()) } else { Err(AdoptError::Owned) }
+}
+
+/// The stream's row, and its lowest and highest position.
+async fn positions(
+    connection: &mut PgConnection,
+    config: &Config,
+) -> Result<(i32, u64, u64), AdoptError> {
+    let row: Option<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT s.stream_id, coalesce(min(l.sequence), s.low_water), coalesce(max(l.sequence), s.low_water)
+         FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
+         WHERE s.name = $1 GROUP BY s.stream_id",
+    )
+    .bind(&config.stream)
+    .fetch_optional(connection)
+    .await?;
+    let (stream_id, low, high) =
+        row.ok_or_else(|| StreamError::NotRegistered(config.stream.clone()))?;
+    Ok((stream_id, low.unsigned_abs(), high.unsigned_abs()))
+}
+
+/// Gives a stream that is there an identity of its own: whoever knew it before knows it no longer,
+/// and hints that belong to sequences which come again are worth nothing.
+async fn give_identity(client: &async_nats::Client, info: &Info) -> Result<Info, AdoptError> {
+    let mut config = info.config.clone();
+    config.metadata.insert(stream::IDENTITY_KEY.to_owned(), Uuid::new_v4().to_string());
+    let updated = jetstream::new(client.clone()).update_stream(config).await;
+    updated.map_err(|error| StreamError::jetstream(&info.config.name, error).into())
+}
+
+/// The sequence that is read next.
+fn place(info: &Info, from: GoOnFrom) -> Result<u64, AdoptError> {
+    let state = &info.state;
+    let last = state.last_sequence;
+    let first = if state.messages == 0 { last + 1 } else { state.first_sequence };
+    match from {
+        GoOnFrom::First => Ok(first),
+        GoOnFrom::Next => Ok(last + 1),
+        GoOnFrom::Sequence(sequence) if (first..=last + 1).contains(&sequence) => Ok(sequence),
+        GoOnFrom::Sequence(_) => {
+            Err(AdoptError::NotThere { stream: info.config.name.clone(), first, last })
+        }
+    }
+}
+
+async fn write(
+    tx: &mut PgTransaction<'_>,
+    stream_id: i32,
+    from: u64,
+    info: &Info,
+    adoption: &Adoption,
+) -> Result<u64, AdoptError> {
+    let (created, identity) = stream::identity_shown(info)?;
+    let renumbered: i64 = sqlx::query_scalar("SELECT farwrite.adopt_stream($1, $2, $3, $4, $5)")
+        .bind(stream_id)
+        .bind(from.cast_signed())
+        .bind(created)
+        .bind(identity)
+        .bind(&adoption.reason)
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(renumbered.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_go_on_is_a_word_or_a_sequence() {
+        assert_eq!("first".parse(), Ok(GoOnFrom::First));
+        assert_eq!("next".parse(), Ok(GoOnFrom::Next));
+        assert_eq!("17".parse(), Ok(GoOnFrom::Sequence(17)));
+        for wrong in ["", "0", "-1", "last"] {
+            assert!(wrong.parse::<GoOnFrom>().is_err(), "{wrong:?}");
+        }
+    }
+}
