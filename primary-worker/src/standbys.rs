@@ -1,9 +1,10 @@
 //! The replicas that the operator named as required: how far all of them have flushed the log.
 //!
-//! What they have flushed survives a failover to any of them. The primary knows it twice: from the
-//! connection of a standby (`pg_stat_replication`, by its `application_name`), and from the slot that
-//! it reads with, which keeps the position while the standby is away. A name is either; of a standby
-//! that is neither connected nor has a slot nothing is known, and it holds back everything.
+//! What they have flushed survives a failover to any of them. The primary knows it from a standby's
+//! connection (`pg_stat_replication`); a name is its `application_name`, or the slot that it reads
+//! with. Of a standby that is not connected nothing is known, and it holds back everything. Its slot
+//! would tell a position, but not always its own: a slot that was reserved and not read with yet, as
+//! after a failover, stands at the primary's last checkpoint.
 
 use farwrite_schemas::Lsn;
 use sqlx::PgConnection;
@@ -26,10 +27,10 @@ pub(crate) async fn flushed(
         return Ok(Flushed::All(Lsn(u64::MAX)));
     }
     let rows: Vec<(String, Option<i64>)> = sqlx::query_as(
-        "SELECT n.name, (greatest(
-                (SELECT max(r.flush_lsn) FROM pg_stat_replication r WHERE r.application_name = n.name),
-                (SELECT s.restart_lsn FROM pg_replication_slots s
-                 WHERE s.slot_name = n.name AND s.slot_type = 'physical' AND NOT s.temporary)) - '0/0'::pg_lsn)::bigint
+        "SELECT n.name,
+                ((SELECT max(r.flush_lsn) FROM pg_stat_replication r
+                  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid AND s.slot_type = 'physical'
+                  WHERE n.name IN (r.application_name, s.slot_name)) - '0/0'::pg_lsn)::bigint
          FROM unnest($1) n (name)",
     )
     .bind(required)

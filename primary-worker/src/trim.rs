@@ -126,7 +126,7 @@ impl Trimmer {
                 if self.missing != names {
                     warn!(
                         ?names,
-                        "required standbys are neither connected nor have a slot, or this role may not see them (pg_monitor): nothing is trimmed"
+                        "required standbys are not connected, or this role may not see them (pg_monitor): nothing is trimmed"
                     );
                     self.missing = names;
                 }

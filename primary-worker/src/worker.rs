@@ -299,7 +299,7 @@ enum TaskEnd {
     /// With what hands messages to the lanes: dropped any sooner, they would end for want of them.
     Reader {
         end: ReaderEnd,
-        _inlets: Dispatcher,
+        _inlets: Box<Dispatcher>,
     },
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
@@ -335,7 +335,7 @@ impl Serving {
         let reader = Reader::new(stream, name, next, position.anchor);
         tasks.spawn(async move {
             let end = reader.run(&mut dispatcher).await;
-            TaskEnd::Reader { end, _inlets: dispatcher }
+            TaskEnd::Reader { end, _inlets: Box::new(dispatcher) }
         });
         let mut lanes = JoinSet::new();
         for lane in open_lanes {
