@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Arg, ArgMatches, Command};
 use farwrite_loadtest::{
-    bench,
+    bench, check,
     demo::{self, HandlerKind, Settings},
     hop,
 };
@@ -18,6 +18,14 @@ The last line is `demo: PASS`, or `demo: FAIL` with the reason.
 Exit status:
   0  every verdict holds
   1  one does not, the file has bad rows, a server did not start, or it was interrupted
+  2  wrong arguments";
+
+const AFTER_CHECK: &str = "\
+The last line is `check: PASS`, or `check: FAIL` with the number of violations.
+
+Exit status:
+  0  no law was broken
+  1  one was, or the history is incomplete or cannot be read
   2  wrong arguments";
 
 fn command() -> Command {
@@ -84,6 +92,7 @@ fn command() -> Command {
         .subcommand(demo)
         .subcommand(hop)
         .subcommand(bench())
+        .subcommand(check_command())
 }
 
 fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
@@ -120,12 +129,35 @@ fn bench() -> Command {
         )
 }
 
+fn check_command() -> Command {
+    Command::new("check")
+        .about("Checks a history: what clients were told against what was there in the end")
+        .arg(
+            Arg::new("history")
+                .value_name("HISTORY")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The history, as docs/chaos.md describes it"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Where the report goes as JSON"),
+        )
+        .after_help(AFTER_CHECK)
+}
+
 fn main() -> ExitCode {
     let matches = command().get_matches();
     let work = async {
         match matches.subcommand() {
             Some(("demo", matches)) => demo::run(&settings_of(matches)).await,
             Some(("hop", matches)) => done(hop_as_told(matches).await),
+            Some(("check", matches)) => {
+                done(check::run(&check_settings_of(matches), &mut std::io::stdout()))
+            }
             Some(("bench", matches)) => done(bench_as_told(matches).await.map(|()| true)),
             _ => false,
         }
@@ -222,6 +254,11 @@ async fn bench_as_told(matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn check_settings_of(matches: &ArgMatches) -> check::Settings {
+    let path = |name| matches.get_one::<PathBuf>(name).cloned();
+    check::Settings { history: path("history").unwrap_or_default(), json: path("json") }
+}
+
 fn settings_of(matches: &ArgMatches) -> Settings {
     let january = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/flights-2013-01.csv.gz");
     let path = |flag| matches.get_one::<PathBuf>(flag).cloned();
@@ -250,5 +287,10 @@ mod tests {
         assert_eq!(settings.rtt, Duration::from_millis(5));
         assert_eq!(settings.handler, HandlerKind::Rust);
         assert_eq!(settings.json, PathBuf::from("target/farwrite/demo.json"));
+        let line = "loadtest check h.jsonl --json r.json";
+        let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+        let settings = check_settings_of(matches.subcommand_matches("check").unwrap());
+        assert_eq!(settings.history, PathBuf::from("h.jsonl"));
+        assert_eq!(settings.json, Some(PathBuf::from("r.json")));
     }
 }

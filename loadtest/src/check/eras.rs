@@ -1,0 +1,79 @@
+//! Which moments may be compared with each other: within one session of a client, and while nothing
+//! was disturbed.
+
+use std::collections::HashMap;
+
+use super::{
+    history::{Fault, History, Moment},
+    line::CommandEnd,
+    names::Name,
+};
+
+/// The sessions of the clients: one ends where its client is told that what it knows lies on a lost
+/// branch.
+pub(super) struct Sessions {
+    ends: HashMap<Name, Vec<Moment>>,
+}
+
+impl Sessions {
+    pub(super) fn of(history: &History) -> Self {
+        let mut ends: HashMap<Name, Vec<Moment>> = HashMap::new();
+        for (client, at) in &history.superseded {
+            ends.entry(*client).or_default().push(*at);
+        }
+        for command in &history.commands {
+            if let Some(told) = command.end.filter(|told| told.end == CommandEnd::Superseded) {
+                ends.entry(command.client).or_default().push(told.at);
+            }
+        }
+        ends.values_mut().for_each(|ends| ends.sort_unstable());
+        Self { ends }
+    }
+
+    /// The session that a client had all the time. What spans two belongs to neither.
+    pub(super) fn throughout(&self, client: Name, from: Moment, to: Moment) -> Option<usize> {
+        let Some(ends) = self.ends.get(&client) else { return Some(0) };
+        same(ends, from, to)
+    }
+}
+
+/// The times between faults: each begins and ends where a fault begins or is healed.
+pub(super) struct Calms {
+    turns: Vec<Moment>,
+    /// How many faults are on, before the first turn and after each.
+    on: Vec<i64>,
+}
+
+impl Calms {
+    pub(super) fn of(history: &History) -> Self {
+        // A fault that was over at once turns, and is not on.
+        let mut turns = Vec::new();
+        for Fault { began, healed, .. } in &history.faults {
+            turns.push((*began, i64::from(healed.is_some())));
+            turns.extend(healed.map(|healed| (healed, -1)));
+        }
+        turns.sort_unstable();
+        let mut on = vec![0];
+        for (_, change) in &turns {
+            on.push(on.last().unwrap_or(&0) + change);
+        }
+        Self { turns: turns.into_iter().map(|(at, _)| at).collect(), on }
+    }
+
+    /// The calm that lasted all the time.
+    pub(super) fn throughout(&self, from: Moment, to: Moment) -> Option<usize> {
+        same(&self.turns, from, to).filter(|calm| self.on.get(*calm) == Some(&0))
+    }
+}
+
+/// The last moment at which a failover was under way.
+pub(super) fn last_failover(history: &History) -> Option<Moment> {
+    let failovers = history.faults.iter().filter(|fault| fault.kind == "failover");
+    failovers.map(|fault| fault.healed.unwrap_or(fault.began)).max()
+}
+
+/// How many ends come before both moments, when it is as many.
+fn same(ends: &[Moment], from: Moment, to: Moment) -> Option<usize> {
+    let before = |moment| ends.partition_point(|end| *end < moment);
+    (before(from) == before(to)).then(|| before(from))
+}

@@ -1,0 +1,40 @@
+//! What must have been there by a moment: one sweep through time, with the most that was known of
+//! each group until then.
+
+use std::{collections::HashMap, hash::Hash};
+
+use super::history::Moment;
+
+/// From `at` on, or at `at`, a group had `n`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark<G> {
+    /// Only marks of one group are compared.
+    pub(super) group: G,
+    pub(super) at: Moment,
+    pub(super) n: u64,
+    /// Whose mark it is: an index into whatever the caller knows.
+    pub(super) whose: usize,
+}
+
+/// Every asked mark that has something to be compared with, and the highest that was known in its
+/// group before it.
+pub(super) fn floors<G: Copy + Eq + Hash>(
+    mut known: Vec<Mark<G>>,
+    mut asked: Vec<Mark<G>>,
+) -> Vec<(Mark<G>, Mark<G>)> {
+    known.sort_unstable_by_key(|mark| mark.at);
+    asked.sort_unstable_by_key(|mark| mark.at);
+    let mut known = known.into_iter().peekable();
+    let mut highest: HashMap<G, Mark<G>> = HashMap::new();
+    let mut compared = Vec::new();
+    for asked in asked {
+        while let Some(mark) = known.next_if(|mark| mark.at < asked.at) {
+            let floor = highest.entry(mark.group).or_insert(mark);
+            if mark.n > floor.n {
+                *floor = mark;
+            }
+        }
+        compared.extend(highest.get(&asked.group).map(|floor| (asked, *floor)));
+    }
+    compared
+}

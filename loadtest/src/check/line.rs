@@ -1,0 +1,262 @@
+//! The lines of a history: their words and their shapes, one definition for whoever writes and
+//! whoever reads. `docs/chaos.md` says what each means.
+//!
+//! A field that is not known is passed over. A word that is not known is an error: a checker that
+//! passes over what it does not understand finds nothing.
+
+use std::borrow::Cow;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The version of the form.
+pub(super) const VERSION: u32 = 1;
+
+/// How a command was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// The caller waits until the stream has stored it.
+    Publish,
+    /// The caller waits until the primary has committed it.
+    Submit,
+    /// The caller waits until their region shows it.
+    Write,
+}
+
+/// What became of a command, by the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its effect is committed.
+    Applied,
+    /// Its own fault; it has no effect.
+    Rejected,
+    /// Its time had passed.
+    Expired,
+    /// Nobody could apply it.
+    DeadLettered,
+}
+
+impl Outcome {
+    /// As the history writes it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+/// What the caller of a command was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandEnd {
+    /// The stream has stored it.
+    Accepted,
+    /// The stream has not stored it, and will not.
+    Refused,
+    /// Nothing is known.
+    Unknown,
+    /// Its outcome.
+    Applied,
+    /// Its outcome.
+    Rejected,
+    /// Its outcome.
+    Expired,
+    /// Its outcome.
+    DeadLettered,
+    /// It was committed on a branch of history that was lost.
+    Superseded,
+}
+
+impl CommandEnd {
+    /// The outcome that was told, if one was.
+    #[must_use]
+    pub const fn told(self) -> Option<Outcome> {
+        match self {
+            Self::Applied => Some(Outcome::Applied),
+            Self::Rejected => Some(Outcome::Rejected),
+            Self::Expired => Some(Outcome::Expired),
+            Self::DeadLettered => Some(Outcome::DeadLettered),
+            Self::Accepted | Self::Refused | Self::Unknown | Self::Superseded => None,
+        }
+    }
+
+    /// Whether it says, or implies, that the stream has stored the command.
+    #[must_use]
+    pub const fn is_acceptance(self) -> bool {
+        !matches!(self, Self::Refused | Self::Unknown)
+    }
+}
+
+impl From<Outcome> for CommandEnd {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Applied => Self::Applied,
+            Outcome::Rejected => Self::Rejected,
+            Outcome::Expired => Self::Expired,
+            Outcome::DeadLettered => Self::DeadLettered,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Header<'a> {
+    pub(super) farwrite_history: u32,
+    pub(super) seed: u64,
+    #[serde(borrow)]
+    pub(super) started: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct CommandStart<'a> {
+    pub(super) t_us: u64,
+    pub(super) op: u64,
+    pub(super) start: Verb,
+    #[serde(borrow)]
+    pub(super) client: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) region: Cow<'a, str>,
+    pub(super) id: Uuid,
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    /// For people; nothing is judged by it.
+    #[serde(skip_deserializing)]
+    pub(super) body: Option<&'a Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct CommandEnded {
+    pub(super) t_us: u64,
+    pub(super) op: u64,
+    pub(super) end: CommandEnd,
+    #[serde(default)]
+    pub(super) visible: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "start", rename = "read")]
+pub(super) struct ReadStart<'a> {
+    pub(super) t_us: u64,
+    pub(super) op: u64,
+    #[serde(borrow)]
+    pub(super) client: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) region: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    pub(super) bookmark: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub(super) enum ReadEnded {
+    Read { t_us: u64, op: u64, n: u64, last: Option<Uuid> },
+    Failed { t_us: u64, op: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Event<'a> {
+    Superseded {
+        t_us: u64,
+        #[serde(borrow)]
+        client: Cow<'a, str>,
+    },
+    Fault {
+        t_us: u64,
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+        #[serde(borrow, default)]
+        what: Cow<'a, str>,
+    },
+    /// Without a kind, everything is.
+    Healed {
+        t_us: u64,
+        #[serde(borrow)]
+        kind: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        what: Cow<'a, str>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "final", rename_all = "snake_case")]
+pub(super) enum Final<'a> {
+    Outcome {
+        id: Uuid,
+        outcome: Outcome,
+    },
+    Effect {
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+        n: u64,
+        id: Uuid,
+    },
+    Message {
+        sequence: u64,
+        id: Uuid,
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+    },
+    End,
+}
+
+/// Any line.
+pub(super) enum Line<'a> {
+    Header(Header<'a>),
+    Command(CommandStart<'a>),
+    CommandEnd(CommandEnded),
+    Read(ReadStart<'a>),
+    ReadEnd(ReadEnded),
+    Event(Event<'a>),
+    Final(Final<'a>),
+}
+
+/// What tells lines apart.
+#[derive(Deserialize)]
+struct Shape<'a> {
+    farwrite_history: Option<IgnoredAny>,
+    #[serde(borrow)]
+    start: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    end: Option<Cow<'a, str>>,
+    event: Option<IgnoredAny>,
+    r#final: Option<IgnoredAny>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self> {
+        let shape: Shape<'_> = parsed(text)?;
+        let Shape { farwrite_history: header, start, end, event, r#final } = shape;
+        Ok(match (header, start.as_deref(), end.as_deref(), event, r#final) {
+            (Some(_), None, None, None, None) => Self::Header(parsed(text)?),
+            (None, Some("read"), None, None, None) => Self::Read(parsed(text)?),
+            (None, Some(_), None, None, None) => Self::Command(parsed(text)?),
+            (None, None, Some("read" | "failed"), None, None) => Self::ReadEnd(parsed(text)?),
+            (None, None, Some(_), None, None) => Self::CommandEnd(parsed(text)?),
+            (None, None, None, Some(_), None) => Self::Event(parsed(text)?),
+            (None, None, None, None, Some(_)) => Self::Final(parsed(text)?),
+            _ => bail!(
+                "it is of no kind that is known: a line has one of farwrite_history, start, end, event, final"
+            ),
+        })
+    }
+}
+
+/// The text is one line of many, so a place in it is a column only.
+fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        let said = error.to_string();
+        match said.rsplit_once(" at line ") {
+            Some((said, _)) => anyhow::anyhow!("{said} (column {})", error.column()),
+            None => anyhow::anyhow!(said),
+        }
+    })
+}

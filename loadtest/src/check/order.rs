@@ -1,0 +1,94 @@
+//! Order, key by key: effects are numbered without a gap, follow the stream, and follow what was
+//! accepted before.
+
+use super::{
+    floors::{Mark, floors},
+    history::{Fate, History},
+    law::{Broken, Findings, Law},
+    names::Name,
+};
+
+/// An effect, by key and place.
+type Place = (Name, u64, usize);
+
+pub(super) fn judge(history: &History, findings: &mut Findings) {
+    let mut places: Vec<Place> = Vec::new();
+    for (index, fate) in history.fates.iter().enumerate() {
+        places.extend(fate.effects.iter().map(|effect| (effect.key, effect.n, index)));
+    }
+    places.sort_unstable();
+    for places in places.chunk_by(|(a, ..), (b, ..)| a == b) {
+        judge_numbers(history, findings, places);
+        judge_stream(history, findings, places);
+    }
+    judge_acknowledged(history, findings);
+}
+
+/// One finding a key: behind a gap every number is another one.
+fn judge_numbers(history: &History, findings: &mut Findings, places: &[Place]) {
+    let Some((key, ..)) = places.first() else { return };
+    let key = history.names.text(*key);
+    let wrong = places.iter().zip(1..).find(|((_, n, _), expected)| n != expected);
+    findings.judge(Law::OrderGap, wrong.is_none(), || {
+        let ids = wrong.map(|((.., fate), _)| history.fates[*fate].id);
+        let (n, expected) = wrong.map_or((0, 0), |((_, n, _), expected)| (*n, expected));
+        Broken {
+            sentence: format!("key {key}: effect {n} stands where {expected} is expected"),
+            ids: ids.into_iter().collect(),
+            keys: vec![key.to_owned()],
+            ops: Vec::new(),
+        }
+    });
+}
+
+/// A command that the copy of the stream does not hold has no place in it to compare.
+fn judge_stream(history: &History, findings: &mut Findings, places: &[Place]) {
+    let mut last: Option<(u64, &Fate)> = None;
+    for (key, n, index) in places {
+        let fate = &history.fates[*index];
+        let Some(sequence) = fate.sequence.filter(|_| fate.place(*key) == Some(*n)) else {
+            continue;
+        };
+        let Some((highest, before)) = last.replace((sequence, fate)) else { continue };
+        findings.judge(Law::OrderStream, highest <= sequence, || {
+            let key = history.names.text(*key);
+            let sentence = format!(
+                "key {key}: command {} (sequence {sequence}) took effect after {} (sequence {highest})",
+                fate.id, before.id
+            );
+            let (ids, keys) = (vec![before.id, fate.id], vec![key.to_owned()]);
+            Broken { sentence, ids, keys, ops: Vec::new() }
+        });
+        if highest > sequence {
+            last = Some((highest, before));
+        }
+    }
+}
+
+/// A command is in the stream from its first acceptance on at the latest, and from its first start
+/// on at the earliest, however often it was sent.
+fn judge_acknowledged(history: &History, findings: &mut Findings) {
+    let (mut accepted, mut started) = (Vec::new(), Vec::new());
+    for (whose, fate) in history.fates.iter().enumerate() {
+        let commands = || fate.commands.iter().map(|index| &history.commands[*index]);
+        let Some(first) = commands().min_by_key(|command| command.start) else { continue };
+        let group = first.key;
+        let Some(n) = fate.place(group) else { continue };
+        started.push(Mark { group, at: first.start, n, whose });
+        let ends = commands().filter(|command| command.is_accepted()).filter_map(|told| told.end);
+        accepted.extend(ends.map(|told| told.at).min().map(|at| Mark { group, at, n, whose }));
+    }
+    for (later, earlier) in floors(accepted, started) {
+        findings.judge(Law::OrderAcknowledged, later.n >= earlier.n, || {
+            let key = history.names.text(later.group);
+            let [before, after] = [earlier, later].map(|mark| &history.fates[mark.whose]);
+            let sentence = format!(
+                "key {key}: command {} was accepted before {} was sent, and took effect after it ({} and {})",
+                before.id, after.id, earlier.n, later.n
+            );
+            let ops = before.commands.iter().chain(&after.commands);
+            let ops = ops.map(|index| history.commands[*index].op).collect();
+            Broken { sentence, ids: vec![before.id, after.id], keys: vec![key.to_owned()], ops }
+        });
+    }
+}
