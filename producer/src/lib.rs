@@ -69,6 +69,7 @@ mod call;
 mod connection;
 mod elsewhere;
 mod inbox;
+mod journal;
 mod lag;
 mod ledger;
 mod limits;
@@ -81,6 +82,7 @@ mod publish;
 mod publish_error;
 mod read_at;
 mod reads;
+mod reconcile;
 mod region;
 mod routes;
 mod send;
@@ -102,6 +104,7 @@ pub use farwrite_schemas::{
     KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,
     Record, Rejection, Reply,
 };
+pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState, WhenFull};
 pub use lag::LagError;
 pub use ledger::OutputError;
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
@@ -111,6 +114,7 @@ pub use publish::Accepted;
 pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use read_at::{ReadAt, ReadAtError};
 pub use reads::{NoReads, ReadFrom};
+pub use reconcile::{Overtaken, ReconcileError, ReconcileOptions, ReconcileReport, WhyUnknown};
 pub use region::Region;
 pub use signed::{BookmarkKey, KeyTooShort, SignedError};
 pub use submit::{Committed, RawOutput, SubmitError};
