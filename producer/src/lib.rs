@@ -55,7 +55,9 @@
 //!   where none answers from the database that this producer reads.
 //! - **Dropping a call leaves nothing behind**: see [`Producer::pending`]. The command may be on
 //!   its way all the same; its id knows.
-//! - **Everything is bounded**: [`Limits`].
+//! - **What a stream acknowledged and lost is found out**, where there is a [`Journal`]:
+//!   [`Producer::reconcile`] sends it again, with its ids.
+//! - **Everything is bounded**: [`Limits`], [`JournalLimits`].
 //!
 //! # Not here
 //!

@@ -110,8 +110,10 @@ impl Producer {
             }
             report.count(listed, *standing);
         }
-        let keys = plan::by_key(items);
-        let sending = keys.iter().map(|items| inner.send_lost(journal, items, &options));
+        let options = &options;
+        let sending = plan::by_key(items)
+            .into_iter()
+            .map(|items| async move { inner.send_lost(journal, &items, options).await });
         let mut sent = stream::iter(sending).buffer_unordered(options.concurrency);
         while let Some(of_one_key) = sent.next().await {
             report.add(of_one_key);

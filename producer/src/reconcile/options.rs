@@ -12,7 +12,8 @@ pub struct ReconcileOptions {
     pub min_age: Duration,
     /// Commands that were sent first longer ago are not sent again: the ledger may have forgotten
     /// them, and a derived id would have a second effect. 6 days: less than the 7 that the ledger
-    /// keeps unless the worker is told otherwise (`--ledger-keep-hours`); keep it below that.
+    /// keeps unless the worker is told otherwise (`--ledger-keep-hours`); keep it below that. By this
+    /// machine's clock, as all ages here.
     pub max_age: Duration,
     /// Questions, and keys that are sent again, at one time. 64: as many questions as the worker
     /// answers together.
@@ -43,12 +44,13 @@ impl Default for ReconcileOptions {
 /// towards it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overtaken {
-    /// It is sent again, and applied behind the later one: nothing accepted is lost.
+    /// It is sent again at once, and applied behind the later one: nothing accepted is lost.
     #[default]
     SendAgain,
     /// It stays in the journal, and the app decides: by sending another command and
     /// [`Producer::forget`](crate::Producer::forget), or by running with
-    /// [`SendAgain`](Self::SendAgain). For commands that would undo what came later.
+    /// [`SendAgain`](Self::SendAgain). While it is not known whether the later one is lost too, it
+    /// is held back. For commands that would undo what came later.
     Leave,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Item {
 pub(super) struct Plan {
     /// To be sent again, in this order.
     pub(super) send: Vec<Arc<Message>>,
-    /// Those that a later one has overtaken, sent or not.
+    /// Those that a later one has overtaken, or may have, sent or not.
     pub(super) overtaken: Vec<CommandId>,
     /// How many of those are not sent.
     pub(super) left: usize,
@@ -53,8 +53,9 @@ pub(super) fn by_key(items: Vec<Item>) -> Vec<Vec<Item>> {
 pub(super) fn plan(items: &[Item], policy: Overtaken) -> Plan {
     let mut plan = Plan::default();
     let mut is_in_doubt = false;
-    // The last one that was not lost, as far as is known.
-    let last_kept = items.iter().rposition(may_be_kept);
+    let last = |is_so: fn(&Item) -> bool| items.iter().rposition(is_so);
+    let (last_kept, last_in_doubt) = (last(is_kept), last(may_be_kept));
+    let is_before = |place, last: Option<usize>| last.is_some_and(|last| last > place);
     for (place, Item { listed, standing }) in items.iter().enumerate() {
         match standing {
             Standing::Ended(_) | Standing::Parked | Standing::TooOld => {}
@@ -63,14 +64,22 @@ pub(super) fn plan(items: &[Item], policy: Overtaken) -> Plan {
             }
             Standing::Lost if is_in_doubt => plan.held_back += 1,
             Standing::Lost => {
-                let is_overtaken = listed.overtaken || last_kept.is_some_and(|last| last > place);
-                if is_overtaken {
-                    plan.overtaken.push(listed.message.id);
+                let is_overtaken = listed.overtaken || is_before(place, last_kept);
+                let may_be_overtaken = is_before(place, last_in_doubt);
+                match policy {
+                    Overtaken::Leave if is_overtaken => plan.left += 1,
+                    Overtaken::Leave if may_be_overtaken => {
+                        is_in_doubt = true;
+                        plan.held_back += 1;
+                        continue;
+                    }
+                    // At once: the longer it waits, the more overtake it.
+                    Overtaken::Leave | Overtaken::SendAgain => {
+                        plan.send.push(Arc::clone(&listed.message));
+                    }
                 }
-                if is_overtaken && policy == Overtaken::Leave {
-                    plan.left += 1;
-                } else {
-                    plan.send.push(Arc::clone(&listed.message));
+                if is_overtaken || may_be_overtaken {
+                    plan.overtaken.push(listed.message.id);
                 }
             }
         }
@@ -78,14 +87,18 @@ pub(super) fn plan(items: &[Item], policy: Overtaken) -> Plan {
     plan
 }
 
-/// Whether a command was applied, or may yet be without being sent again.
+/// Whether a command was not lost.
+const fn is_kept(item: &Item) -> bool {
+    matches!(item.standing, Standing::Ended(_) | Standing::Parked)
+}
+
+/// Whether it is not known whether a command was lost that the stream acknowledged.
 const fn may_be_kept(item: &Item) -> bool {
     match item.standing {
-        Standing::Ended(_) | Standing::Parked => true,
         Standing::UnderWay | Standing::Young | Standing::OnItsWay | Standing::Unknown => {
             item.listed.is_stored
         }
-        Standing::TooOld | Standing::Lost => false,
+        Standing::Ended(_) | Standing::Parked | Standing::TooOld | Standing::Lost => false,
     }
 }
 
@@ -140,30 +153,31 @@ mod tests {
     #[test]
     fn what_a_later_one_may_have_passed_is_named_and_sent_only_where_that_is_wanted() {
         use Standing::{Lost, Parked, TooOld, Young};
-        for (standings, overtaken) in [
-            (&[Lost, Lost, ENDED, Lost][..], &[0, 1][..]),
-            (&[Lost, Parked], &[0]),
-            (&[Lost, Young], &[0]),
-            (&[Lost, TooOld], &[]),
-            (&[ENDED, Lost], &[]),
+        for (standings, overtaken, sent_where_left) in [
+            (&[Lost, Lost, ENDED, Lost][..], &[0, 1][..], &[3][..]),
+            (&[Lost, Parked], &[0], &[]),
+            (&[Lost, TooOld], &[], &[0]),
+            (&[ENDED, Lost], &[], &[1]),
         ] {
             let mut items = items(Some("k"), standings);
+            let lost = (0..items.len()).filter(|place| standings[*place] == Lost);
             let (sent, named, _) = planned(&items, Overtaken::SendAgain);
-            assert_eq!(named, overtaken, "{standings:?}");
-            let (kept, named, _) = planned(&items, Overtaken::Leave);
-            assert_eq!(named, overtaken, "{standings:?}");
-            let left = sent.into_iter().filter(|place| !overtaken.contains(place));
-            assert_eq!(kept, left.collect::<Vec<_>>(), "{standings:?}");
+            assert_eq!((sent, &named[..]), (lost.collect(), overtaken), "{standings:?}");
+            let expected = (sent_where_left.to_vec(), overtaken.to_vec(), 0);
+            assert_eq!(planned(&items, Overtaken::Leave), expected, "{standings:?}");
             // By one whose outcome was heard before.
             for item in &mut items {
                 item.listed.overtaken = true;
             }
             assert!(planned(&items, Overtaken::Leave).0.is_empty());
         }
-        // Not acknowledged, the later one may never come.
-        let mut items = items(Some("k"), &[Lost, Young]);
-        items[1].listed.is_stored = false;
-        assert!(planned(&items, Overtaken::Leave).1.is_empty());
+        // It is not known whether the last one is lost.
+        let mut items = items(Some("k"), &[Lost, Lost, Young]);
+        assert_eq!(planned(&items, Overtaken::SendAgain), (vec![0, 1], vec![0, 1], 0));
+        assert_eq!(planned(&items, Overtaken::Leave), (vec![], vec![], 2));
+        // Not acknowledged, it may never come.
+        items[2].listed.is_stored = false;
+        assert_eq!(planned(&items, Overtaken::Leave), (vec![0, 1], vec![], 0));
     }
 
     #[test]

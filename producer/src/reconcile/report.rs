@@ -46,7 +46,7 @@ pub struct ReconcileReport {
     /// the app says [`Producer::forget`](crate::Producer::forget).
     pub too_old: Vec<CommandId>,
     /// Of the lost ones, sent again or left, those that a later command of their key has
-    /// overtaken, or may have.
+    /// overtaken, or may have: one that was acknowledged too short a time ago to be judged counts.
     pub overtaken: Vec<CommandId>,
     /// Why commands are unknown, where some could be.
     pub why_unknown: Option<WhyUnknown>,
