@@ -38,7 +38,7 @@ impl Nats {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         let config = format!(
             "jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{extra}\n",
-            folder.join("store").display()
+            store_in(folder).display()
         );
         std::fs::write(folder.join("nats.conf"), config).context("writing nats.conf")?;
         let mut server = Self {
@@ -95,6 +95,12 @@ impl Nats {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it keeps its streams. To be copied and put back while it is stopped.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        store_in(&self.folder)
     }
 
     /// Its URL, without a link between.
@@ -163,6 +169,10 @@ impl Nats {
     pub fn resume(&self) -> Result<()> {
         self.running()?.resume()
     }
+}
+
+fn store_in(folder: &Path) -> PathBuf {
+    folder.join("store")
 }
 
 /// Reads the ports file, `{"nats": ["nats://127.0.0.1:4222"], …}`, once it is written whole.

@@ -8,6 +8,8 @@
 use async_nats::Subject;
 use serde::Deserialize;
 
+use crate::journal::Unjournaled;
+
 /// An attempt ended without the message being acknowledged.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
@@ -32,6 +34,8 @@ pub(crate) enum Failure {
     Deaf { inbox: Subject, sent: bool },
     /// The stream refused it.
     Refused(Refusal),
+    /// It could not be written down in the journal first: nothing was sent.
+    Unjournaled(Unjournaled),
 }
 
 /// The stream's own words for not storing a message.
@@ -80,7 +84,7 @@ impl Failure {
         match self {
             Self::NotConnected | Self::NotSent | Self::NoStream => AGAIN,
             Self::Unanswered | Self::Garbled => IN_DOUBT,
-            Self::Closed => HOPELESS,
+            Self::Closed | Self::Unjournaled(_) => HOPELESS,
             Self::Deaf { sent, .. } => Verdict { maybe_stored: *sent, ..HOPELESS },
             Self::OverServerLimit { .. } | Self::Denied => FINAL,
             Self::Refused(refusal) => match refusal.reason {
@@ -101,6 +105,7 @@ impl Failure {
             Self::Garbled => "garbled",
             Self::NoStream => "no_stream",
             Self::OverServerLimit { .. } => "too_large",
+            Self::Unjournaled(_) => "unjournaled",
             Self::Denied | Self::Deaf { .. } => "not_permitted",
             Self::Refused(refusal) => match refusal.reason {
                 Reason::Full => "full",
@@ -198,6 +203,11 @@ mod tests {
             (Failure::OverServerLimit { limit_bytes: 9 }, "too_large", (false, false, true)),
             (Failure::Denied, "not_permitted", (false, false, true)),
             (deaf(false), "not_permitted", (false, false, false)),
+            (
+                Failure::Unjournaled(Unjournaled::Full { commands: 1, bytes: 2 }),
+                "unjournaled",
+                (false, false, false),
+            ),
             (deaf(true), "not_permitted", (false, true, false)),
             (refused(10077, full), "full", (true, false, false)),
             (refused(10077, "maximum bytes exceeded"), "full", (true, false, false)),

@@ -10,11 +10,12 @@ use async_nats::{Client, ConnectOptions};
 use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, NatsConfig, Watcher};
 use farwrite_schemas::{DatabaseName, NameError, Origin, Subjects};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     connection::Nats,
     inbox::Inbox,
+    journal::{Journal, JournalError, Keeping},
     limits::{LimitError, Limits},
     message::Targets,
     metrics,
@@ -49,6 +50,9 @@ pub enum BuildError {
     /// A limit breaks its rule.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// Two settings contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -99,6 +103,7 @@ pub struct Builder {
     watch: Watch,
     pool: PgPoolOptions,
     limits: Limits,
+    journal: Option<Journal>,
 }
 
 impl Producer {
@@ -130,6 +135,7 @@ impl Producer {
             watch: Watch::Embedded,
             pool: PgPoolOptions::new(),
             limits: Limits::default(),
+            journal: None,
         }
     }
 
@@ -267,7 +273,14 @@ impl Builder {
         Self { limits, ..self }
     }
 
-    /// Checks everything, connects to NATS and opens the inbox.
+    /// Writes down what is sent until its outcome is known, so that
+    /// [`Producer::reconcile`] can find out what the stream lost, and send it again. Without it
+    /// nothing is kept.
+    pub fn journal(self, journal: Journal) -> Self {
+        Self { journal: Some(journal), ..self }
+    }
+
+    /// Checks everything, opens the journal, connects to NATS and opens the inbox.
     ///
     /// # Errors
     /// When a setting is wrong or NATS cannot be connected to. With
@@ -276,6 +289,7 @@ impl Builder {
     pub async fn connect(self) -> Result<Producer, BuildError> {
         let Self { database, origin, limits, watch, pool, regions, .. } = self;
         limits.validate()?;
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.limits.validate())?;
         metrics::describe();
         let nats = match (self.client, self.nats_url) {
             (Some(client), _) => Nats::Client(client),
@@ -295,6 +309,10 @@ impl Builder {
         let primary = options("primary's", &self.primary_reads)?;
         let fallback = options("primary's", &self.primary)?;
         let subjects = Subjects::new(database);
+        let journal = match self.journal {
+            Some(journal) => Some(Arc::new(Keeping::open(journal, &subjects, &origin).await?)),
+            None => None,
+        };
         let inbox = Inbox::new_subject(&subjects, &origin);
         let routes = Arc::new(Routes::default());
         let client = nats.connect(&inbox, &routes).await?;
@@ -346,6 +364,8 @@ impl Builder {
             reads,
             patience: Patience::default(),
             regions,
+            journal,
+            reconciling: Mutex::default(),
         };
         Ok(Producer { inner: Arc::new(inner) })
     }

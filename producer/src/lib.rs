@@ -55,7 +55,9 @@
 //!   where none answers from the database that this producer reads.
 //! - **Dropping a call leaves nothing behind**: see [`Producer::pending`]. The command may be on
 //!   its way all the same; its id knows.
-//! - **Everything is bounded**: [`Limits`].
+//! - **What a stream acknowledged and lost is found out**, where there is a [`Journal`]:
+//!   [`Producer::reconcile`] sends it again, with its ids.
+//! - **Everything is bounded**: [`Limits`], [`JournalLimits`].
 //!
 //! # Not here
 //!
@@ -69,6 +71,7 @@ mod call;
 mod connection;
 mod elsewhere;
 mod inbox;
+mod journal;
 mod lag;
 mod ledger;
 mod limits;
@@ -81,6 +84,7 @@ mod publish;
 mod publish_error;
 mod read_at;
 mod reads;
+mod reconcile;
 mod region;
 mod routes;
 mod send;
@@ -102,6 +106,7 @@ pub use farwrite_schemas::{
     KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,
     Record, Rejection, Reply,
 };
+pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState, WhenFull};
 pub use lag::LagError;
 pub use ledger::OutputError;
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
@@ -111,6 +116,7 @@ pub use publish::Accepted;
 pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use read_at::{ReadAt, ReadAtError};
 pub use reads::{NoReads, ReadFrom};
+pub use reconcile::{Overtaken, ReconcileError, ReconcileOptions, ReconcileReport, WhyUnknown};
 pub use region::Region;
 pub use signed::{BookmarkKey, KeyTooShort, SignedError};
 pub use submit::{Committed, RawOutput, SubmitError};

@@ -26,6 +26,13 @@ const READS_ROLE: &str = "farwrite_producer_reads_misdirected";
 const LATE_REQUESTS: &str = "farwrite_producer_late_requests_total";
 const REGIONS_ASKED: &str = "farwrite_producer_regions_asked_total";
 const READ_AT: &str = "farwrite_producer_read_at_total";
+const JOURNAL_COMMANDS: &str = "farwrite_producer_journal_commands";
+const JOURNAL_BYTES: &str = "farwrite_producer_journal_bytes";
+const JOURNAL_DROPPED: &str = "farwrite_producer_journal_dropped_total";
+const JOURNAL_UNREADABLE: &str = "farwrite_producer_journal_unreadable_bytes_total";
+const JOURNAL_REWRITES: &str = "farwrite_producer_journal_rewrites_total";
+const JOURNAL_FAILURES: &str = "farwrite_producer_journal_failures_total";
+const RECONCILED: &str = "farwrite_producer_reconciled_total";
 
 /// Gives every metric its unit and its sentence, once a process.
 pub(crate) fn describe() {
@@ -63,6 +70,17 @@ pub(crate) fn describe() {
             "Other regions that were waited for, by whether they showed the bookmark in time."
         );
         describe_counter!(READ_AT, "Reads at a bookmark, by the server that serves them.");
+        describe_gauge!(JOURNAL_COMMANDS, "Commands in the journal: sent, outcome not known.");
+        describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "What they take of the journal's limit.");
+        describe_counter!(JOURNAL_DROPPED, "Commands that a full journal forgot for newer ones.");
+        describe_counter!(
+            JOURNAL_UNREADABLE,
+            Unit::Bytes,
+            "Bytes that could not be read when a journal was opened, by what they were."
+        );
+        describe_counter!(JOURNAL_REWRITES, "Times that a journal's file was written anew.");
+        describe_counter!(JOURNAL_FAILURES, "Times that a journal's file could not be written.");
+        describe_counter!(RECONCILED, "Commands that were reconciled, by what was found or done.");
         describe_counter!(REFUSED_READS, "Connections to a replica that was behind its own past.");
     });
 }
@@ -154,4 +172,48 @@ pub(crate) fn read_at(from: ReadFrom) {
 /// A connection to a replica was refused because it shows less than was promised.
 pub(crate) fn read_refused() {
     counter!(REFUSED_READS).increment(1);
+}
+
+/// A journal changed its size, in commands and bytes.
+pub(crate) fn journal_changed(before: (usize, usize), after: (usize, usize)) {
+    for (name, before, after) in
+        [(JOURNAL_COMMANDS, before.0, after.0), (JOURNAL_BYTES, before.1, after.1)]
+    {
+        if after != before {
+            gauge!(name).increment(after as f64 - before as f64);
+        }
+    }
+}
+
+/// A journal was opened that was not whole.
+pub(crate) fn journal_opened(torn_bytes: u64, damaged_bytes: u64) {
+    for (what, bytes) in [("torn", torn_bytes), ("damaged", damaged_bytes)] {
+        if bytes > 0 {
+            counter!(JOURNAL_UNREADABLE, "what" => what).increment(bytes);
+        }
+    }
+}
+
+/// So many commands were forgotten because the journal was full.
+pub(crate) fn journal_dropped(count: usize) {
+    if count > 0 {
+        counter!(JOURNAL_DROPPED).increment(count as u64);
+    }
+}
+
+/// A journal's file was written anew.
+pub(crate) fn journal_rewritten() {
+    counter!(JOURNAL_REWRITES).increment(1);
+}
+
+/// A journal's file could not be written.
+pub(crate) fn journal_failed() {
+    counter!(JOURNAL_FAILURES).increment(1);
+}
+
+/// So many commands were found so, or done so with.
+pub(crate) fn reconciled(result: &'static str, count: usize) {
+    if count > 0 {
+        counter!(RECONCILED, "result" => result).increment(count as u64);
+    }
 }

@@ -215,6 +215,9 @@ impl Inner {
         answer: OutcomeAnswer,
         deadline: Instant,
     ) -> Result<OutcomeAnswer, OutcomeError> {
+        if let OutcomeAnswer::Known(reply) = &answer {
+            self.forget_ended(reply.id);
+        }
         let OutcomeAnswer::Known(Reply {
             id,
             outcome: Outcome::AppliedLarge { output_bytes },

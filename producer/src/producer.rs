@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use async_nats::{Client, Subject, connection::State};
-use farwrite_schemas::{Command, Origin, Subjects};
+use farwrite_schemas::{Command, CommandId, Origin, Subjects};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     inbox::Inbox,
+    journal::{JournalState, Keeping},
     limits::Limits,
     message::Targets,
     publish::Accepted,
@@ -49,6 +50,9 @@ pub(crate) struct Inner {
     pub(crate) reads: Reads,
     pub(crate) patience: Patience,
     pub(crate) regions: Vec<Origin>,
+    pub(crate) journal: Option<Arc<Keeping>>,
+    /// One `reconcile` at a time.
+    pub(crate) reconciling: Mutex<()>,
 }
 
 /// What a producer holds at a moment. All zero when no call is pending and no key is blocked.
@@ -118,6 +122,19 @@ impl Producer {
         self.inner.reads.pool()
     }
 
+    /// What the journal holds; `None` where the producer was built without one.
+    #[must_use]
+    pub fn journal(&self) -> Option<JournalState> {
+        self.inner.journal.as_ref().map(|journal| journal.state())
+    }
+
+    /// Takes a command out of the journal, whatever becomes of it: it will not be sent again. For
+    /// what a [`ReconcileReport`](crate::ReconcileReport) leaves to the app. False when it is not
+    /// in the journal.
+    pub fn forget(&self, id: CommandId) -> bool {
+        self.inner.journal.as_ref().is_some_and(|journal| journal.forget(id))
+    }
+
     /// The connection to NATS.
     #[must_use]
     pub fn client(&self) -> &Client {
@@ -148,6 +165,13 @@ impl Producer {
 }
 
 impl Inner {
+    /// The outcome of a command was heard, and is final: the journal need not keep it any longer.
+    pub(crate) fn forget_ended(&self, id: CommandId) {
+        if let Some(journal) = &self.journal {
+            journal.end(id);
+        }
+    }
+
     /// Whether NATS is connected at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected

@@ -5,6 +5,8 @@ use farwrite_schemas::CommandId;
 use crate::{
     attempt::{Failure, Reason, Refusal, Stored},
     call::Entered,
+    journal::Unjournaled,
+    message::Message,
     metrics,
     producer::Inner,
     publish_error::{Known, PublishError, SizeLimit, WaitingFor},
@@ -39,7 +41,7 @@ impl Inner {
                 Ok(Accepted { id, stream, sequence, duplicate })
             }
             Err(unsent) => {
-                let error = error_of(self, entered, &progress, unsent);
+                let error = error_of(self, &entered.message, &progress, unsent);
                 metrics::publish_failed(error.word());
                 Err(error)
             }
@@ -49,8 +51,12 @@ impl Inner {
 
 /// Says what a failed publish means: by the last failure, and where none is known by what it was
 /// waiting for.
-fn error_of(inner: &Inner, entered: &Entered, progress: &Progress, unsent: Unsent) -> PublishError {
-    let message = &entered.message;
+pub(crate) fn error_of(
+    inner: &Inner,
+    message: &Message,
+    progress: &Progress,
+    unsent: Unsent,
+) -> PublishError {
     let id = message.id;
     let subject = || message.target.subject.to_string();
     let in_doubt = progress.tries.in_doubt();
@@ -85,6 +91,12 @@ fn error_of(inner: &Inner, entered: &Entered, progress: &Progress, unsent: Unsen
         Failure::Denied => PublishError::NotPermitted { id, subject: subject(), known },
         Failure::Deaf { inbox, .. } => {
             PublishError::NotPermitted { id, subject: inbox.to_string(), known }
+        }
+        Failure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
+            PublishError::JournalFull { id, commands, bytes }
+        }
+        Failure::Unjournaled(Unjournaled::Failed(source)) => {
+            PublishError::JournalFailed { id, source }
         }
         Failure::Refused(Refusal { reason, code, description }) => match reason {
             Reason::Full => PublishError::QueueFull { id, description, known },

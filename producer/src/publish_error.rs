@@ -1,6 +1,6 @@
 //! Why a publish failed, told apart by what there is to do, and what is known all the same.
 
-use std::fmt;
+use std::{fmt, io, sync::Arc};
 
 use farwrite_schemas::{BODY_MAX_BYTES, CommandId};
 
@@ -143,6 +143,29 @@ pub enum PublishError {
         /// The limit.
         limit: usize,
     },
+    /// The journal holds as much as it may. This command was not sent. Run
+    /// [`Producer::reconcile`](crate::Producer::reconcile), which forgets what has ended, or give
+    /// the journal more room ([`JournalLimits`](crate::JournalLimits)).
+    #[error(
+        "the command {id} was not sent: the journal is full with {commands} commands of {bytes} bytes; reconcile, or raise its limits"
+    )]
+    JournalFull {
+        /// The command id.
+        id: CommandId,
+        /// Commands in the journal.
+        commands: usize,
+        /// What they take of its limit.
+        bytes: usize,
+    },
+    /// The journal's file cannot be written. This command was not sent. Mend the disk and try
+    /// again: the next publish writes the whole file anew.
+    #[error("the command {id} was not sent: the journal cannot be written: {source}")]
+    JournalFailed {
+        /// The command id.
+        id: CommandId,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
     /// The NATS client was closed for good. Make a new producer.
     #[error("the NATS client was closed, the command {id} was not acknowledged; {known}")]
     Closed {
@@ -214,6 +237,8 @@ impl PublishError {
             | Self::KeyBlocked { id, .. }
             | Self::TooManyBlockedKeys { id, .. }
             | Self::TooManyPending { id, .. }
+            | Self::JournalFull { id, .. }
+            | Self::JournalFailed { id, .. }
             | Self::Closed { id, .. } => *id,
         }
     }
@@ -233,7 +258,9 @@ impl PublishError {
             Self::Invalid { .. }
             | Self::KeyBlocked { .. }
             | Self::TooManyBlockedKeys { .. }
-            | Self::TooManyPending { .. } => Known::NotAccepted,
+            | Self::TooManyPending { .. }
+            | Self::JournalFull { .. }
+            | Self::JournalFailed { .. } => Known::NotAccepted,
         }
     }
 
@@ -251,6 +278,8 @@ impl PublishError {
             Self::KeyBlocked { .. } => "key_blocked",
             Self::TooManyBlockedKeys { .. } => "too_many_blocked_keys",
             Self::TooManyPending { .. } => "too_many_pending",
+            Self::JournalFull { .. } => "journal_full",
+            Self::JournalFailed { .. } => "journal_failed",
             Self::Closed { .. } => "closed",
         }
     }

@@ -16,11 +16,12 @@ use std::sync::Arc;
 
 use async_nats::{StatusCode, client::PublishErrorKind, connection::State};
 use farwrite_schemas::CommandId;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
 
 use crate::{
     attempt::{Failure, Stored, read_answer},
     backoff::Backoff,
+    journal::Kept,
     message::Message,
     metrics,
     producer::Inner,
@@ -33,6 +34,26 @@ use crate::{
 pub(crate) struct Progress {
     pub(crate) stage: Stage,
     pub(crate) tries: Tries,
+    /// Its hold on the journal, where there is one.
+    pub(crate) kept: Option<Kept>,
+}
+
+impl Progress {
+    /// Of a message that is in the journal already.
+    pub(crate) fn of_kept(kept: Kept) -> Self {
+        Self { stage: Stage::default(), tries: Tries::default(), kept: Some(kept) }
+    }
+}
+
+impl Drop for Progress {
+    /// Whoever drops a publish leaves what was sent in the journal, and nothing else.
+    fn drop(&mut self) {
+        if self.tries.in_doubt()
+            && let Some(kept) = self.kept.take()
+        {
+            kept.in_doubt();
+        }
+    }
 }
 
 /// What a publish is doing.
@@ -85,39 +106,30 @@ impl Inner {
         progress: &mut Progress,
     ) -> Result<Stored, Unsent> {
         let Some(turn) = turn else {
-            progress.stage = Stage::Sending;
-            let attempts = self.attempts(message, &mut progress.tries);
-            return match timeout_at(deadline, attempts).await {
-                Ok(sent) => sent.map_err(Unsent::Final),
-                Err(_) => Err(Unsent::OutOfTime),
-            };
+            let sending = self.journal_and_send(message, progress);
+            return conclude(timeout_at(deadline, sending).await, message, None, progress);
         };
         let sent = timeout_at(deadline, self.send_in_turn(message, turn, progress)).await;
-        match sent {
-            Ok(Ok(stored)) => {
-                turn.resolve(message.id);
-                Ok(stored)
-            }
-            Ok(Err(failure)) => {
-                if failure.verdict().settled {
-                    turn.resolve(message.id);
-                } else if progress.tries.in_doubt() {
-                    turn.block(message);
-                }
-                Err(Unsent::Final(failure))
-            }
-            Err(_) => {
-                if progress.tries.in_doubt() {
-                    turn.block(message);
-                }
-                Err(Unsent::OutOfTime)
-            }
-        }
+        conclude(sent, message, Some(turn), progress)
+    }
+
+    /// Sends a message again that is in the journal, in its key's turn, which has come. Whatever
+    /// else blocks the key was sent after it, and stays behind it.
+    pub(crate) async fn send_again(
+        &self,
+        message: &Arc<Message>,
+        turn: Option<&Turn>,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<Stored, Unsent> {
+        progress.stage = Stage::Sending;
+        let sending = self.attempts(message, &mut progress.tries);
+        conclude(timeout_at(deadline, sending).await, message, turn, progress)
     }
 
     async fn send_in_turn(
         &self,
-        message: &Message,
+        message: &Arc<Message>,
         turn: &mut Turn,
         progress: &mut Progress,
     ) -> Result<Stored, Failure> {
@@ -126,12 +138,32 @@ impl Inner {
         if let Some(before) = turn.unresolved().filter(|before| before.id != message.id) {
             progress.stage = Stage::Resolving(before.id);
             match self.attempts(&before, &mut Tries::default()).await {
-                Ok(_) => turn.resolve(before.id),
+                Ok(Stored { stream, sequence, .. }) => {
+                    turn.resolve(before.id);
+                    let journal = self.journal.as_ref();
+                    if let Some(kept) = journal.and_then(|journal| journal.claim(before.id)) {
+                        kept.stored(&stream, sequence);
+                    }
+                }
                 Err(failure) if failure.verdict().settled => turn.resolve(before.id),
                 Err(failure) => return Err(failure),
             }
         }
+        self.journal_and_send(message, progress).await
+    }
+
+    /// Writes a message down, where there is a journal, before it goes out. In its key's turn, so
+    /// that the journal has a key's commands in the order of the stream.
+    async fn journal_and_send(
+        &self,
+        message: &Arc<Message>,
+        progress: &mut Progress,
+    ) -> Result<Stored, Failure> {
         progress.stage = Stage::Sending;
+        if let Some(journal) = &self.journal {
+            let kept = journal.enter(message).await.map_err(Failure::Unjournaled)?;
+            progress.kept = Some(kept);
+        }
         self.attempts(message, &mut progress.tries).await
     }
 
@@ -200,4 +232,33 @@ impl Inner {
             PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Failure::Closed,
         }
     }
+}
+
+/// What the end of a publish means for its key and its journal entry.
+fn conclude(
+    sent: Result<Result<Stored, Failure>, Elapsed>,
+    message: &Arc<Message>,
+    turn: Option<&Turn>,
+    progress: &mut Progress,
+) -> Result<Stored, Unsent> {
+    let in_doubt = progress.tries.in_doubt();
+    let (result, is_settled) = match sent {
+        Ok(Ok(stored)) => (Ok(stored), true),
+        Ok(Err(failure)) => {
+            let is_settled = failure.verdict().settled;
+            (Err(Unsent::Final(failure)), is_settled)
+        }
+        Err(_) => (Err(Unsent::OutOfTime), false),
+    };
+    match turn {
+        Some(turn) if is_settled => turn.resolve(message.id),
+        Some(turn) if in_doubt => turn.block(message),
+        Some(_) | None => {}
+    }
+    if let Ok(Stored { stream, sequence, .. }) = &result
+        && let Some(kept) = progress.kept.take()
+    {
+        kept.stored(stream, *sequence);
+    }
+    result
 }

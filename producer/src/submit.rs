@@ -190,7 +190,10 @@ impl Inner {
         let began = awaiting.entered.began;
         let deadline = awaiting.entered.deadline;
         let result = match self.outcome_of(awaiting).await {
-            Ok(reply) => self.applied(reply, deadline).await,
+            Ok(reply) => {
+                self.forget_ended(reply.id);
+                self.applied(reply, deadline).await
+            }
             Err(error) => Err(error),
         };
         let word = result.as_ref().map_or_else(SubmitError::word, |_| "applied");

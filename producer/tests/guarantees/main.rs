@@ -9,6 +9,7 @@
 
 mod bookmarks;
 mod errors;
+mod journal;
 mod known;
 mod lag;
 mod large;
@@ -16,6 +17,8 @@ mod order;
 mod outcomes;
 mod program;
 mod reads;
+mod reconcile;
+mod reconcile_lost;
 mod stage;
 mod terms;
 mod web;
