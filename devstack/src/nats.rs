@@ -109,12 +109,6 @@ impl Nats {
         format!("nats://{}", self.addr)
     }
 
-    /// Where JetStream keeps its streams: to be copied, or put back, while it is stopped.
-    #[must_use]
-    pub fn store(&self) -> PathBuf {
-        self.folder.join("store")
-    }
-
     /// Starts it again after it was stopped or killed.
     ///
     /// # Errors
