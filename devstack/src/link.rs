@@ -75,7 +75,8 @@ impl Link {
     }
 
     /// The time that a round trip takes.
-    pub(crate) fn rtt(&self) -> Duration {
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
         self.state.borrow().one_way * 2
     }
 

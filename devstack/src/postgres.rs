@@ -138,8 +138,13 @@ impl Postgres {
     pub async fn start(&self) -> Result<()> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.sockets);
-        let fixed =
-            [("listen_addresses", ""), ("port", "5432"), ("unix_socket_permissions", "0700")];
+        let fixed = [
+            ("listen_addresses", ""),
+            ("port", "5432"),
+            ("unix_socket_permissions", "0700"),
+            // Also what it is called where it is a standby.
+            ("cluster_name", self.slot.as_str()),
+        ];
         let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in fixed.into_iter().chain(own) {
             command.arg("-c").arg(format!("{name}={value}"));

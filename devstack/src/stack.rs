@@ -319,6 +319,12 @@ impl Devstack {
         &self.homes[self.primary.load(Ordering::Relaxed)].server
     }
 
+    /// The region of the [`primary`](Self::primary).
+    #[must_use]
+    pub fn primary_region(&self) -> &str {
+        &self.regions[self.primary.load(Ordering::Relaxed)]
+    }
+
     /// The server of a region that is not the [`primary`](Self::primary)'s.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What drives Farwrite as a whole: the demo, users who hop between regions, benchmarks, the
+//! What drives Farwrite as a whole: the demo, users who hop between regions, benchmarks, chaos, the
 //! checker of histories, and (in `tests`) the end-to-end guarantees.
 //!
 //! The crate depends on all others and none depends on it. It starts real servers and the real
@@ -6,6 +6,7 @@
 //! the producer's public interface and through SQL.
 
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod demo;
 pub mod flights;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Arg, ArgMatches, Command};
 use farwrite_loadtest::{
-    bench, check,
+    bench, chaos, check,
     demo::{self, HandlerKind, Settings},
     hop,
 };
@@ -91,6 +91,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(demo)
         .subcommand(hop)
+        .subcommand(chaos::command())
         .subcommand(bench())
         .subcommand(check_command())
 }
@@ -155,6 +156,7 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             Some(("demo", matches)) => demo::run(&settings_of(matches)).await,
             Some(("hop", matches)) => done(hop_as_told(matches).await),
+            Some(("chaos", matches)) => done(chaos::as_told(matches).await),
             Some(("check", matches)) => {
                 done(check::run(&check_settings_of(matches), &mut std::io::stdout()))
             }

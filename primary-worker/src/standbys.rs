@@ -5,6 +5,9 @@
 //! with. Of a standby that is not connected nothing is known, and it holds back everything. Its slot
 //! would tell a position, but not always its own: a slot that was reserved and not read with yet, as
 //! after a failover, stands at the primary's last checkpoint.
+//!
+//! All members of a cluster may be named: the primary is not its own standby, and knows its name by
+//! its `cluster_name`.
 
 use farwrite_schemas::Lsn;
 use sqlx::PgConnection;
@@ -31,7 +34,7 @@ pub(crate) async fn flushed(
                 ((SELECT max(r.flush_lsn) FROM pg_stat_replication r
                   LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid AND s.slot_type = 'physical'
                   WHERE n.name IN (r.application_name, s.slot_name)) - '0/0'::pg_lsn)::bigint
-         FROM unnest($1) n (name)",
+         FROM unnest($1) n (name) WHERE n.name <> current_setting('cluster_name')",
     )
     .bind(required)
     .fetch_all(connection)
@@ -42,5 +45,6 @@ pub(crate) async fn flushed(
         return Ok(Flushed::Missing(missing));
     }
     let lowest = rows.iter().filter_map(|(_, lsn)| *lsn).map(i64::unsigned_abs).min();
-    Ok(Flushed::All(Lsn(lowest.unwrap_or_default())))
+    // None is left where only the primary itself was named.
+    Ok(Flushed::All(Lsn(lowest.unwrap_or(u64::MAX))))
 }

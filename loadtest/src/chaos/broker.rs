@@ -1,0 +1,122 @@
+//! What is done to the broker and to the links.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use farwrite_producer::ReconcileOptions;
+use fastrand::Rng;
+
+use super::{
+    schedule::last,
+    stage::{DATABASE, PATIENCE, REGIONS, Stage, command},
+};
+
+/// How long workers may take to notice that the stream is another one.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
+
+impl Stage {
+    pub(super) async fn kill_broker(&self, random: &mut Rng) -> Result<()> {
+        let nats = self.stack.nats();
+        nats.kill().await?;
+        last(random, 0..1_500).await;
+        nats.start().await
+    }
+
+    pub(super) async fn stall_broker(&self, random: &mut Rng) -> Result<()> {
+        let nats = self.stack.nats();
+        for _ in 0..random.u32(2..6) {
+            nats.suspend()?;
+            last(random, 50..700).await;
+            nats.resume()?;
+            last(random, 20..200).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn cut_links(&self, random: &mut Rng) -> Result<()> {
+        let region = REGIONS[random.usize(..REGIONS.len())];
+        let links = [self.stack.nats_link(region)?, self.stack.primary_link(region)?];
+        links.iter().for_each(|link| link.cut());
+        last(random, 200..4_000).await;
+        links.iter().for_each(|link| link.heal());
+        Ok(())
+    }
+
+    pub(super) async fn slow_links(&self, random: &mut Rng) -> Result<()> {
+        let region = REGIONS[random.usize(1..REGIONS.len())];
+        let links = [self.stack.nats_link(region)?, self.stack.primary_link(region)?];
+        let before = links.map(|link| link.rtt());
+        links.iter().for_each(|link| link.set_rtt(Duration::from_millis(400)));
+        last(random, 500..3_000).await;
+        for (link, rtt) in links.iter().zip(before) {
+            link.set_rtt(rtt);
+        }
+        Ok(())
+    }
+
+    /// The broker goes on from an older copy of its store, and has used the sequences again before a
+    /// worker looks. The worker must refuse it; then an operator adopts the stream.
+    pub(super) async fn restore_broker(&self, random: &mut Rng) -> Result<()> {
+        let nats = self.stack.nats();
+        let copied = nats.store().with_file_name("copy");
+        nats.stop().await?;
+        let _ = std::fs::remove_dir_all(&copied);
+        copy(&nats.store(), &copied)?;
+        nats.start().await?;
+        last(random, 1_000..3_000).await;
+        let mut workers = self.workers.lock().await;
+        workers.suspend()?;
+        let lost = self.last_sequence().await?;
+        nats.stop().await?;
+        std::fs::remove_dir_all(nats.store())?;
+        copy(&copied, &nats.store())?;
+        nats.start().await?;
+        let began = Instant::now();
+        while self.last_sequence().await? < lost + 20 {
+            ensure!(began.elapsed() < PATIENCE, "clients write nothing after the broker is back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        workers.resume()?;
+        // An operator is called by a worker that stops, and by nothing else.
+        if !workers.have_stopped(STOPS_WITHIN).await? {
+            return Ok(());
+        }
+        let mut adopt = command(&self.stack, &self.programs, "adopt-stream")?;
+        adopt.args(["--from", "first", "--reason", "restored from a copy"]);
+        let adopt = self.stack.spawn(adopt, "adopt")?;
+        let status = adopt.wait(PATIENCE).await?;
+        ensure!(status.success(), "adopt-stream ended ({status})\n{}", adopt.log_tail());
+        workers.begin_again(&self.stack, random)
+    }
+
+    async fn last_sequence(&self) -> Result<u64> {
+        let client = async_nats::connect(self.stack.nats().url()).await?;
+        let context = async_nats::jetstream::new(client);
+        let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// Producers send again what the stream has lost; how much may be left to do.
+    pub(super) async fn reconcile(&self) -> Result<usize> {
+        let mut left = 0;
+        for (region, producer) in &self.producers {
+            let options =
+                ReconcileOptions { min_age: Duration::ZERO, ..ReconcileOptions::default() };
+            let report = producer.reconcile(options).await;
+            let report = report.with_context(|| format!("reconciling in {region}"))?;
+            left += report.sent_again.len() + report.duplicates.len() + report.unsent.len();
+            left += report.young + report.unknown + report.on_their_way + report.held_back;
+        }
+        Ok(left)
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    ensure!(status.success(), "cp: {status}");
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The end of a run: everything settles, and is dumped behind the history.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures_util::TryStreamExt;
+use uuid::Uuid;
+
+use crate::check::{HistoryWriter, Outcome};
+
+use super::{
+    stage::{DATABASE, PATIENCE, Shared},
+    stream_copy::StreamCopy,
+};
+
+/// Waits until every command of the stream has ended, and writes the end state. Answers how many
+/// were applied.
+pub(super) async fn settle_and_dump(
+    stage: &Shared,
+    copy: Option<StreamCopy>,
+    history: &HistoryWriter,
+) -> Result<u64> {
+    settle(stage).await?;
+    if let Some(copy) = copy {
+        for (sequence, (id, key)) in copy.finish().await? {
+            history.message(sequence, id, &key)?;
+        }
+    } else {
+        // The stream lost commands: producers send again what they kept.
+        while stage.reconcile().await? > 0 {
+            settle(stage).await?;
+        }
+    }
+    let mut connection = stage.primary().await?;
+    let mut applied = 0;
+    let sql = "SELECT command_id, outcome::text FROM farwrite.ledger
+               UNION ALL SELECT command_id, outcome::text FROM farwrite.ledger_derived";
+    let mut rows = sqlx::query_as::<_, (Uuid, String)>(sql).fetch(&mut connection);
+    while let Some((id, outcome)) = rows.try_next().await? {
+        let outcome = match outcome.as_str() {
+            "applied" => Outcome::Applied,
+            "rejected" => Outcome::Rejected,
+            "expired" => Outcome::Expired,
+            "dead_lettered" => Outcome::DeadLettered,
+            other => bail!("an outcome {other:?} in the ledger"),
+        };
+        applied += u64::from(outcome == Outcome::Applied);
+        history.outcome(id, outcome)?;
+    }
+    drop(rows);
+    let sql = "SELECT key, n, id FROM effects ORDER BY key, n";
+    let mut rows = sqlx::query_as::<_, (String, i64, Uuid)>(sql).fetch(&mut connection);
+    while let Some((key, n, id)) = rows.try_next().await? {
+        history.effect(&key, n.unsigned_abs(), id)?;
+    }
+    Ok(applied)
+}
+
+async fn settle(stage: &Shared) -> Result<()> {
+    let context = async_nats::jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
+    let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
+    let last = stream.cached_info().state.last_sequence.cast_signed();
+    let began = Instant::now();
+    loop {
+        stage.workers.lock().await.check()?;
+        let mut connection = stage.primary().await?;
+        let sql = "SELECT bool_and(sequence >= $1 AND parked = 0), count(*) FROM farwrite.lanes";
+        let (settled, lanes): (Option<bool>, i64) =
+            sqlx::query_as(sql).bind(last).fetch_one(&mut connection).await.context("settling")?;
+        if settled == Some(true) && lanes > 0 {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            let logs = stage.workers.lock().await.end().await?;
+            bail!("the stream's commands up to {last} do not settle\n{}", logs.join("\n---\n"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
