@@ -51,6 +51,7 @@ mod pace;
 mod poll;
 mod region;
 mod replica;
+mod sabotage;
 mod service;
 mod target;
 mod visible;

@@ -33,6 +33,7 @@ mod migrate;
 mod operate;
 mod outcomes;
 mod primary;
+mod sabotage;
 mod standbys;
 mod stream;
 mod takeover;

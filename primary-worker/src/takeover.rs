@@ -20,6 +20,7 @@ use crate::{
     lane::HASH_VERSION,
     lease,
     primary::{self, LANE_APPLICATION},
+    sabotage,
     stream::{Anchor, Position, StreamError},
 };
 
@@ -226,11 +227,13 @@ async fn claim(
         unclean,
         flushed_lsn,
     });
+    let ends_sessions = !sabotage::leaves_out("fence");
     sqlx::query(
         "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN farwrite.owner o
              ON a.pid = o.pid AND a.backend_start = o.session_began
-         WHERE a.pid <> pg_backend_pid() AND a.usename = current_user",
+         WHERE a.pid <> pg_backend_pid() AND a.usename = current_user AND $1",
     )
+    .bind(ends_sessions)
     .execute(&mut **tx)
     .await?;
     sqlx::query(
@@ -254,6 +257,9 @@ async fn claim(
 /// process keeps its session, and an open transaction in it keeps a lane's row locked. What they
 /// were doing rolls back, and is done again from the position that stands.
 async fn end_other_lanes(tx: &mut PgTransaction<'_>, epoch: Epoch) -> Result<(), sqlx::Error> {
+    if sabotage::leaves_out("fence") {
+        return Ok(());
+    }
     let ended: i64 = sqlx::query_scalar(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = current_database() AND usename = current_user

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::check::{CommandEnd, Verb};
+use crate::check::{Begun, CommandEnd, ReadOp, Verb};
 
 use super::{pauses::Pauses, stage::Shared};
 
@@ -183,10 +183,7 @@ impl Client {
             // Without a word about what it knows: whatever the region shows.
             let begun = history.start_read((&self.name, region), &key, false)?;
             let Ok(pool) = producer.reads() else { return Ok(history.fail_read(begun)?) };
-            return Ok(match timeout(READ_WITHIN, look(pool, &key)).await {
-                Ok(Ok((n, last))) => history.end_read(begun, n, last)?,
-                Ok(Err(_)) | Err(_) => history.fail_read(begun)?,
-            });
+            return self.finish_read(begun, producer, pool, &key).await;
         }
         let read = match timeout(READ_WITHIN, producer.read_at(&bookmark)).await {
             Ok(Ok(read)) => read,
@@ -200,9 +197,21 @@ impl Client {
             Err(_) => return Ok(()),
         };
         let begun = history.start_read((&self.name, region), &key, true)?;
+        self.finish_read(begun, producer, read.pool, &key).await
+    }
+
+    /// Reads, and keeps the bookmark of what was seen.
+    async fn finish_read(
+        &mut self,
+        begun: Begun<ReadOp>,
+        producer: &Producer,
+        pool: &sqlx::PgPool,
+        key: &str,
+    ) -> Result<()> {
+        let history = self.stage.history.clone();
         let reading = async {
-            let mut connection = read.pool.acquire().await?;
-            let seen = look(&mut *connection, &key).await?;
+            let mut connection = pool.acquire().await?;
+            let seen = look(&mut *connection, key).await?;
             Ok::<_, sqlx::Error>((seen, producer.bookmark(&mut connection).await?))
         };
         match timeout(READ_WITHIN, reading).await {
@@ -233,7 +242,10 @@ fn published(result: Result<(), PublishError>) -> Told {
     Told::only(match result {
         Ok(()) => CommandEnd::Accepted,
         Err(error) => match error.known() {
-            Known::NotAccepted => CommandEnd::Refused,
+            Known::NotAccepted => {
+                eprintln!("DEBUG refused {error} {error:?}");
+                CommandEnd::Refused
+            }
             Known::MaybeAccepted => CommandEnd::Unknown,
         },
     })

@@ -63,6 +63,9 @@ impl Stage {
         self.stack.replication_link(new)?.heal();
         self.stack.promote(new).await.context("promoting")?;
         self.stack.set_primary(new)?;
+        // Somebody else writes there, so that the new history soon reaches past the lost positions.
+        let noise = "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)";
+        self.stack.server(new)?.execute(DATABASE, noise).await?;
         // For a while nobody follows.
         last(random, 0..1_000).await;
         for region in REGIONS.into_iter().filter(|region| *region != new) {

@@ -13,6 +13,7 @@ mod failover;
 mod flags;
 mod pauses;
 mod report;
+mod sabotage;
 mod schedule;
 mod stage;
 mod stream_copy;

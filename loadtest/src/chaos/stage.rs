@@ -21,7 +21,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::check::HistoryWriter;
 
 use super::{
-    Settings,
+    Settings, sabotage,
     schedule::{Kind, last},
     workers::Workers,
 };
@@ -81,6 +81,7 @@ impl Stage {
         let status = migrate.wait(PATIENCE).await?;
         ensure!(status.success(), "migrate ended ({status})\n{}", migrate.log_tail());
         stack.primary().execute(DATABASE, APP).await?;
+        sabotage::apply(&stack).await?;
         for region in &REGIONS[1..] {
             stack.replica(region)?.wait_caught_up(stack.primary(), PATIENCE).await?;
         }

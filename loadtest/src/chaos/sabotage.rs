@@ -1,0 +1,68 @@
+//! A guard that is left out on purpose, to see that chaos finds what it prevents.
+//!
+//! `FARWRITE_SABOTAGE` names it, for programs that were built with the feature `sabotage`. What is a
+//! function of the database is replaced here; the rest the programs leave out themselves.
+
+use anyhow::{Result, ensure};
+use farwrite_devstack::Devstack;
+use sqlx::AssertSqlSafe;
+
+use super::stage::DATABASE;
+
+const VARIABLE: &str = "FARWRITE_SABOTAGE";
+const GUARDS: [&str; 4] = ["fence", "ledger", "anchor", "timeline"];
+
+/// What is replaced in a function of the database: its name, a part of its text, and another one.
+type Change = (&'static str, &'static str, &'static str);
+
+/// No batch is held to its epoch and position.
+const FENCE: [Change; 2] = [
+    ("fence", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
+    ("due_commands", "AND l.epoch = p_epoch", ""),
+];
+
+/// What the ledger knows is not looked up, nor does its key keep a second row out.
+const LEDGER: [Change; 3] = [
+    ("known", "outcomes[r.place] := r.outcome", "NULL"),
+    (
+        "record",
+        "AND farwrite.is_dated(i.id);",
+        "AND farwrite.is_dated(i.id) ON CONFLICT DO NOTHING;",
+    ),
+    (
+        "record",
+        "AND NOT farwrite.is_dated(i.id);",
+        "AND NOT farwrite.is_dated(i.id) ON CONFLICT DO NOTHING;",
+    ),
+];
+
+/// Leaves the guard out that the environment names.
+pub(super) async fn apply(stack: &Devstack) -> Result<()> {
+    let Ok(guard) = std::env::var(VARIABLE) else { return Ok(()) };
+    ensure!(
+        cfg!(feature = "sabotage"),
+        "{VARIABLE} is set, and this program was built without the feature sabotage"
+    );
+    ensure!(
+        GUARDS.contains(&guard.as_str()),
+        "{VARIABLE}={guard}: not one of {}",
+        GUARDS.join(", ")
+    );
+    println!("SABOTAGE: {guard} is left out, and laws will be violated");
+    let changes: &[Change] = match guard.as_str() {
+        "fence" => &FENCE,
+        "ledger" => &LEDGER,
+        _ => &[],
+    };
+    let mut connection = stack.primary().connect(DATABASE).await?;
+    for (function, part, other) in changes {
+        let sql = "SELECT pg_get_functiondef(oid) FROM pg_proc
+                   WHERE pronamespace = 'farwrite'::regnamespace AND proname = $1";
+        let text: String =
+            sqlx::query_scalar(sql).bind(function).fetch_one(&mut connection).await?;
+        let changed = text.replace(part, other);
+        ensure!(changed != text, "farwrite.{function} has no {part:?}");
+        sqlx::raw_sql(AssertSqlSafe(changed)).execute(&mut connection).await?;
+    }
+    Ok(())
+}
