@@ -5,6 +5,7 @@
 //! broken product reaches.
 
 mod atomic;
+mod cluster;
 mod companions;
 mod crash;
 mod exactly_once;
