@@ -1,6 +1,6 @@
 //! Real servers on this machine, for tests, the demo and benchmarks.
 //!
-//! A [`Devstack`] is one NATS server with JetStream on disk, one PostgreSQL primary in the first
+//! A [`Devstack`] is one NATS server with JetStream on disk, or a cluster of three, one PostgreSQL primary in the first
 //! region and one streaming replica in each other region. Everything that would cross a WAN goes
 //! through a [`Link`]: a proxy whose delay can be set, and which can be cut and healed. Servers
 //! listen on Unix sockets and ephemeral loopback ports, so stacks run side by side. However the
@@ -10,7 +10,10 @@
 //! [led to it](Devstack::set_primary), other replicas [follow it](Devstack::follow), and the old
 //! primary is [rebuilt](Devstack::rebuild) as its replica.
 //!
-//! Not here: a NATS cluster.
+//! In a [cluster](Builder::nats_nodes) each node can be killed, suspended and started by itself, the
+//! [leader of a stream](Devstack::stream_leader) too.
+//!
+//! Not here: links between a cluster's nodes that can be cut.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -25,6 +28,7 @@
 //! ```
 
 mod account;
+mod cluster;
 mod failover;
 mod link;
 mod nats;

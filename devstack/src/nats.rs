@@ -1,4 +1,8 @@
-//! The NATS server of a stack, with JetStream on disk.
+//! A NATS server of a stack, with JetStream on disk: alone, or a node of a cluster.
+//!
+//! A node's routes must be in its configuration before any node has a port. So each node is reached
+//! by the others through a link, whose port is known and kept: wherever the node listens, now and
+//! after a restart, its link leads there. Nothing waits on a port that was free a moment ago.
 
 use std::{
     net::SocketAddr,
@@ -9,8 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::{
+    link::{Link, Target},
     program::Program,
     reaper::{Kind, Reaper},
 };
@@ -18,34 +24,79 @@ use crate::{
 /// How long it may take to listen.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
+/// What every server of a stack has in common.
+pub(crate) struct Setup<'a> {
+    pub(crate) program: &'a Path,
+    /// Text that is added to its configuration.
+    pub(crate) extra: &'a str,
+    pub(crate) reaper: &'a Arc<Reaper>,
+}
+
+/// What makes a server a node of a cluster.
+pub(crate) struct Membership {
+    /// The cluster's name; a node that comes upon another stack's is refused.
+    pub(crate) cluster: String,
+    /// The server's name, unlike any other's of the cluster.
+    pub(crate) name: String,
+    /// What the other nodes reach it through.
+    pub(crate) route: Link,
+    /// Where the others are reached.
+    pub(crate) others: Vec<SocketAddr>,
+}
+
+impl Membership {
+    /// Clients are not told of the other nodes: they would find a way round a region's link.
+    fn config(&self) -> String {
+        let Self { cluster, name, route, others } = self;
+        let routes: Vec<String> = others.iter().map(|addr| format!("\"nats://{addr}\"")).collect();
+        format!(
+            "server_name: \"{name}\"\nhttp: \"127.0.0.1:-1\"\n\
+             cluster {{ name: \"{cluster}\", listen: \"127.0.0.1:-1\", advertise: \"{}\", no_advertise: true, routes: [{}] }}\n",
+            route.addr(),
+            routes.join(", ")
+        )
+    }
+}
+
 /// One server. Acknowledges only what is on disk (`sync_interval: always`).
 pub struct Nats {
     program: PathBuf,
     folder: PathBuf,
     addr: SocketAddr,
     reaper: Arc<Reaper>,
-    running: Mutex<Option<Arc<Program>>>,
+    membership: Option<Membership>,
+    running: Mutex<Option<Running>>,
+}
+
+/// A server's process, and what only this process has.
+#[derive(Clone)]
+struct Running {
+    program: Arc<Program>,
+    /// Where it tells about itself, once it listens; a node of a cluster only.
+    monitor: Option<SocketAddr>,
 }
 
 impl Nats {
-    /// Starts a server in `folder`; `extra` is added to its configuration.
+    /// Starts a server in `folder`.
     pub(crate) async fn start_new(
-        program: &Path,
+        setup: &Setup<'_>,
         folder: &Path,
-        extra: &str,
-        reaper: &Arc<Reaper>,
+        membership: Option<Membership>,
     ) -> Result<Self> {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         let config = format!(
-            "jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{extra}\n",
-            store_in(folder).display()
+            "jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}{}\n",
+            store_in(folder).display(),
+            membership.as_ref().map(Membership::config).unwrap_or_default(),
+            setup.extra
         );
         std::fs::write(folder.join("nats.conf"), config).context("writing nats.conf")?;
         let mut server = Self {
-            program: program.to_path_buf(),
+            program: setup.program.to_path_buf(),
             folder: folder.to_path_buf(),
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            reaper: Arc::clone(reaper),
+            reaper: Arc::clone(setup.reaper),
+            membership,
             running: Mutex::new(None),
         };
         server.addr = server.launch(-1).await?;
@@ -69,12 +120,12 @@ impl Nats {
             &self.reaper,
         )?;
         let program = Arc::new(program);
-        *self.slot()? = Some(Arc::clone(&program));
+        *self.slot()? = Some(Running { program: Arc::clone(&program), monitor: None });
         let began = Instant::now();
         loop {
             program.check_running()?;
-            if let Some(addr) = listening(&ports) {
-                return Ok(addr);
+            if let Some(listening) = listening(&ports) {
+                return self.reached_at(&listening);
             }
             if began.elapsed() > START_WITHIN {
                 bail!("nats-server does not listen; the end of its log:\n{}", program.log_tail());
@@ -83,12 +134,36 @@ impl Nats {
         }
     }
 
-    fn slot(&self) -> Result<std::sync::MutexGuard<'_, Option<Arc<Program>>>> {
+    /// Takes note of where a new process listens, and leads the other nodes there.
+    fn reached_at(&self, listening: &Listening) -> Result<SocketAddr> {
+        if let Some(membership) = &self.membership {
+            let cluster = listening.cluster.context("nats-server has no port for its cluster")?;
+            membership.route.set_target(Target::Tcp(cluster));
+            if let Some(running) = self.slot()?.as_mut() {
+                running.monitor = listening.monitor;
+            }
+        }
+        Ok(listening.clients)
+    }
+
+    fn slot(&self) -> Result<std::sync::MutexGuard<'_, Option<Running>>> {
         self.running.lock().map_err(|_| anyhow::anyhow!("nats-server: poisoned"))
     }
 
     fn running(&self) -> Result<Arc<Program>> {
-        self.slot()?.clone().context("nats-server is not running")
+        let running = self.slot()?.as_ref().map(|running| Arc::clone(&running.program));
+        running.context("nats-server is not running")
+    }
+
+    /// Where a node of a cluster tells about itself; `None` while it does not run.
+    pub(crate) fn monitor(&self) -> Option<SocketAddr> {
+        self.slot().ok()?.as_ref()?.monitor
+    }
+
+    /// The name that a node has in its cluster; a server that is alone has none.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.membership.as_ref().map(|membership| membership.name.as_str())
     }
 
     /// Where it listens; the same after a restart.
@@ -109,7 +184,9 @@ impl Nats {
         format!("nats://{}", self.addr)
     }
 
-    /// Starts it again after it was stopped or killed.
+    /// Starts it again after it was stopped or killed; returns when it listens. That a node has
+    /// caught up with its cluster is what
+    /// [`wait_nats_current`](crate::Devstack::wait_nats_current) waits for.
     ///
     /// # Errors
     /// When it does not listen; the message has the end of its log.
@@ -169,17 +246,32 @@ fn store_in(folder: &Path) -> PathBuf {
     folder.join("store")
 }
 
-/// Reads the ports file, `{"nats": ["nats://127.0.0.1:4222"], …}`, once it is written whole.
-fn listening(ports: &Path) -> Option<SocketAddr> {
-    let file = ports.read_dir().ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
-    let text = std::fs::read_to_string(file).ok()?;
-    address_in(&text)
+/// Where a server listens.
+#[derive(Debug, PartialEq, Eq)]
+struct Listening {
+    clients: SocketAddr,
+    cluster: Option<SocketAddr>,
+    monitor: Option<SocketAddr>,
 }
 
-fn address_in(text: &str) -> Option<SocketAddr> {
-    let (_, rest) = text.split_once("nats://")?;
-    let (addr, _) = rest.split_once('"')?;
-    addr.parse().ok()
+/// Reads the ports file, `{"nats": ["nats://127.0.0.1:4222"], …}`, once it is written whole.
+fn listening(ports: &Path) -> Option<Listening> {
+    let file = ports.read_dir().ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
+    let text = std::fs::read_to_string(file).ok()?;
+    addresses_in(&text)
+}
+
+fn addresses_in(text: &str) -> Option<Listening> {
+    let ports: Value = serde_json::from_str(text).ok()?;
+    let address = |of: &str| {
+        let (_, addr) = ports[of][0].as_str()?.split_once("://")?;
+        addr.parse().ok()
+    };
+    Some(Listening {
+        clients: address("nats")?,
+        cluster: address("cluster"),
+        monitor: address("monitoring"),
+    })
 }
 
 #[cfg(test)]
@@ -189,8 +281,14 @@ mod tests {
     #[test]
     fn the_ports_file_is_read_once_it_is_whole() {
         let whole = r#"{"nats": ["nats://127.0.0.1:40123"], "monitoring": []}"#;
-        assert_eq!(address_in(whole).unwrap().port(), 40_123);
-        assert_eq!(address_in(&whole[..30]), None);
-        assert_eq!(address_in(""), None);
+        let alone = addresses_in(whole).unwrap();
+        assert_eq!((alone.clients.port(), alone.cluster, alone.monitor), (40_123, None, None));
+        for length in 0..whole.len() {
+            assert_eq!(addresses_in(&whole[..length]), None);
+        }
+        let node = r#"{"nats":["nats://127.0.0.1:1"],"monitoring":["http://127.0.0.1:2"],"cluster":["nats://127.0.0.1:3"]}"#;
+        let node = addresses_in(node).unwrap();
+        assert_eq!(node.monitor.map(|addr| addr.port()), Some(2));
+        assert_eq!(node.cluster.map(|addr| addr.port()), Some(3));
     }
 }

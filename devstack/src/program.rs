@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::reaper::{Kind, Reaper};
 
@@ -127,12 +127,21 @@ impl Program {
         self.wait(limit).await
     }
 
-    /// Stops it where it stands (SIGSTOP).
+    /// Stops it where it stands (SIGSTOP), and waits until all of its threads do: until then one of
+    /// them may still answer somebody.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn suspend(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let pid = Pid::from_raw(self.pid.cast_signed()).context("process 0")?;
+        // Left to be waited for: how it ended is for `status` to tell.
+        let any = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(pid), any) {
+            // It had ended before.
+            Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("suspending {}", self.name)),
+        }
     }
 
     /// Lets it go on (SIGCONT).

@@ -1,4 +1,4 @@
-//! A whole stack: one NATS server, one primary, one replica in each other region, links between.
+//! A whole stack: one NATS server or a cluster, one primary, one replica in each other region, links between.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -17,8 +17,9 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     account::Account,
+    cluster,
     link::{Link, Target},
-    nats::Nats,
+    nats::{Nats, Setup},
     postgres::{Postgres, Template},
     program::Program,
     reaper::{Kind, Reaper},
@@ -53,6 +54,7 @@ pub struct Builder {
     rtt: Duration,
     settings: Vec<(String, String)>,
     nats_config: String,
+    nats_nodes: Option<usize>,
     cascades: Vec<(String, String)>,
 }
 
@@ -93,7 +95,15 @@ impl Builder {
         self
     }
 
-    /// Starts everything.
+    /// How many NATS servers there are: 1, or 3 that are one JetStream cluster, all with the same
+    /// configuration. Default: 1.
+    #[must_use]
+    pub const fn nats_nodes(mut self, nodes: usize) -> Self {
+        self.nats_nodes = Some(nodes);
+        self
+    }
+
+    /// Starts everything. A cluster has a leader then, and all its nodes are current.
     ///
     /// # Errors
     /// When a program does not start: the message says which, and has the end of its log. Nothing
@@ -103,6 +113,8 @@ impl Builder {
             if self.regions.is_empty() { vec!["home".to_owned()] } else { self.regions.clone() };
         check_regions(&regions)?;
         let upstreams = upstreams(&regions, &self.cascades)?;
+        let nodes = self.nats_nodes.unwrap_or(1);
+        ensure!(nodes == 1 || nodes == 3, "nats_nodes: 1 or 3, not {nodes}");
         let tools = tokio::task::spawn_blocking(Tools::locate).await??;
         let folder = tempfile::Builder::new()
             .prefix("farwrite-")
@@ -127,21 +139,21 @@ impl Builder {
             settings: &settings,
             reaper: &reaper,
         };
-        let nats = Nats::start_new(
-            &tools.nats_server,
-            &folder.path().join("nats"),
-            &self.nats_config,
-            &reaper,
-        )
-        .await?;
+        let setup =
+            Setup { program: &tools.nats_server, extra: &self.nats_config, reaper: &reaper };
+        let nats = if nodes == 1 {
+            vec![Nats::start_new(&setup, &folder.path().join("nats"), None).await?]
+        } else {
+            cluster::start(&setup, folder.path(), nodes, proxies.handle()?).await?
+        };
         let servers = regions.iter().map(|region| Postgres::new(&template, region));
         let servers = servers.collect::<Result<Vec<_>>>()?;
         servers[0].init()?;
         servers[0].start().await?;
         let sockets: Vec<_> = servers.iter().map(Postgres::socket).collect();
         let mut homes = Vec::new();
-        for (server, upstream) in servers.into_iter().zip(&upstreams) {
-            let links = Links::open(&proxies, &nats, &sockets)?;
+        for (index, (server, upstream)) in servers.into_iter().zip(&upstreams).enumerate() {
+            let links = Links::open(&proxies, &nats[index % nodes], &sockets)?;
             homes.push(Home { server, links, upstream: AtomicUsize::new(*upstream) });
         }
         for index in from_the_top(&upstreams) {
@@ -285,7 +297,8 @@ pub struct Devstack {
     regions: Vec<String>,
     /// The index of the region that the links called "primary" lead to.
     pub(crate) primary: AtomicUsize,
-    nats: Nats,
+    /// One server, or the nodes of a cluster.
+    nats: Vec<Nats>,
     major: u32,
     programs: AtomicU32,
     proxies: Proxies,
@@ -346,10 +359,31 @@ impl Devstack {
         Ok(&self.home(region)?.server)
     }
 
-    /// The NATS server.
+    /// The NATS server; of a cluster, its first node.
     #[must_use]
-    pub const fn nats(&self) -> &Nats {
+    pub fn nats(&self) -> &Nats {
+        &self.nats[0]
+    }
+
+    /// All NATS servers: one, or the nodes of a cluster.
+    #[must_use]
+    pub fn nats_nodes(&self) -> &[Nats] {
         &self.nats
+    }
+
+    /// A node of the cluster, counted from 0.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn nats_node(&self, index: usize) -> Result<&Nats> {
+        let nodes = self.nats.len();
+        self.nats.get(index).with_context(|| format!("there is no node {index}, only {nodes}"))
+    }
+
+    /// The URLs of all NATS servers, joined by commas, without a link between.
+    #[must_use]
+    pub fn nats_urls(&self) -> String {
+        self.nats.iter().map(Nats::url).collect::<Vec<_>>().join(",")
     }
 
     pub(crate) fn index(&self, region: &str) -> Result<usize> {
@@ -363,7 +397,8 @@ impl Devstack {
         Ok(&self.homes[self.index(region)?])
     }
 
-    /// The link between a region and NATS.
+    /// The link between a region and NATS. Of a cluster it leads to one node, whose index is the
+    /// region's modulo the nodes' number: the first region's leads to the first node.
     ///
     /// # Errors
     /// When there is no such region.
@@ -389,7 +424,8 @@ impl Devstack {
         Ok(&self.home(region)?.links.primary)
     }
 
-    /// The URL of NATS as a region reaches it.
+    /// The URL of NATS as a region reaches it, through its [`nats_link`](Self::nats_link). A client
+    /// that has only this URL loses NATS when that node does; see [`nats_urls`](Self::nats_urls).
     ///
     /// # Errors
     /// When there is no such region.

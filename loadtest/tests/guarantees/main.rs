@@ -6,6 +6,7 @@
 
 mod atomic;
 mod broker;
+mod cluster;
 mod companions;
 mod crash;
 mod exactly_once;

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use async_nats::{HeaderMap, jetstream, jetstream::publish::PublishAck};
 use farwrite_devstack::{Devstack, Program};
 use farwrite_producer::{Limits, Producer};
-use farwrite_schemas::{Command as Typed, CommandId, Key, KeyError, OutcomeAnswer, Reply, headers};
+use farwrite_schemas::{
+    Command as Typed, CommandId, Key, KeyError, NatsServers, OutcomeAnswer, Reply, headers,
+};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -91,7 +93,7 @@ impl Case {
         static CASES: AtomicU32 = AtomicU32::new(0);
         let name = format!("{test}_{}", CASES.fetch_add(1, Ordering::Relaxed));
         stack.primary().create_database(&name).await?;
-        let client = async_nats::connect(stack.nats().url()).await?;
+        let client = async_nats::connect(NatsServers::parse(&stack.nats_urls()).urls).await?;
         let context = jetstream::new(client.clone());
         let case = Self { stack, name, client, context };
         let migrated = case.spawn("migrate", migrate, &[])?;
@@ -147,7 +149,7 @@ impl Case {
             .args(flags)
             .env("FARWRITE_DATABASE", &self.name)
             .env("FARWRITE_DATABASE_URL", self.stack.primary().url(&self.name))
-            .env("FARWRITE_NATS_URL", self.stack.nats().url())
+            .env("FARWRITE_NATS_URL", self.stack.nats_urls())
             // JetStream sets a new stream's whole size aside, and there are many here.
             .env("FARWRITE_STREAM_MAX_BYTES", "67108864")
             // Long enough that such commands are parked, short enough to wait for.
@@ -178,7 +180,7 @@ impl Case {
     pub(crate) fn watcher(&self, region: &str) -> Result<Program> {
         let mut command = Command::new(program("lsn-watcher")?);
         command.args(["run", "--database", &self.name, "--region", region]);
-        command.args(["--nats-url", &self.stack.nats().url()]);
+        command.args(["--nats-url", &self.stack.nats_urls()]);
         command.args(["--replica-url", &self.stack.replica(region)?.url(&self.name)]);
         command.args(["--metrics-addr", "127.0.0.1:0"]);
         self.stack.spawn(command, &format!("watcher-{}-{region}", self.name))

@@ -4,6 +4,8 @@ mod contract;
 mod identity;
 mod reader;
 
+use std::time::Duration;
+
 use async_nats::{ConnectOptions, jetstream::stream::Info};
 use farwrite_schemas::{NatsCredentials, NatsServers, Subjects};
 use sqlx::PgConnection;
@@ -16,6 +18,9 @@ pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink, Verified};
 
 /// The key of the stream's metadata that holds its identity.
 pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";
+
+/// How long JetStream may take to answer a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The stream cannot be worked with.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +96,8 @@ pub(crate) async fn connect(url: &str) -> Result<async_nats::Client, StreamError
     };
     options
         .name("farwrite primary-worker")
+        // A request that comes while a cluster elects is dropped in silence; the client waits 10 s.
+        .request_timeout(Some(REQUEST_TIMEOUT))
         .event_callback(|event| async move { tracing::info!(%event, "NATS") })
         .connect(&servers.urls)
         .await
