@@ -6,11 +6,14 @@ REGIONS  ?= ewr,jfk,lga
 RTT_MS   ?= 30
 HANDLER  ?= sql
 SECONDS  ?= 60
+# Of `make chaos`: one run a seed, each so long.
+CHAOS_SEEDS   ?= 1,2,3,4,5,6
+CHAOS_SECONDS ?= 60
 # An installed PostgreSQL 15, where there is one: the guarantees are tested on it too.
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 check tools fuzz clean
+.PHONY: help demo test test-15 check tools fuzz chaos chaos-guards clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -39,6 +42,14 @@ tools: ## fetch nats-server and PostgreSQL into .tools
 
 fuzz: ## fuzz what comes off the wire for SECONDS=60
 	schemas/fuzz/run.sh $(SECONDS)
+
+chaos: tools ## everything fails that can, and a checker judges: CHAOS_SEEDS=1,2,… CHAOS_SECONDS=60
+	$(CARGO) build --workspace --bins
+	target/debug/loadtest chaos --seed $(CHAOS_SEEDS) --seconds $(CHAOS_SECONDS) --json target/farwrite/chaos.json
+
+chaos-guards: tools ## leave out one guard after another, and see that chaos finds it
+	$(CARGO) build --workspace --bins --features farwrite-loadtest/sabotage --target-dir target/sabotage
+	loadtest/guards.sh target/sabotage/debug/loadtest
 
 clean: ## remove what was built and fetched
 	$(CARGO) clean

@@ -9,7 +9,8 @@ use crate::call::InvalidCommand;
 /// What is known of a command whose publish failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// The stream has not stored it, and will not.
+    /// The stream has not stored what this call sent, if it sent anything, and will not. What an
+    /// earlier call under the same id sent this one does not know.
     NotAccepted,
     /// An attempt was sent and not answered: it may be stored, now or a little later. Publish it
     /// again with the same id, or ask for its outcome.

@@ -6,17 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use farwrite_producer::ReconcileOptions;
+use anyhow::{Result, ensure};
 use fastrand::Rng;
 
 use super::{
+    ending::settle,
     schedule::last,
     stage::{DATABASE, PATIENCE, REGIONS, Stage, command},
 };
 
 /// How long clients are given to use sequences again; at the end of a run there may be none.
-const GROWS_WITHIN: Duration = Duration::from_secs(10);
+const GROWS_WITHIN: Duration = Duration::from_secs(30);
 /// How long workers may take to notice that the stream is another one.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -69,7 +69,11 @@ impl Stage {
         let _ = std::fs::remove_dir_all(&copied);
         copy(&nats.store(), &copied)?;
         nats.start().await?;
-        last(random, 1_000..3_000).await;
+        // Few are lost, so that their sequences are soon used again; and all of them are applied
+        // before, for what is not no worker can bring back (producers can: `reconcile`).
+        last(random, 100..400).await;
+        let closed = self.gate.write().await;
+        settle(self).await?;
         let mut workers = self.workers.lock().await;
         workers.suspend()?;
         let lost = self.last_sequence().await?;
@@ -77,8 +81,9 @@ impl Stage {
         std::fs::remove_dir_all(nats.store())?;
         copy(&copied, &nats.store())?;
         nats.start().await?;
+        drop(closed);
         let began = Instant::now();
-        while self.last_sequence().await? < lost + 20 && began.elapsed() < GROWS_WITHIN {
+        while self.last_sequence().await? <= lost && began.elapsed() < GROWS_WITHIN {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         workers.resume()?;
@@ -99,20 +104,6 @@ impl Stage {
         let context = async_nats::jetstream::new(client);
         let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
         Ok(stream.cached_info().state.last_sequence)
-    }
-
-    /// Producers send again what the stream has lost; how much may be left to do.
-    pub(super) async fn reconcile(&self) -> Result<usize> {
-        let mut left = 0;
-        for (region, producer) in &self.producers {
-            let options =
-                ReconcileOptions { min_age: Duration::ZERO, ..ReconcileOptions::default() };
-            let report = producer.reconcile(options).await;
-            let report = report.with_context(|| format!("reconciling in {region}"))?;
-            left += report.sent_again.len() + report.duplicates.len() + report.unsent.len();
-            left += report.young + report.unknown + report.on_their_way + report.held_back;
-        }
-        Ok(left)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One client: writes and reads wherever it is, and writes down what it was told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use farwrite_producer::{
@@ -77,6 +77,8 @@ impl Client {
         while Instant::now() < until {
             let place = self.random.usize(..self.stage.producers.len());
             let (region, producer) = self.stage.producers[place].clone();
+            let stage = Arc::clone(&self.stage);
+            let _open = stage.gate.read().await;
             match self.random.u32(..100) {
                 0..15 => self.command(Verb::Publish, region, &producer).await?,
                 15..40 => self.command(Verb::Submit, region, &producer).await?,
@@ -97,7 +99,7 @@ impl Client {
         let (id, key) = (self.stage.new_id(), self.key());
         let body = match self.random.u32(..100) {
             0..5 => json!({ "refuse": true }),
-            5..10 => json!({ "fail": true }),
+            5..15 => json!({ "fail": true }),
             _ => json!({}),
         };
         // Some have a time of which nobody takes notice, some one that may well pass.
@@ -112,6 +114,7 @@ impl Client {
         let began = Instant::now();
         let expires_at = expires.map(|after| std::time::SystemTime::now() + after);
         // A publish that may have been stored is sent again under its id until it is known.
+        let mut is_in_doubt = false;
         let told = loop {
             let mut call = producer.call(&put).id(id);
             if let Some(time) = expires_at {
@@ -138,8 +141,11 @@ impl Client {
                     Err(WriteError::NoReads { .. }) => Told::only(CommandEnd::Refused),
                 },
             };
-            if told.end != CommandEnd::Unknown || began.elapsed() > RESOLVE_WITHIN {
-                break told;
+            match told.end {
+                CommandEnd::Unknown if began.elapsed() < RESOLVE_WITHIN => is_in_doubt = true,
+                // A call knows nothing of the one before it under the same id.
+                CommandEnd::Refused if is_in_doubt => break Told::only(CommandEnd::Unknown),
+                _ => break told,
             }
         };
         history.end_command(begun, told.end, told.visible)?;
@@ -242,10 +248,7 @@ fn published(result: Result<(), PublishError>) -> Told {
     Told::only(match result {
         Ok(()) => CommandEnd::Accepted,
         Err(error) => match error.known() {
-            Known::NotAccepted => {
-                eprintln!("DEBUG refused {error} {error:?}");
-                CommandEnd::Refused
-            }
+            Known::NotAccepted => CommandEnd::Refused,
             Known::MaybeAccepted => CommandEnd::Unknown,
         },
     })

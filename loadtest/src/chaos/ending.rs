@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::check::{HistoryWriter, Outcome};
 
 use super::{
-    stage::{DATABASE, PATIENCE, Shared},
+    stage::{DATABASE, PATIENCE, Shared, Stage},
     stream_copy::StreamCopy,
 };
 
@@ -24,11 +24,6 @@ pub(super) async fn settle_and_dump(
     if let Some(copy) = copy {
         for (sequence, (id, key)) in copy.finish().await? {
             history.message(sequence, id, &key)?;
-        }
-    } else {
-        // The stream lost commands: producers send again what they kept.
-        while stage.reconcile().await? > 0 {
-            settle(stage).await?;
         }
     }
     let mut connection = stage.primary().await?;
@@ -56,7 +51,8 @@ pub(super) async fn settle_and_dump(
     Ok(applied)
 }
 
-async fn settle(stage: &Shared) -> Result<()> {
+/// Waits until every command that the stream holds has ended.
+pub(super) async fn settle(stage: &Stage) -> Result<()> {
     let context = async_nats::jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
     let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
     let last = stream.cached_info().state.last_sequence.cast_signed();
@@ -64,7 +60,9 @@ async fn settle(stage: &Shared) -> Result<()> {
     loop {
         stage.workers.lock().await.check()?;
         let mut connection = stage.primary().await?;
-        let sql = "SELECT bool_and(sequence >= $1 AND parked = 0), count(*) FROM farwrite.lanes";
+        let sql =
+            "SELECT bool_and(sequence >= $1) AND NOT EXISTS (SELECT FROM farwrite.parked), count(*)
+                   FROM farwrite.lanes";
         let (settled, lanes): (Option<bool>, i64) =
             sqlx::query_as(sql).bind(last).fetch_one(&mut connection).await.context("settling")?;
         if settled == Some(true) && lanes > 0 {

@@ -41,8 +41,8 @@ pub enum Kind {
     LongTransaction,
     /// The producers' clock jumps by hours.
     ClockJump,
-    /// The broker comes back with an older copy of its store: an operator adopts it, and producers
-    /// send again what they kept.
+    /// The broker comes back with an older copy of its store and uses sequences again: the worker
+    /// stops, and an operator adopts the stream.
     BrokerRestore,
 }
 

@@ -12,19 +12,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use farwrite_devstack::Devstack;
-use farwrite_producer::{CommandId, Journal, JournalLimits, Limits, Producer};
+use farwrite_producer::{CommandId, Limits, Producer};
 use fastrand::Rng;
 use sqlx::PgConnection;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::check::HistoryWriter;
 
-use super::{
-    Settings, sabotage,
-    schedule::{Kind, last},
-    workers::Workers,
-};
+use super::{Settings, sabotage, schedule::last, workers::Workers};
 
 pub(super) const REGIONS: [&str; 3] = ["ewr", "jfk", "lga"];
 pub(super) const DATABASE: &str = "chaos";
@@ -47,7 +43,7 @@ const APP: &str = "
         INSERT INTO effects VALUES (meta.key, v_n, meta.id);
         IF body ? 'refuse' THEN
             RAISE EXCEPTION 'refused by itself';
-        ELSIF body ? 'fail' AND random() < 0.4 THEN
+        ELSIF body ? 'fail' AND random() < 0.6 THEN
             RAISE EXCEPTION 'failed by chance' USING ERRCODE = '40001';
         END IF;
         RETURN v_n;
@@ -64,12 +60,13 @@ pub(super) struct Stage {
     /// By how much the producers' clock is wrong, in milliseconds.
     clock_off_ms: AtomicI64,
     pub(super) reapplied: AtomicU64,
+    /// Closed, nobody writes or reads.
+    pub(super) gate: RwLock<()>,
 }
 
 impl Stage {
     pub(super) async fn set(
         settings: &Settings,
-        kinds: &[Kind],
         history: HistoryWriter,
         mut random: Rng,
     ) -> Result<Self> {
@@ -88,14 +85,11 @@ impl Stage {
         let workers = Workers::begin(&stack, &settings.programs, &mut random)?;
         let mut producers = Vec::new();
         for region in REGIONS {
-            let mut builder = Producer::builder(DATABASE.parse()?, region.parse()?)
+            let builder = Producer::builder(DATABASE.parse()?, region.parse()?)
                 .nats_url(stack.nats_url(region)?)
                 .limits(Limits { timeout: Duration::from_secs(3), ..Limits::default() })
                 .replica(stack.server(region)?.url(DATABASE))
                 .primary(stack.primary_url_from(region, DATABASE)?);
-            if kinds.contains(&Kind::BrokerRestore) {
-                builder = builder.journal(Journal::in_memory(JournalLimits::default()));
-            }
             producers.push((region, builder.connect().await.context(region)?));
         }
         // Only a worker that serves answers.
@@ -109,6 +103,7 @@ impl Stage {
             programs: settings.programs.clone(),
             clock_off_ms: AtomicI64::new(0),
             reapplied: AtomicU64::new(0),
+            gate: RwLock::new(()),
         })
     }
 
