@@ -111,22 +111,24 @@ impl Hints {
     }
 }
 
-/// Makes the stream that holds the samples, where it is missing.
+/// Makes the stream that holds the samples, and the name of who serves, or brings it up to date.
 pub(crate) async fn create(
     client: &async_nats::Client,
     config: &Config,
 ) -> Result<(), StreamError> {
+    let subjects = Subjects::new(config.database.clone());
     let wanted = StreamConfig {
         name: name(config),
-        subjects: vec![subject(config)],
-        description: Some("How far Farwrite's commands had been applied: a hint".to_owned()),
+        subjects: vec![subject(config), subjects.served(&config.stream)],
+        description: Some("How far Farwrite's commands had been applied, and by whom".to_owned()),
         max_messages_per_subject: 1,
         discard: DiscardPolicy::Old,
         num_replicas: config.new_stream.replicas,
         max_bytes: 1 << 20,
         ..StreamConfig::default()
     };
-    let created = jetstream::new(client.clone()).get_or_create_stream(wanted).await;
+    // One of an older version had one subject less.
+    let created = jetstream::new(client.clone()).create_or_update_stream(wanted).await;
     created
         .map(drop)
         .map_err(|error| StreamError::JetStream { stream: name(config), reason: error.to_string() })
@@ -227,7 +229,7 @@ impl Book {
     }
 }
 
-fn name(config: &Config) -> String {
+pub(crate) fn name(config: &Config) -> String {
     format!("{}-hints", config.stream)
 }
 

@@ -41,6 +41,7 @@ mod trial;
 mod trim;
 mod upkeep;
 mod verdict;
+mod veto;
 mod worker;
 
 pub use config::{Config, ConfigError, NewStream};

@@ -29,7 +29,9 @@ use sqlx::{PgConnection, types::Uuid};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::{config::Config, confirm, lag::Gauge, metrics, primary, takeover::Takeover};
+use crate::{
+    config::Config, confirm, lag::Gauge, metrics, primary, takeover::Takeover, veto::MayAnswer,
+};
 
 /// How long a question waits for required standbys; then the outcome is not known yet.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
@@ -63,6 +65,7 @@ pub(crate) async fn serve(
     config: &Config,
     takeover: &Takeover,
     stream: &Stream,
+    may_answer: &MayAnswer,
     connection: PgConnection,
 ) -> OutcomesEnd {
     let nats = |error: async_nats::Error| OutcomesEnd::Nats(error.to_string());
@@ -88,7 +91,7 @@ pub(crate) async fn serve(
     let gauge = Gauge::new(&client, config, takeover.stream_id);
     let required = config.required_standbys.as_deref().unwrap_or_default();
     let connection = &connection;
-    let answer = Answer { client: &client, takeover, stream, required, connection };
+    let answer = Answer { client: &client, takeover, stream, required, may_answer, connection };
     tokio::select! {
         biased; // whoever asks for an outcome waits for it
         end = answer.all(outcomes) => end,
@@ -102,6 +105,7 @@ struct Answer<'a> {
     takeover: &'a Takeover,
     stream: &'a Stream,
     required: &'a [String],
+    may_answer: &'a MayAnswer,
     connection: &'a Mutex<PgConnection>,
 }
 
@@ -118,7 +122,8 @@ impl Answer<'_> {
 
     async fn some(&self, requests: Vec<Request>) -> Result<(), sqlx::Error> {
         let questions = read(requests).await;
-        if questions.is_empty() {
+        // Whoever asks asks again.
+        if questions.is_empty() || !self.may_answer.now() {
             return Ok(());
         }
         let ids: Vec<Uuid> = questions.iter().map(|(_, question)| question.id.uuid()).collect();

@@ -23,6 +23,7 @@ use crate::{
     standbys::{Flushed, flushed},
     stream,
     takeover::Takeover,
+    veto::MayAnswer,
 };
 
 /// Positions that wait for the replicas: with one a second, replicas that are that far behind get
@@ -78,12 +79,13 @@ pub(crate) struct Trimmer {
     min_age: Duration,
     proofs: Proofs,
     trimmed: u64,
+    may_answer: MayAnswer,
     /// Who was missing the last time, so that it is said once.
     missing: Vec<String>,
 }
 
 impl Trimmer {
-    pub(crate) fn new(stream: Stream, config: &Config) -> Self {
+    pub(crate) fn new(stream: Stream, config: &Config, may_answer: MayAnswer) -> Self {
         let required = config.required_standbys.clone();
         if required.is_none() {
             warn!(
@@ -96,6 +98,7 @@ impl Trimmer {
             min_age: config.trim_min_age,
             proofs: Proofs::default(),
             trimmed: 0,
+            may_answer,
             missing: Vec::new(),
         }
     }
@@ -136,7 +139,7 @@ impl Trimmer {
         let min_age_ns = i64::try_from(self.min_age.as_nanos()).unwrap_or(i64::MAX);
         let aged = keeper.settled_before(now_ns.saturating_sub(min_age_ns)).saturating_add(1);
         let floor = self.proofs.safe.min(aged);
-        if !now || floor <= self.trimmed {
+        if !now || floor <= self.trimmed || !self.may_answer.now() {
             return Ok(());
         }
         if record(connection, takeover, floor).await?

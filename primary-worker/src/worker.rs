@@ -38,6 +38,7 @@ use crate::{
     takeover::{self, Claim, TakeoverError},
     trim::Trimmer,
     upkeep,
+    veto::{MayAnswer, Veto, VetoEnd},
 };
 
 /// First and longest pause before the worker begins again.
@@ -194,8 +195,18 @@ impl Worker {
             stream = look_at_stream(&mut owner, &client, config).await?;
         }
         let hints = Hints::read(&client, &stream, config).await;
+        let veto = Veto::new(&client, config);
+        let seen = veto.look().await?;
+        if !memory.claim.forced {
+            let own = primary::timeline(&mut owner).await.map_err(PrimaryError::from)?;
+            let allowed = seen.allows(&mut owner, own).await.map_err(PrimaryError::from)?;
+            allowed.map_err(|vetoed| End::Again(vetoed.to_string()))?;
+        }
         let takeover = takeover::take_over(&mut owner, config, &memory.claim, hints).await?;
         memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
+        if !veto.claim(seen, &takeover).await? {
+            return Err(End::Taken);
+        }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
         let mut control = server.connect(&Purpose::Control).await?;
@@ -213,6 +224,7 @@ impl Worker {
         let context = async_nats::jetstream::new(client.clone());
         let stream = Verified { context, stream, identity };
         let shared = Shared {
+            may_answer: MayAnswer::default(),
             confirm,
             config: Arc::clone(config),
             takeover: Arc::new(takeover),
@@ -238,6 +250,7 @@ impl Worker {
             heartbeat,
             outcomes,
             unconfirmed,
+            veto,
         })
     }
 
@@ -290,6 +303,7 @@ struct Serving {
     control: PgConnection,
     heartbeat: PgConnection,
     outcomes: PgConnection,
+    veto: Veto,
     /// Answers that wait for required standbys, where there are any.
     unconfirmed: Option<(mpsc::Receiver<Unconfirmed>, PgConnection, Vec<String>)>,
 }
@@ -304,6 +318,7 @@ enum TaskEnd {
     Outcomes(OutcomesEnd),
     Upkeep(sqlx::Error),
     Lease(LeaseEnd),
+    Veto(VetoEnd),
     Confirm(Result<(), sqlx::Error>),
 }
 
@@ -320,6 +335,7 @@ impl Serving {
             heartbeat,
             outcomes,
             unconfirmed,
+            veto,
         } = self;
         let Shared { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
@@ -330,7 +346,7 @@ impl Serving {
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
         let keeper = hints::Keeper::new(client, held, config, &takeover.hints);
-        let trimmer = Trimmer::new(held.clone(), config);
+        let trimmer = Trimmer::new(held.clone(), config, shared.may_answer.clone());
         let told_stream = held.clone();
         let reader = Reader::new(stream, name, next, position.anchor);
         tasks.spawn(async move {
@@ -350,10 +366,12 @@ impl Serving {
         });
         tasks.spawn({
             let config = Arc::clone(config);
+            let may_answer = shared.may_answer.clone();
             let (client, takeover, stream) = (client.clone(), Arc::clone(takeover), told_stream);
             async move {
                 TaskEnd::Outcomes(
-                    outcomes::serve(client, &config, &takeover, &stream, outcomes).await,
+                    outcomes::serve(client, &config, &takeover, &stream, &may_answer, outcomes)
+                        .await,
                 )
             }
         });
@@ -366,6 +384,10 @@ impl Serving {
         tasks.spawn({
             let (epoch, lease) = (takeover.epoch, config.lease);
             async move { TaskEnd::Lease(lease::hold(owner, epoch, lease).await) }
+        });
+        tasks.spawn({
+            let (epoch, may_answer) = (takeover.epoch, shared.may_answer.clone());
+            async move { TaskEnd::Veto(veto.watch(epoch, may_answer).await) }
         });
         if let Some((answers, connection, required)) = unconfirmed {
             let client = client.clone();
@@ -494,6 +516,7 @@ fn task_end(end: TaskEnd) -> End {
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
         TaskEnd::Confirm(Ok(())) => End::Fatal(WorkerError::Task("confirming answers")),
         TaskEnd::Confirm(Err(error)) => End::Again(format!("confirming answers: {error}")),
+        TaskEnd::Veto(VetoEnd::Taken) => End::Taken,
         TaskEnd::Lease(LeaseEnd::Taken) => End::Taken,
         TaskEnd::Lease(LeaseEnd::World(reason)) => End::Again(format!("the lease: {reason}")),
     }

@@ -74,6 +74,12 @@ impl Subjects {
         format!("farwrite.{}.hint.{stream}", self.database)
     }
 
+    /// Where the worker that serves a stream leaves its name.
+    #[must_use]
+    pub fn served(&self, stream: &str) -> String {
+        format!("farwrite.{}.served.{stream}", self.database)
+    }
+
     /// Where a region's apps tell its watcher what they wait for.
     #[must_use]
     pub fn watch(&self, region: &Origin) -> String {

@@ -206,3 +206,60 @@ async fn a_rolling_deploy_under_load_fails_no_write_and_keeps_the_order() -> Res
     ensure!(writes > 0);
     case.check_model().await
 }
+
+#[tokio::test]
+async fn a_worker_on_a_lost_branch_steps_back_from_the_one_that_serves_the_new_primary()
+-> Result<()> {
+    let stack = Devstack::builder().regions(["ewr", "jfk"]).start().await?;
+    let case = Case::on(Box::leak(Box::new(stack)), "split_brain", &[]).await?;
+    let on = async |region: &str| {
+        let url = case.stack.server(region)?.url(&case.name);
+        let worker = case.spawn("run", &[], &[("FARWRITE_DATABASE_URL", &url)])?;
+        said(&case, &worker, SERVES, 1).await?;
+        anyhow::Ok(worker)
+    };
+    let old = on("ewr").await?;
+    case.publish(&Message::append("a", 1)).await?;
+    case.settled().await?;
+    case.stack.replica("jfk")?.wait_caught_up(case.stack.primary(), DEADLINE).await?;
+    // Nobody stops the old primary, or tells its worker.
+    case.stack.promote("jfk").await?;
+    let new = on("jfk").await?;
+    said(&case, &old, "the broker names another worker", 1).await?;
+    said(&case, &old, "has served timeline 2", 1).await?;
+    case.stack.set_primary("jfk")?;
+    case.publish(&Message::append("a", 2)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await? == [("a".to_owned(), vec![1, 2])].into());
+    // It tries again and again, and applies nothing there.
+    said(&case, &old, "has served timeline 2", 3).await?;
+    let mut there = case.stack.server("ewr")?.connect(&case.name).await?;
+    let effects: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM app.effects").fetch_one(&mut there).await?;
+    ensure!(effects == 1, "{effects} effects on the lost branch");
+    ensure!(old.status()?.is_none() && new.status()?.is_none());
+    ensure!(new.log().matches(SERVES).count() == 1, "{}", new.log_tail());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_tell_who_serves_answers_nobody() -> Result<()> {
+    let case = Case::new("silent", &[]).await?;
+    let worker = case.serving_worker().await?;
+    let inbox = format!("farwrite.{}.reply.jfk.test", case.name);
+    let mut replies = case.client.subscribe(inbox.clone()).await?;
+    case.context.delete_stream(format!("farwrite-{}-hints", case.name)).await?;
+    said(&case, &worker, "nobody is answered", 1).await?;
+    let mute = Message { reply: Some(inbox.clone()), ..Message::append("a", 1) };
+    case.publish(&mute).await?;
+    case.settled().await?;
+    ensure!(case.outcome(mute.id).await?.is_none());
+    case.run("migrate", &[]).await?.ended(0)?;
+    said(&case, &worker, "answers leave", 1).await?;
+    let heard = Message { reply: Some(inbox), ..Message::append("a", 2) };
+    case.publish(&heard).await?;
+    let reply = tokio::time::timeout(DEADLINE, replies.next()).await?.context("no reply")?;
+    ensure!(farwrite_schemas::Reply::decode(&reply.payload)?.id == heard.id);
+    ensure!(case.outcome(mute.id).await?.is_some());
+    Ok(())
+}

@@ -61,6 +61,7 @@ use crate::{
     metrics,
     stream::{Anchor, Delivery, Place, Verified, storable},
     takeover::{LanePosition, Takeover},
+    veto::MayAnswer,
 };
 
 use attempt::{Care, Committed, FailedCommand, Fence, GUARDED_MAX, Manner, Settled};
@@ -144,6 +145,7 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     /// Where answers are left that must wait for required standbys, if there are any.
     pub(crate) confirm: Option<mpsc::Sender<Unconfirmed>>,
+    pub(crate) may_answer: MayAnswer,
 }
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.

@@ -23,6 +23,7 @@ use crate::{
     outcomes, primary,
     stream::Delivery,
     takeover::Takeover,
+    veto::MayAnswer,
 };
 
 use super::{
@@ -40,6 +41,7 @@ pub(super) struct Settler {
     /// What a reply's subject starts with, before the origin.
     reply_prefix: String,
     confirm: Option<mpsc::Sender<Unconfirmed>>,
+    may_answer: MayAnswer,
 }
 
 impl Settler {
@@ -50,6 +52,7 @@ impl Settler {
             pulse: Arc::clone(&shared.pulse),
             reply_prefix: format!("farwrite.{}.reply.", shared.config.database),
             confirm: shared.confirm.clone(),
+            may_answer: shared.may_answer.clone(),
         }
     }
 
@@ -67,7 +70,7 @@ impl Settler {
             matches!(settled, Settled::Ended { .. })
                 && (waits(&item.delivery) || item.echoes.iter().any(waits))
         };
-        if pairs().any(is_awaited) {
+        if pairs().any(is_awaited) && self.may_answer.now() {
             let lsn = primary::flush_lsn(connection).await?;
             Failpoint::BeforeReply.pass();
             let bookmark = self.takeover.bookmark(lsn);

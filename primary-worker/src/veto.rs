@@ -1,0 +1,216 @@
+//! A word in the broker about who serves: against two primaries.
+//!
+//! The fence is a row, and keeps two workers of one primary apart. After a failover the old primary
+//! may still live, with a worker that is cut off from the news: it would go on, and answer from a
+//! branch of history that is lost. So each takeover leaves a record in the broker (epoch, timeline),
+//! by compare-and-set, and every worker looks at it. It is a veto and never a position: a worker
+//! steps back from a record that is not its own, and while it cannot be read for some seconds it
+//! answers nobody and trims nothing.
+//!
+//! Whoever comes to take over is kept back by a record that its own history does not hold, unless
+//! its timeline is newer: then that takeover was lost in the failover, together with its commits.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    Client,
+    jetstream::{self, Context, message::PublishMessage, stream::LastRawMessageErrorKind},
+};
+use farwrite_schemas::{Epoch, Subjects, Timeline};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::{config::Config, hints, stream::StreamError, takeover::Takeover};
+
+/// How often the record is read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long one reading may take.
+const WITHIN: Duration = Duration::from_secs(2);
+/// How long it may be unreadable before nobody is answered any more.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Who serves, as the broker has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    epoch: Epoch,
+    timeline: u32,
+}
+
+/// A record, and its place: 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    record: Option<Record>,
+    sequence: u64,
+}
+
+/// Whether answers may leave: not while it cannot be told who serves.
+#[derive(Clone, Debug)]
+pub(crate) struct MayAnswer(Arc<AtomicBool>);
+
+impl Default for MayAnswer {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl MayAnswer {
+    pub(crate) fn now(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, may: bool) {
+        if self.0.swap(may, Ordering::Relaxed) == may {
+            return;
+        }
+        if may {
+            info!("it can be told again who serves: answers leave");
+        } else {
+            error!("it cannot be told who serves: nobody is answered, and nothing is trimmed");
+        }
+    }
+}
+
+/// This primary's history lacks a takeover that the broker knows of.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a worker has served timeline {served} (epoch {epoch}), this server is on timeline {own} and its history lacks that takeover: it is a lost branch, or the server was put back from a copy. \
+     Nothing is applied here. If it is the primary all the same, say --take-over true"
+)]
+pub(crate) struct Vetoed {
+    served: u32,
+    own: u32,
+    epoch: Epoch,
+}
+
+/// The broker's side.
+#[derive(Clone)]
+pub(crate) struct Veto {
+    context: Context,
+    stream: String,
+    subject: String,
+}
+
+/// How watching ended.
+#[derive(Debug)]
+pub(crate) enum VetoEnd {
+    /// Another worker serves.
+    Taken,
+}
+
+impl Veto {
+    pub(crate) fn new(client: &Client, config: &Config) -> Self {
+        let subjects = Subjects::new(config.database.clone());
+        let subject = subjects.served(&config.stream);
+        Self { context: jetstream::new(client.clone()), stream: hints::name(config), subject }
+    }
+
+    /// Reads the record. Without its stream there is none, as before `migrate` has made it.
+    async fn read(&self) -> Result<Seen, String> {
+        let reading =
+            async {
+                let stream = match self.context.get_stream_no_info(&self.stream).await {
+                    Ok(stream) => stream,
+                    Err(error) => return Err(error.to_string()),
+                };
+                match stream.get_last_raw_message_by_subject(&self.subject).await {
+                    Ok(message) => Ok(Seen {
+                        // What cannot be read was written by a newer program: it is somebody's.
+                        record: Some(serde_json::from_slice(&message.payload).unwrap_or(Record {
+                            epoch: Epoch(uuid::Uuid::nil()),
+                            timeline: u32::MAX,
+                        })),
+                        sequence: message.sequence,
+                    }),
+                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                        Ok(Seen::default())
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            };
+        timeout(WITHIN, reading).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+
+    /// Reads the record before a takeover.
+    ///
+    /// # Errors
+    /// JetStream's. It may pass.
+    pub(crate) async fn look(&self) -> Result<Seen, StreamError> {
+        self.read().await.map_err(|reason| StreamError::jetstream(&self.stream, reason))
+    }
+
+    /// Writes the record of a takeover that is committed, if nobody has written one since. False
+    /// when somebody has.
+    pub(crate) async fn claim(&self, seen: Seen, takeover: &Takeover) -> Result<bool, StreamError> {
+        let record = Record { epoch: takeover.epoch, timeline: takeover.timeline.0 };
+        let payload = serde_json::to_vec(&record).unwrap_or_default();
+        let message = PublishMessage::build()
+            .payload(payload.into())
+            .expected_last_subject_sequence(seen.sequence);
+        let error = |reason: String| StreamError::jetstream(&self.stream, reason);
+        let publish = self.context.send_publish(self.subject.clone(), message).await;
+        let publish = publish.map_err(|reason| error(reason.to_string()))?;
+        match timeout(WITHIN, publish).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(reason))
+                if reason.kind() == jetstream::context::PublishErrorKind::WrongLastSequence =>
+            {
+                Ok(false)
+            }
+            Ok(Err(reason)) => Err(error(reason.to_string())),
+            Err(_) => Err(error("no answer in time".to_owned())),
+        }
+    }
+
+    /// Watches the record of an epoch until it is another one's.
+    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> VetoEnd {
+        let mut read_at = Instant::now();
+        loop {
+            sleep(LOOK_EVERY).await;
+            match self.read().await {
+                Ok(Seen { record: Some(record), .. }) if record.epoch != epoch => {
+                    may_answer.set(false);
+                    let Record { epoch: other, timeline } = record;
+                    warn!(%epoch, %other, timeline, "the broker names another worker");
+                    return VetoEnd::Taken;
+                }
+                Ok(_) => {
+                    read_at = Instant::now();
+                    may_answer.set(true);
+                }
+                Err(reason) if read_at.elapsed() >= SILENCE => {
+                    tracing::debug!(reason, "reading who serves");
+                    may_answer.set(false);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// Whether a server may be taken over: its history holds the record, or is newer.
+    pub(crate) async fn allows(
+        &self,
+        connection: &mut PgConnection,
+        own: Timeline,
+    ) -> Result<Result<(), Vetoed>, sqlx::Error> {
+        let Some(Record { epoch, timeline }) = self.record else { return Ok(Ok(())) };
+        if own.0 > timeline {
+            return Ok(Ok(()));
+        }
+        let holds: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM farwrite.history WHERE epoch = $1)")
+                .bind(epoch.0)
+                .fetch_one(connection)
+                .await?;
+        Ok(if holds { Ok(()) } else { Err(Vetoed { served: timeline, own: own.0, epoch }) })
+    }
+}
