@@ -34,6 +34,7 @@ mod operate;
 mod outcomes;
 mod primary;
 mod sabotage;
+mod serving;
 mod standbys;
 mod stream;
 mod takeover;
