@@ -36,6 +36,12 @@ pub enum PrimaryError {
     /// The URL is not one.
     #[error("database-url is not a PostgreSQL URL: {0}")]
     Url(String),
+    /// A connection of a takeover led to another server, or to another start of it, than the first.
+    #[error("{server} leads to another server than a moment ago: a failover is under way there")]
+    OtherServer {
+        /// Host and port.
+        server: String,
+    },
     /// None of several servers can be written to: a failover may be under way.
     #[error("none of {} servers can be written to: {}", tried.len(), tried.join("; "))]
     NoPrimary {
@@ -83,7 +89,7 @@ impl PrimaryError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Sql(error) => crate::verdict::Happened::of(error).verdict().may_pass(),
-            Self::ConnectTimeout | Self::NoPrimary { .. } => true,
+            Self::ConnectTimeout | Self::NoPrimary { .. } | Self::OtherServer { .. } => true,
             Self::Url(_)
             | Self::Replica
             | Self::AsynchronousCommit
@@ -183,9 +189,33 @@ impl Server {
         (self, said.unwrap_or(Err(PrimaryError::ConnectTimeout)))
     }
 
+    /// Connects to the very server that `first` is a connection to: a name may lead elsewhere by now.
+    pub(crate) async fn connect_as(
+        &self,
+        first: &Start,
+        purpose: &Purpose,
+    ) -> Result<PgConnection, PrimaryError> {
+        let mut connection = self.connect(purpose).await?;
+        if Start::of(&mut connection).await? != *first {
+            return Err(PrimaryError::OtherServer { server: self.name() });
+        }
+        Ok(connection)
+    }
+
     /// Connects. The statements and their parameters are never logged.
     pub(crate) async fn connect(&self, purpose: &Purpose) -> Result<PgConnection, PrimaryError> {
         connect(&self.options, self.statement_timeout, purpose).await
+    }
+}
+
+/// One start of one server: no two begin in the same microsecond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Start(String);
+
+impl Start {
+    pub(crate) async fn of(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
+        sqlx::query_scalar(sql).fetch_one(connection).await.map(Self)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     hints::Hints,
     lane::{Refreshed, Shared},
     lease, metrics, migrate,
-    primary::{self, PrimaryError, Purpose},
+    primary::{self, PrimaryError, Purpose, Start},
     serving::Serving,
     stream::{self, StreamError, Verified},
     takeover::{self, Claim, TakeoverError},
@@ -195,14 +195,15 @@ impl Worker {
         }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
-        let mut control = server.connect(&Purpose::Control).await?;
+        let start = Start::of(&mut owner).await.map_err(PrimaryError::from)?;
+        let mut control = server.connect_as(&start, &Purpose::Control).await?;
         let identity = stream::verify(&mut control, &stream, &takeover.position()).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
         let (confirm, unconfirmed) = match required {
             Some(required) => {
-                let connection = server.connect(&Purpose::Control).await?;
+                let connection = server.connect_as(&start, &Purpose::Control).await?;
                 (Some(sender), Some((answers, connection, required)))
             }
             None => (None, None),
@@ -222,10 +223,10 @@ impl Worker {
         };
         let mut lanes = Vec::with_capacity(config.lanes as usize);
         for _ in 0..config.lanes {
-            lanes.push(server.connect(&Purpose::Lane(shared.takeover.epoch)).await?);
+            lanes.push(server.connect_as(&start, &Purpose::Lane(shared.takeover.epoch)).await?);
         }
-        let heartbeat = server.connect(&Purpose::Control).await?;
-        let outcomes = server.connect(&Purpose::Control).await?;
+        let heartbeat = server.connect_as(&start, &Purpose::Control).await?;
+        let outcomes = server.connect_as(&start, &Purpose::Control).await?;
         Ok(Serving {
             shared,
             stream,
