@@ -42,7 +42,8 @@ async fn kept(stack: &Devstack) -> Result<jetstream::Context> {
     Ok(context)
 }
 
-/// One attempt to publish; the same number again is the same message.
+/// One attempt to publish, which may fail right after the stream was made: the nodes tell each other
+/// of it a moment later. The same number again is the same message.
 async fn publish(context: &jetstream::Context, n: u32) -> Result<PublishAck> {
     let message = PublishMessage::build().message_id(n.to_string()).payload("kept".into());
     Ok(context.send_publish("kept", message).await?.await?)
@@ -73,7 +74,7 @@ async fn replicated(context: &jetstream::Context, messages: u64) -> Result<()> {
 async fn a_stream_outlives_its_leader_and_the_node_that_returns_catches_up() -> Result<()> {
     let stack = three().await?;
     let context = kept(&stack).await?;
-    publish(&context, 1).await?;
+    acknowledged(&context, 1).await?;
     let killed = stack.stream_leader("kept").await?;
     let node = stack.nats_node(killed)?;
     let url = node.url();
@@ -95,7 +96,7 @@ async fn a_stream_outlives_its_leader_and_the_node_that_returns_catches_up() -> 
 async fn without_a_quorum_nothing_is_acknowledged_and_with_it_everything_is_again() -> Result<()> {
     let stack = three().await?;
     let context = kept(&stack).await?;
-    publish(&context, 1).await?;
+    acknowledged(&context, 1).await?;
     let leader = stack.stream_leader("kept").await?;
     let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
 
@@ -131,7 +132,7 @@ async fn without_a_quorum_nothing_is_acknowledged_and_with_it_everything_is_agai
 async fn a_leader_that_is_suspended_is_replaced_and_goes_on_as_a_follower() -> Result<()> {
     let stack = three().await?;
     let context = kept(&stack).await?;
-    publish(&context, 1).await?;
+    acknowledged(&context, 1).await?;
     let suspended = stack.stream_leader("kept").await?;
     stack.nats_node(suspended)?.suspend()?;
     let leader = stack.stream_leader("kept").await?;

@@ -46,7 +46,7 @@ async fn reached(producer: &Producer, bookmark: &Bookmark) -> Result<()> {
 /// A worker with one lane, serving: others would be moved along, which are commits too.
 async fn one_lane(case: &Case) -> Result<Program> {
     let worker = case.spawn("run", &["--lanes", "1"], &[])?;
-    case.until("the worker serves", async || Ok(worker.log().contains("worker: serving"))).await?;
+    case.until("the worker serves", async || Ok(worker.log().contains(" serving epoch="))).await?;
     Ok(worker)
 }
 

@@ -171,7 +171,7 @@ impl Case {
     /// The same with more flags.
     pub(crate) async fn serving(&self, flags: &[&str]) -> Result<Program> {
         let worker = self.spawn("run", flags, &[])?;
-        self.until("the worker serves", async || Ok(worker.log().contains("worker: serving")))
+        self.until("the worker serves", async || Ok(worker.log().contains(" serving epoch=")))
             .await?;
         Ok(worker)
     }

@@ -25,7 +25,7 @@ async fn said(case: &Case, worker: &Program, what: &str, times: usize) -> Result
     waited.with_context(|| worker.log_tail())
 }
 
-const SERVES: &str = "worker: serving";
+const SERVES: &str = " serving epoch=";
 const STEPS_BACK: &str = "this one steps back";
 
 #[tokio::test]

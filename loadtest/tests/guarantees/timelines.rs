@@ -24,7 +24,7 @@ async fn stack(regions: &[&str]) -> Result<&'static Devstack> {
 async fn worker_on(case: &Case, region: &str) -> Result<Program> {
     let url = case.stack.server(region)?.url(&case.name);
     let worker = case.spawn("run", &[], &[("FARWRITE_DATABASE_URL", &url)])?;
-    case.until("the worker serves", async || Ok(worker.log().contains("worker: serving"))).await?;
+    case.until("the worker serves", async || Ok(worker.log().contains(" serving epoch="))).await?;
     Ok(worker)
 }
 

@@ -19,7 +19,7 @@ async fn worker(case: &Case, flags: &[&str]) -> Result<Program> {
     let servers = case.stack.regions().iter().map(|region| case.stack.server(region));
     let urls = servers.map(|server| Ok(server?.url(&case.name))).collect::<Result<Vec<_>>>()?;
     let worker = case.spawn("run", flags, &[("FARWRITE_DATABASE_URL", &urls.join(","))])?;
-    let serves = case.until("it serves", async || Ok(worker.log().contains("worker: serving")));
+    let serves = case.until("it serves", async || Ok(worker.log().contains(" serving epoch=")));
     serves.await.with_context(|| worker.log_tail())?;
     Ok(worker)
 }

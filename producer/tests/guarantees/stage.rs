@@ -223,7 +223,7 @@ impl<'a> Worker<'a> {
     /// Begins to work.
     pub(crate) async fn begin(&self) -> Program {
         let program = self.spawn("run");
-        until("the worker serves", || program.log().contains("worker: serving")).await;
+        until("the worker serves", || program.log().contains(" serving epoch=")).await;
         program
     }
 
