@@ -218,7 +218,15 @@ async fn two_branches_of_one_timeline_are_told_apart() -> Result<()> {
         .await?;
     let error = why(producer.wait(&theirs, A_WHILE).await)?;
     ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
-    let _here = worker_on(&case, "lga").await?;
+    // What the broker knows of the other branch speaks against this one, until an operator decides.
+    let url = stack.server("lga")?.url(&case.name);
+    let settings = [("FARWRITE_DATABASE_URL", url.as_str()), ("FARWRITE_TAKE_OVER", "true")];
+    let vetoed = case.spawn("run", &[], &settings[..1])?;
+    let refused = async || Ok(vetoed.log().contains("its history lacks that takeover"));
+    case.until("the worker refuses", refused).await?;
+    vetoed.kill().await?;
+    let here = case.spawn("run", &[], &settings)?;
+    case.until("the worker serves", async || Ok(here.log().contains(" serving epoch="))).await?;
     let ours = producer.write(&append(3)).await?.bookmark;
     ensure!(ours.timeline.0 == 2 && ours.epoch != theirs.epoch);
     Ok(())
