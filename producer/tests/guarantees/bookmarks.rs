@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use farwrite_devstack::Devstack;
 use farwrite_producer::{
     Bookmark, BookmarkError, Limits, Producer, ReadAtError, ReadFrom, WaitError,
 };
@@ -150,4 +151,63 @@ async fn a_bookmark_that_nobody_gave_out_is_refused_or_given_up_in_time() {
     assert!(matches!(error, WaitError::Implausible { .. }), "in the far future: {error:?}");
     let error = wait(Bookmark { lsn: Lsn(real.lsn.0 + (1 << 30)), ..real }).await;
     assert!(matches!(error, WaitError::TimedOut { .. }), "in the future: {error:?}");
+}
+
+/// Asks again and again; errors are of a server that has just started.
+async fn until_true(connection: &mut PgConnection, sql: &'static str, argument: &str) {
+    let asking = async {
+        while !sqlx::query_scalar(sql)
+            .bind(argument)
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap_or(false)
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(asking).await;
+}
+
+/// Rows show a moment before the replayed position moves. A replica that receives is ahead of both;
+/// one that was restarted and replays from its own disk has nothing else to go by.
+#[tokio::test]
+async fn a_read_on_a_restarted_replica_has_a_bookmark_that_holds_what_was_read() {
+    let stack = Devstack::builder().regions(["ewr", "jfk"]).start().await.unwrap();
+    let stack: &'static Devstack = Box::leak(Box::new(stack));
+    let stage = Stage::on(stack, "restarted").await;
+    let database = stage.database_with_history().await;
+    let (primary, replica) = (stack.primary(), stack.replica("jfk").unwrap());
+    let mut writing = primary.connect(database).await.unwrap();
+    let each = |act: &str| {
+        format!("DO $$ BEGIN FOR i IN 1..2000 LOOP EXECUTE '{act}' || i{}; END LOOP; END $$", {
+            if act.starts_with("CREATE") { " || ' (n int)'" } else { "" }
+        })
+    };
+    primary.execute(database, "CREATE TABLE seen (n int)").await.unwrap();
+    primary.execute(database, &each("CREATE TABLE gone_")).await.unwrap();
+    replica.wait_caught_up(primary, LONG).await.unwrap();
+    // So long that the reader is there before the commit is replayed.
+    let delay = "ALTER SYSTEM SET recovery_min_apply_delay = '4s'";
+    replica.execute("postgres", delay).await.unwrap();
+    replica.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    // Its replay shows the row first, and then takes away the files of all these tables.
+    let dropping =
+        format!("BEGIN; INSERT INTO seen VALUES (1); {}; COMMIT", each("DROP TABLE gone_"));
+    primary.execute(database, &dropping).await.unwrap();
+    let committed: String = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text")
+        .fetch_one(&mut writing)
+        .await
+        .unwrap();
+    let mut reading = replica.connect(database).await.unwrap();
+    let received = "SELECT pg_last_wal_receive_lsn() >= $1::text::pg_lsn";
+    until_true(&mut reading, received, &committed).await;
+    stack.replication_link("jfk").unwrap().cut();
+    replica.kill().await.unwrap();
+    replica.start().await.unwrap();
+    let producer = stage.builder().replica(replica.url(database)).connect().await.unwrap();
+    let mut reading = replica.connect(database).await.unwrap();
+    until_true(&mut reading, "SELECT count(*) = 1 FROM seen WHERE $1 <> ''", &committed).await;
+    let read = within(producer.bookmark(&mut reading)).await.unwrap().unwrap();
+    let committed: Lsn = committed.parse().unwrap();
+    assert!(read.lsn >= committed, "{} was read, and the bookmark says {}", committed, read.lsn);
 }
