@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 60
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 check tools fuzz chaos chaos-guards clean
+.PHONY: help demo test test-15 check tools fuzz chaos chaos-guards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -50,6 +50,10 @@ chaos: tools ## everything fails that can, and a checker judges: CHAOS_SEEDS=1,2
 chaos-guards: tools ## leave out one guard after another, and see that chaos finds it
 	$(CARGO) build --workspace --bins --features farwrite-loadtest/sabotage --target-dir target/sabotage
 	loadtest/guards.sh target/sabotage/debug/loadtest
+
+bench: tools ## measure every scenario beside its baselines: the table, and a page with pictures
+	$(CARGO) build --release --workspace --bins
+	target/release/loadtest bench --json target/farwrite/bench.json --html target/farwrite/bench.html
 
 clean: ## remove what was built and fetched
 	$(CARGO) clean

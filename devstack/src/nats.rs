@@ -29,6 +29,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) program: &'a Path,
     /// Text that is added to its configuration.
     pub(crate) extra: &'a str,
+    /// How often it syncs what it has acknowledged.
+    pub(crate) sync: &'a str,
     pub(crate) reaper: &'a Arc<Reaper>,
 }
 
@@ -58,7 +60,8 @@ impl Membership {
     }
 }
 
-/// One server. Acknowledges only what is on disk (`sync_interval: always`).
+/// One server. Acknowledges only what is on disk (`sync_interval: always`), unless the stack was built
+/// otherwise.
 pub struct Nats {
     program: PathBuf,
     folder: PathBuf,
@@ -85,8 +88,9 @@ impl Nats {
     ) -> Result<Self> {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         let config = format!(
-            "jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}{}\n",
+            "jetstream {{ store_dir: \"{}\", sync_interval: {} }}\n{}{}\n",
             store_in(folder).display(),
+            setup.sync,
             membership.as_ref().map(Membership::config).unwrap_or_default(),
             setup.extra
         );
@@ -153,6 +157,14 @@ impl Nats {
     fn running(&self) -> Result<Arc<Program>> {
         let running = self.slot()?.as_ref().map(|running| Arc::clone(&running.program));
         running.context("nats-server is not running")
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.running()?.pid())
     }
 
     /// Where a node of a cluster tells about itself; `None` while it does not run.

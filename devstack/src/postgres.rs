@@ -37,6 +37,7 @@ pub struct Postgres {
     log: PathBuf,
     account: Account,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     reaper: Arc<Reaper>,
     running: Mutex<Option<Arc<Program>>>,
 }
@@ -47,6 +48,7 @@ pub(crate) struct Template<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) account: Account,
     pub(crate) settings: &'a [(String, String)],
+    pub(crate) environment: &'a [(String, String)],
     pub(crate) reaper: &'a Arc<Reaper>,
 }
 
@@ -65,6 +67,7 @@ impl Postgres {
             sockets: folder,
             account: template.account,
             settings: template.settings.to_vec(),
+            environment: template.environment.to_vec(),
             reaper: Arc::clone(template.reaper),
             running: Mutex::new(None),
         })
@@ -137,6 +140,7 @@ impl Postgres {
     /// When it does not start; the message has the end of its log.
     pub async fn start(&self) -> Result<()> {
         let mut command = self.command("postgres");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.sockets);
         let fixed = [
             ("listen_addresses", ""),

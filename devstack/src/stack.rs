@@ -53,7 +53,9 @@ pub struct Builder {
     regions: Vec<String>,
     rtt: Duration,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     nats_config: String,
+    nats_sync: Option<Duration>,
     nats_nodes: Option<usize>,
     cascades: Vec<(String, String)>,
 }
@@ -85,6 +87,22 @@ impl Builder {
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// A variable in the environment of every PostgreSQL server.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The broker syncs so often, and acknowledges before: a crash of its machine loses what came
+    /// since. nats-server's own default is two minutes. Default here: every message, before it is
+    /// acknowledged.
+    #[must_use]
+    pub const fn nats_sync_interval(mut self, interval: Duration) -> Self {
+        self.nats_sync = Some(interval);
         self
     }
 
@@ -137,10 +155,16 @@ impl Builder {
             folder: folder.path(),
             account,
             settings: &settings,
+            environment: &self.environment,
             reaper: &reaper,
         };
-        let setup =
-            Setup { program: &tools.nats_server, extra: &self.nats_config, reaper: &reaper };
+        let sync = self.nats_sync.map(|interval| format!("\"{}ms\"", interval.as_millis()));
+        let setup = Setup {
+            program: &tools.nats_server,
+            extra: &self.nats_config,
+            sync: sync.as_deref().unwrap_or("always"),
+            reaper: &reaper,
+        };
         let nats = if nodes == 1 {
             vec![Nats::start_new(&setup, &folder.path().join("nats"), None).await?]
         } else {

@@ -11,6 +11,8 @@ pub mod check;
 pub mod demo;
 pub mod flights;
 pub mod hop;
+mod programs;
+mod scrape;
 
 /// The README's example, compiled: what a reader copies from there works.
 #[cfg(doctest)]

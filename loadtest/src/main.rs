@@ -92,42 +92,14 @@ fn command() -> Command {
         .subcommand(demo)
         .subcommand(hop)
         .subcommand(chaos::command())
-        .subcommand(bench())
+        .subcommand(bench::command())
+        .subcommand(bench::weigh_command())
         .subcommand(check_command())
 }
 
 fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     let parser = clap::value_parser!(u64).range(0..=100_000_000);
     Arg::new(name).long(name).value_name("N").default_value(default).value_parser(parser).help(help)
-}
-
-fn bench() -> Command {
-    Command::new("bench")
-        .about("Measures; the figures of one run compare with each other")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(
-            Command::new("wake-up")
-                .about("How soon waiters are woken after the replay, beside a loop of 50 ms")
-                .arg(number("commits", "300", "Commits that are waited for")),
-        )
-        .subcommand(
-            Command::new("paces")
-                .about("What polling costs the replica, and how soon it tells, by its interval")
-                .arg(number("commits", "100", "Commits that are waited for with each interval")),
-        )
-        .subcommand(
-            Command::new("waiters")
-                .about("What a waiter weighs over a bare task, and how soon all are woken")
-                .arg(number("waiters", "100000", "How many wait"))
-                .arg(
-                    Arg::new("weigh")
-                        .long("weigh")
-                        .hide(true)
-                        .value_parser(["bare", "waiting"])
-                        .help("Weigh this kind only, for the process that compares"),
-                ),
-        )
 }
 
 fn check_command() -> Command {
@@ -160,7 +132,10 @@ fn main() -> ExitCode {
             Some(("check", matches)) => {
                 done(check::run(&check_settings_of(matches), &mut std::io::stdout()))
             }
-            Some(("bench", matches)) => done(bench_as_told(matches).await.map(|()| true)),
+            Some(("bench", matches)) => done(bench::as_told(matches).await.map(|()| true)),
+            Some(("bench-weigh", matches)) => {
+                done(bench::weigh_as_told(matches).await.map(|()| true))
+            }
             _ => false,
         }
     };
@@ -203,57 +178,6 @@ async fn hop_as_told(matches: &ArgMatches) -> anyhow::Result<bool> {
         if report.is_well() { "PASS" } else { "FAIL" }
     );
     Ok(report.is_well())
-}
-
-async fn bench_as_told(matches: &ArgMatches) -> anyhow::Result<()> {
-    let number = |matches: &ArgMatches, name| matches.get_one::<u64>(name).copied().unwrap_or(1);
-    match matches.subcommand() {
-        Some(("wake-up", matches)) => {
-            let report =
-                bench::wake_up(usize::try_from(number(matches, "commits").max(1))?).await?;
-            println!("microseconds from the replay to the wake-up, {} commits", report.commits);
-            println!("{:<12} {:>8} {:>8} {:>8}", "", "p50", "p95", "p99");
-            for (name, [p50, p95, p99]) in
-                [("farwrite", report.ours), ("50 ms loop", report.loop_50_ms)]
-            {
-                println!("{name:<12} {p50:>8.0} {p95:>8.0} {p99:>8.0}");
-            }
-            println!("at the median {:.0} times sooner", report.loop_50_ms[0] / report.ours[0]);
-        }
-        Some(("paces", matches)) => {
-            let intervals = [500, 1_000, 2_000, 5_000, 10_000, 20_000].map(Duration::from_micros);
-            let commits = usize::try_from(number(matches, "commits").max(1))?;
-            println!(
-                "{:>11} {:>9} {:>13} {:>11} {:>11}",
-                "interval ms", "polls/s", "backend CPU %", "lag p50 µs", "lag p95 µs"
-            );
-            for report in bench::paces(&intervals, commits).await? {
-                let ms = report.interval.as_secs_f64() * 1e3;
-                let (polls, cpu) = (report.polls_per_second, report.backend_cpu);
-                let [p50, p95, _] = report.lag;
-                println!("{ms:>11.1} {polls:>9.0} {cpu:>13.1} {p50:>11.0} {p95:>11.0}");
-            }
-        }
-        Some(("waiters", matches)) => {
-            let waiters = number(matches, "waiters").max(1);
-            let kind = matches.get_one::<String>("weigh").map(String::as_str);
-            if let Some(kind) = kind {
-                let kinds = [bench::Weighed::Bare, bench::Weighed::Waiting];
-                let kind = kinds.into_iter().find(|weighed| weighed.word() == kind);
-                let (bytes, us) =
-                    bench::weigh(waiters, kind.unwrap_or(bench::Weighed::Bare)).await?;
-                println!("{bytes} {us}");
-                return Ok(());
-            }
-            let report = bench::waiters(waiters).await?;
-            let (bare, waiting) = (report.bare_bytes, report.waiting_bytes);
-            let over = waiting.saturating_sub(bare);
-            println!("{waiters} waiters: {waiting} bytes each, {over} over a bare task ({bare})");
-            println!("all woken in {:.0} ms, none left", report.woken_in.as_secs_f64() * 1e3);
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 fn check_settings_of(matches: &ArgMatches) -> check::Settings {

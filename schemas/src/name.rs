@@ -37,8 +37,17 @@ macro_rules! name {
             /// When it is empty, too long or holds other characters; the error says the rule.
             pub fn new(name: impl AsRef<str>) -> Result<Self, NameError> {
                 let name = name.as_ref();
+                Self::check(name)?;
+                Ok(Self(name.into()))
+            }
+
+            /// The same without keeping it.
+            ///
+            /// # Errors
+            /// As [`Self::new`].
+            pub fn check(name: &str) -> Result<(), NameError> {
                 if $valid(name) {
-                    Ok(Self(name.into()))
+                    Ok(())
                 } else {
                     let name = name.chars().take(80).collect();
                     Err(NameError { what: $what, name, rule: $rule })

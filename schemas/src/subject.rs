@@ -102,8 +102,6 @@ impl Subjects {
 /// What a command's subject says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandSubject {
-    /// The database that it is for.
-    pub database: DatabaseName,
     /// The region that published it.
     pub origin: Origin,
     /// What it is called.
@@ -122,11 +120,9 @@ impl CommandSubject {
         else {
             return Ok(None);
         };
-        Ok(Some(Self {
-            database: DatabaseName::new(database)?,
-            origin: Origin::new(origin)?,
-            name: CommandName::new(name)?,
-        }))
+        // Whoever reads a command knows the database that it is for.
+        DatabaseName::check(database)?;
+        Ok(Some(Self { origin: Origin::new(origin)?, name: CommandName::new(name)? }))
     }
 }
 
@@ -143,7 +139,6 @@ mod tests {
         assert_eq!(subject, "farwrite.shop.cmd.jfk.order.place");
         let read = CommandSubject::parse(&subject).unwrap().unwrap();
         assert_eq!((read.origin, read.name), (origin, name));
-        assert_eq!(read.database, *subjects.database());
     }
 
     #[test]
@@ -153,5 +148,6 @@ mod tests {
         }
         assert!(CommandSubject::parse("farwrite.shop.cmd.jfk.a b").is_err());
         assert!(CommandSubject::parse("farwrite.shop.cmd.jfk.").is_err());
+        assert!(CommandSubject::parse("farwrite.s p.cmd.jfk.a").is_err());
     }
 }

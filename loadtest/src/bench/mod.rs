@@ -1,17 +1,26 @@
-//! Measurements: how soon waiters are woken, what polling costs, and what a waiter weighs.
+//! The benchmark: scenarios, each beside its baselines, and a report.
+//!
+//! ```text
+//! flags ──▶ scenario/* ──▶ measure (medians, targets) ──▶ report ──▶ table, JSON, html/*
+//!              │
+//!              ├─ stage, fill: servers, databases, workers, full streams
+//!              └─ baseline/*: what Farwrite is compared with
+//! ```
 //!
 //! Figures of one run compare with each other and with no other machine's.
 
-mod waiters;
-mod wake_up;
+mod baseline;
+mod fill;
+mod flags;
+mod html;
+mod machine;
+mod measure;
+mod put;
+mod report;
+mod scenario;
+mod stage;
+mod table;
 
-pub use waiters::{WaitersReport, Weighed, run as waiters, weigh};
-pub use wake_up::{PaceReport, WakeUpReport, paces, run as wake_up};
-
-use std::time::Duration;
-
-/// A part of a sorted list of durations, in microseconds.
-fn quantile(sorted: &[Duration], part: f64) -> f64 {
-    let index = ((sorted.len() as f64 - 1.0) * part).round() as usize;
-    sorted.get(index).map_or(f64::NAN, |value| value.as_secs_f64() * 1e6)
-}
+pub use flags::{as_told, command, weigh_as_told, weigh_command};
+pub use put::{Put, PutInRust};
+pub use report::{Latencies, Machine, Moment, Report, Row, Timeline};

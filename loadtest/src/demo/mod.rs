@@ -12,7 +12,6 @@ mod judge;
 mod plan;
 mod publish;
 mod report;
-mod scrape;
 mod settings;
 mod settled;
 mod stage;
@@ -174,7 +173,7 @@ async fn replay(
         published = publishing => published?,
     };
     let settle_s = began.elapsed().as_secs_f64();
-    let suppressed_by_ledger = scrape::counter(stage.worker_metrics(), SUPPRESSED).await?;
+    let suppressed_by_ledger = crate::scrape::counter(stage.worker_metrics(), SUPPRESSED).await?;
 
     let Replay { tallies, ids, .. } = replay;
     let stream = judge::load(&mut primary, &client, &Stage::stream(), file, plan, &ids).await?;

@@ -3,12 +3,7 @@
 //!
 //! The stack's reaper owns all processes: however the demo ends, none stays behind.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Program};
@@ -16,6 +11,7 @@ use farwrite_producer::{CommandId, Limits, Producer};
 use sqlx::PgConnection;
 
 use super::settings::{HandlerKind, Settings};
+use crate::programs::{free_address, program};
 
 /// The database's name, in PostgreSQL and in Farwrite.
 const DATABASE: &str = "flights";
@@ -143,19 +139,6 @@ pub(super) fn watched(regions: &[String]) -> Option<&String> {
     regions.get(1..)?.last()
 }
 
-/// A program of this workspace, which was built beside this one.
-fn program(name: &str) -> Result<PathBuf> {
-    let this = std::env::current_exe().context("where this program is")?;
-    let program = this.with_file_name(name);
-    ensure!(
-        program.is_file(),
-        "{} is not there: run `cargo build --workspace --bins{}` first",
-        program.display(),
-        if cfg!(debug_assertions) { "" } else { " --release" }
-    );
-    Ok(program)
-}
-
 fn worker_command(stack: &Devstack, program: PathBuf, subcommand: &str) -> Command {
     let mut command = Command::new(program);
     command.arg(subcommand).args(["--database", DATABASE]);
@@ -207,11 +190,4 @@ async fn producer(stack: &Devstack, region: &str, over_nats: bool) -> Result<Pro
     };
     let builder = if over_nats { builder.watch_over_nats() } else { builder };
     builder.connect().await.with_context(|| format!("the app of {region}"))
-}
-
-/// An address that nobody listens on. Somebody else may take it before the worker does; then the
-/// worker says so and ends.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?)
 }

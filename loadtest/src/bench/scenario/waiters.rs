@@ -11,14 +11,15 @@ use farwrite_lsn_watcher::{EmbeddedConfig, Watcher};
 use farwrite_schemas::Lsn;
 use tokio::{task::JoinSet, time::Instant};
 
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Of one page of memory.
-const PAGE_BYTES: u64 = 4_096;
+use super::Findings;
+use crate::bench::{
+    measure::{Samples, Target, held, row},
+    stage::{PATIENCE, resident_bytes},
+};
 
 /// What is weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weighed {
+pub(in crate::bench) enum Weighed {
     /// Tasks that wait for nothing, with a deadline.
     Bare,
     /// Tasks that wait for a position, with a deadline.
@@ -26,9 +27,12 @@ pub enum Weighed {
 }
 
 impl Weighed {
+    /// Both.
+    pub(in crate::bench) const ALL: [Self; 2] = [Self::Bare, Self::Waiting];
+
     /// As the command line says it.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(in crate::bench) const fn word(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::Waiting => "waiting",
@@ -36,34 +40,38 @@ impl Weighed {
     }
 }
 
-/// What waiters weigh.
-#[derive(Clone, Copy, Debug)]
-pub struct WaitersReport {
-    /// How many.
-    pub waiters: u64,
-    /// Bytes of a bare task.
-    pub bare_bytes: u64,
-    /// Bytes of a task that waits.
-    pub waiting_bytes: u64,
-    /// From the commit to the last waiter's wake-up.
-    pub woken_in: Duration,
-}
+/// How many wait.
+const WAITERS: u64 = 100_000;
+/// Repetitions.
+const ROUNDS: usize = 3;
 
-/// Weighs both.
-///
-/// # Errors
-/// When a server does not start, or a waiter is not woken, or one is left.
-pub async fn run(waiters: u64) -> Result<WaitersReport> {
-    let (bare_bytes, _) = child(waiters, Weighed::Bare).await?;
-    let (waiting_bytes, woken_in) = child(waiters, Weighed::Waiting).await?;
-    Ok(WaitersReport { waiters, bare_bytes, waiting_bytes, woken_in })
+/// Weighs both, some times.
+pub(super) async fn run() -> Result<Findings> {
+    let (mut over, mut woken) = (Samples::default(), Samples::default());
+    for _ in 0..ROUNDS {
+        let (bare, _) = child(WAITERS, Weighed::Bare).await?;
+        let (waiting, woken_in) = child(WAITERS, Weighed::Waiting).await?;
+        over.push(waiting.saturating_sub(bare) as f64);
+        woken.push(woken_in.as_secs_f64() * 1e3);
+    }
+    // A weight is a count and not a time: three that agree are enough.
+    let (over, woken) = (Samples::whole(over.median()), Samples::whole(woken.median()));
+    let weight = row("waiters", format!("{WAITERS} waiters, each over a bare task"), "B", &over);
+    let wake = row("waiters", format!("{WAITERS} waiters, all woken"), "ms", &woken);
+    Ok(Findings {
+        rows: vec![
+            held(weight, &over, Target::AtMost(150.0)),
+            held(wake, &woken, Target::AtMost(150.0)),
+        ],
+        ..Findings::default()
+    })
 }
 
 async fn child(waiters: u64, what: Weighed) -> Result<(u64, Duration)> {
     let this = std::env::current_exe()?;
     let mut command = Command::new(this);
     let count = waiters.to_string();
-    command.args(["bench", "waiters", "--waiters", &count, "--weigh", what.word()]);
+    command.args(["bench-weigh", what.word(), &count]);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     ensure!(output.status.success(), "weighing {} failed: {err}", what.word());
@@ -77,8 +85,8 @@ async fn child(waiters: u64, what: Weighed) -> Result<(u64, Duration)> {
 /// Weighs one kind: bytes of one, and microseconds until all were woken.
 ///
 /// # Errors
-/// As [`run`].
-pub async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
+/// When a server does not start, or a waiter is not woken, or one is left.
+pub(in crate::bench) async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
     let stack = Devstack::builder().regions(["home", "away"]).start().await?;
     let replica = stack.replica("away")?;
     let count = usize::try_from(waiters)?;
@@ -96,7 +104,7 @@ pub async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
     // What the first waiter alone brings along is not the others'.
     let first = watcher.wait(Lsn(1), PATIENCE).await;
     first.context("the first wait")?;
-    let before = resident_bytes()?;
+    let before = resident_bytes(std::process::id())?;
     let mut tasks = JoinSet::new();
     for _ in 0..waiters {
         match what {
@@ -118,7 +126,7 @@ pub async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
         ensure!(began.elapsed() < PATIENCE, "{} of {count} wait", watcher.waiters());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let bytes = (resident_bytes()?.saturating_sub(before)) / waiters.max(1);
+    let bytes = (resident_bytes(std::process::id())?.saturating_sub(before)) / waiters.max(1);
     let mut woken_us = 0;
     if what == Weighed::Waiting {
         replica.resume_replay().await?;
@@ -133,10 +141,4 @@ pub async fn weigh(waiters: u64, what: Weighed) -> Result<(u64, u64)> {
     drop(watcher);
     stack.shutdown().await?;
     Ok((bytes, woken_us))
-}
-
-fn resident_bytes() -> Result<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm.split_whitespace().nth(1).context("/proc/self/statm")?.parse()?;
-    Ok(pages * PAGE_BYTES)
 }

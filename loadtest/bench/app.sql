@@ -1,0 +1,47 @@
+-- The benchmark's app: one table, and one upsert that everybody who is compared runs.
+CREATE SCHEMA bench;
+
+CREATE TABLE bench.items (
+    key   text PRIMARY KEY,
+    n     bigint NOT NULL,                      -- how often it was put
+    value text NOT NULL CHECK (value <> '')     -- an empty one is refused
+);
+
+CREATE FUNCTION bench.put(body jsonb) RETURNS bigint LANGUAGE sql AS $$
+    INSERT INTO bench.items AS i VALUES (body->>'key', 1, body->>'value')
+    ON CONFLICT (key) DO UPDATE SET n = i.n + 1, value = excluded.value
+    RETURNING n
+$$;
+
+-- The same for a run of commands in one call: one statement, which puts each key once.
+CREATE FUNCTION bench.put_all(bodies jsonb[]) RETURNS jsonb[] LANGUAGE sql AS $$
+    WITH puts AS (
+        SELECT b->>'key' AS key, b->>'value' AS value, place,
+               row_number() OVER (PARTITION BY b->>'key' ORDER BY place) AS nth,
+               count(*) OVER (PARTITION BY b->>'key') AS times
+        FROM unnest(bodies) WITH ORDINALITY AS u(b, place)
+    ), stored AS (
+        INSERT INTO bench.items AS i SELECT key, times, value FROM puts WHERE nth = times
+        ON CONFLICT (key) DO UPDATE SET n = i.n + excluded.n, value = excluded.value
+        RETURNING key, n
+    )
+    SELECT array_agg(to_jsonb(s.n - p.times + p.nth) ORDER BY p.place)
+    FROM puts p JOIN stored s USING (key)
+$$;
+
+-- What a consumer of messages needs to know a message again.
+CREATE TABLE bench.seen (id uuid PRIMARY KEY);
+
+SELECT farwrite.register('item.put', 'bench.put(jsonb)');
+SELECT farwrite.register('item.put_all', 'bench.put_all(jsonb[])', set_form => true);
+
+-- The same under many names.
+DO $$
+BEGIN
+    FOR number IN 1..20 LOOP
+        EXECUTE format('CREATE FUNCTION bench.put_%s(body jsonb) RETURNS bigint LANGUAGE sql AS %L', number,
+            'INSERT INTO bench.items AS i VALUES (body->>''key'', 1, body->>''value'')
+             ON CONFLICT (key) DO UPDATE SET n = i.n + 1, value = excluded.value RETURNING n');
+        PERFORM farwrite.register('item.put_' || number, format('bench.put_%s(jsonb)', number)::regprocedure);
+    END LOOP;
+END $$;

@@ -1,0 +1,11 @@
+//! What Farwrite is compared with, as good as an expert would write it.
+
+mod direct;
+mod one_by_one;
+mod raw_publish;
+mod rpc_and_poll;
+
+pub(super) use direct::{Direct, RemoteApply};
+pub(super) use one_by_one::{OneByOne, commands_for};
+pub(super) use raw_publish::{RawPublish, subject};
+pub(super) use rpc_and_poll::{NEXT_POSITION, PollingLoop, RpcAndPoll};

@@ -1,0 +1,115 @@
+//! The consumer that a team writes in an afternoon: a durable pull consumer with explicit
+//! acknowledgements, and for each message a transaction with a row that tells it when it comes
+//! again. So many at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use async_nats::jetstream::{self, AckKind, Message, consumer::pull, stream};
+use bytes::Bytes;
+use farwrite_devstack::Devstack;
+use farwrite_schemas::headers;
+use futures_util::StreamExt;
+use sqlx::{Connection, PgConnection};
+use tokio::{sync::Mutex, task::JoinSet, time::Instant};
+use uuid::Uuid;
+
+use crate::bench::{
+    fill::{Filling, fill},
+    put::{Put, PutInRust, Puts},
+};
+
+/// Of the stream and of its subject.
+const QUEUE: &str = "afternoon";
+
+/// The queue and its consumers.
+pub(in crate::bench) struct OneByOne {
+    context: jetstream::Context,
+    messages: Arc<Mutex<pull::Stream>>,
+    connections: Vec<PgConnection>,
+    body_bytes: usize,
+}
+
+impl OneByOne {
+    /// Makes the queue, and connects so many consumers to a database.
+    pub(in crate::bench) async fn set(
+        stack: &Devstack,
+        database: &str,
+        consumers: usize,
+        body_bytes: usize,
+    ) -> Result<Self> {
+        let context = jetstream::new(async_nats::connect(stack.nats().url()).await?);
+        let config = stream::Config {
+            name: QUEUE.to_owned(),
+            subjects: vec![QUEUE.to_owned()],
+            allow_atomic_publish: true,
+            ..Default::default()
+        };
+        let stream = context.create_stream(config).await?;
+        let config = pull::Config {
+            durable_name: Some(QUEUE.to_owned()),
+            max_ack_pending: 10_000,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let messages = consumer.stream().max_messages_per_batch(500).messages().await?;
+        let mut connections = Vec::new();
+        for _ in 0..consumers {
+            connections.push(stack.primary().connect(database).await?);
+        }
+        Ok(Self { context, messages: Arc::new(Mutex::new(messages)), connections, body_bytes })
+    }
+
+    /// Fills the queue with so many, and consumes them all; how many a second.
+    pub(in crate::bench) async fn run(&mut self, commands: u64) -> Result<f64> {
+        let mut puts = Puts::of(self.body_bytes);
+        let messages = (0..commands).map(|_| Filling {
+            subject: QUEUE.into(),
+            key: None,
+            body: Bytes::from(serde_json::to_vec(&puts.next()).unwrap_or_default()),
+        });
+        fill(&self.context, messages).await?;
+        let left = Arc::new(std::sync::atomic::AtomicU64::new(commands));
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for mut connection in self.connections.drain(..) {
+            let (messages, left) = (Arc::clone(&self.messages), Arc::clone(&left));
+            tasks.spawn(async move {
+                use std::sync::atomic::Ordering::Relaxed;
+                while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    let message = messages.lock().await.next().await.context("the consumer")??;
+                    apply(&mut connection, &message).await?;
+                    message.ack_with(AckKind::Ack).await.map_err(anyhow::Error::from_boxed)?;
+                }
+                anyhow::Ok(connection)
+            });
+        }
+        while let Some(connection) = tasks.join_next().await {
+            self.connections.push(connection??);
+        }
+        Ok(commands as f64 / began.elapsed().as_secs_f64())
+    }
+}
+
+async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
+    let id = message.headers.as_ref().and_then(|map| map.get(headers::COMMAND_ID));
+    let id: Uuid = id.context("no id")?.as_str().parse()?;
+    let put: Put = serde_json::from_slice(&message.payload)?;
+    let mut transaction = connection.begin().await?;
+    let seen = sqlx::query("INSERT INTO bench.seen VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+    if seen.rows_affected() == 1 {
+        let stored = sqlx::query_scalar(PutInRust::SQL).bind(&put.key).bind(&put.value);
+        let _: i64 = stored.fetch_one(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// How long it is worth to let it consume: so many commands for so many seconds, about.
+pub(in crate::bench) fn commands_for(duration: Duration) -> u64 {
+    const ABOUT_PER_SECOND: f64 = 4_000.0;
+    (duration.as_secs_f64() * ABOUT_PER_SECOND) as u64
+}

@@ -1,0 +1,95 @@
+//! The benchmark's command: one upsert, which everybody who is compared runs.
+
+use std::fmt::Write;
+
+use farwrite_schemas::{Command, Key, KeyError};
+use serde::{Deserialize, Serialize};
+
+/// How many keys there are: so many that two writers seldom meet.
+pub(super) const KEYS: u32 = 100_000;
+
+/// Puts a value under a key; a function of the database applies it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Put {
+    /// What it is ordered by.
+    pub key: String,
+    /// What is stored; an empty one is refused by a constraint.
+    pub value: String,
+}
+
+/// The same, applied by a handler in Rust.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PutInRust(pub Put);
+
+impl PutInRust {
+    /// The statement, with the key and the value as its parameters.
+    pub const SQL: &str = "INSERT INTO bench.items AS i VALUES ($1, 1, $2)
+         ON CONFLICT (key) DO UPDATE SET n = i.n + 1, value = excluded.value RETURNING n";
+}
+
+impl Command for Put {
+    const NAME: &'static str = "item.put";
+    type Output = i64;
+    fn key(&self) -> Result<Option<Key>, KeyError> {
+        Key::new(&self.key).map(Some)
+    }
+}
+
+impl Command for PutInRust {
+    const NAME: &'static str = "item.put_in_rust";
+    type Output = i64;
+    fn key(&self) -> Result<Option<Key>, KeyError> {
+        Key::new(&self.0.key).map(Some)
+    }
+}
+
+/// Makes commands of one size, with keys by chance.
+#[derive(Clone, Debug)]
+pub(super) struct Puts {
+    random: fastrand::Rng,
+    value: String,
+}
+
+impl Puts {
+    /// Bodies of so many bytes.
+    pub(super) fn of(body_bytes: usize) -> Self {
+        let empty = serde_json::json!({"key": key(0), "value": ""}).to_string();
+        let value = "v".repeat(body_bytes.saturating_sub(empty.len()).max(1));
+        Self { random: fastrand::Rng::new(), value }
+    }
+
+    /// The next one.
+    pub(super) fn next(&mut self) -> Put {
+        Put { key: key(self.random.u32(..KEYS)), value: self.value.clone() }
+    }
+
+    /// One that is refused.
+    pub(super) fn refused(&mut self) -> Put {
+        Put { key: key(self.random.u32(..KEYS)), value: String::new() }
+    }
+
+    /// Whether something comes to pass that does in so many of a hundred cases.
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
+        self.random.u32(..100) < percent
+    }
+}
+
+fn key(number: u32) -> String {
+    let mut key = String::with_capacity(8);
+    // Writing to a string does not fail.
+    let _ = write!(key, "k{number:06}");
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_have_the_size_that_is_asked_for() {
+        for bytes in [256, 2_048] {
+            let put = Puts::of(bytes).next();
+            assert_eq!(serde_json::to_vec(&put).unwrap().len(), bytes);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A stream that was filled before is applied until it is empty.
+//!
+//! The clock runs from the last look at which nothing was applied to the first at which everything
+//! was; the start of the program is not in it. After each drain the database says that every
+//! command that was not refused is there once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
+use bytes::Bytes;
+use farwrite_devstack::Devstack;
+use tokio::time::Instant;
+
+use super::{BODY_BYTES, Findings, SMALL, Settings};
+use crate::bench::{
+    baseline::{Direct, OneByOne, commands_for, subject},
+    fill::{Filling, fill},
+    measure::{Samples, Target, against, row},
+    put::Puts,
+    stage::{Applier, PATIENCE, Stage},
+};
+
+/// How often one looks how far it has come.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What lies in the stream.
+#[derive(Clone, Copy)]
+pub(super) struct Load {
+    pub(super) database: &'static str,
+    pub(super) applier: Applier,
+    pub(super) commands: u64,
+    pub(super) body_bytes: usize,
+    /// How many names the commands have; one is `item.put`.
+    pub(super) names: u64,
+    /// A command of this name, in place of all that.
+    pub(super) only: Option<&'static str>,
+    /// Of a hundred commands, so many are refused.
+    pub(super) refused_percent: u32,
+}
+
+impl Load {
+    pub(super) const fn puts(database: &'static str, commands: u64, body_bytes: usize) -> Self {
+        Self {
+            database,
+            applier: Applier::Functions,
+            commands,
+            body_bytes,
+            names: 1,
+            only: None,
+            refused_percent: 0,
+        }
+    }
+}
+
+/// How a drain went.
+pub(super) struct Drained {
+    pub(super) per_second: f64,
+    /// The most memory that was seen in use by the worker.
+    pub(super) peak_bytes: u64,
+}
+
+/// Fills the stream of a database, and has a worker apply it.
+pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
+    let context = jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
+    let mut names = Vec::new();
+    match (load.only, load.names) {
+        (Some(name), _) => names.push(subject(load.database, name)?),
+        (None, 1) => names.push(subject(load.database, "item.put")?),
+        (None, many) => {
+            for number in 1..=many {
+                names.push(subject(load.database, &format!("item.put_{number}"))?);
+            }
+        }
+    }
+    let (mut puts, mut refused) = (Puts::of(load.body_bytes), 0);
+    let messages = (0..load.commands).map(|number| {
+        let is_refused = puts.chance(load.refused_percent);
+        refused += u64::from(is_refused);
+        let put = if is_refused { puts.refused() } else { puts.next() };
+        let body = Bytes::from(serde_json::to_vec(&put).unwrap_or_default());
+        let subject = names[usize::try_from(number).unwrap_or_default() % names.len()].clone();
+        Filling { subject, key: Some(put.key), body }
+    });
+    fill(&context, messages).await?;
+    let before = stage.puts(load.database).await?;
+    let worker = stage.worker(load.applier, load.database)?;
+    worker.tells().await?;
+    let began = Instant::now();
+    let (mut nothing_at, mut settled, mut peak_bytes) = (Instant::now(), 0, 0);
+    while settled < load.commands {
+        let now = Instant::now();
+        settled = worker.settled().await?;
+        if settled == 0 {
+            nothing_at = now;
+        }
+        peak_bytes = peak_bytes.max(worker.resident_bytes()?);
+        worker.check()?;
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "{settled} of {} after {} s\n{}",
+            load.commands,
+            PATIENCE.as_secs(),
+            worker.log()
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let took = nothing_at.elapsed();
+    worker.stop().await?;
+    let applied = stage.puts(load.database).await? - before;
+    let expected = load.commands - refused;
+    ensure!(applied == expected, "{applied} commands are in the database, not {expected}");
+    Ok(Drained { per_second: load.commands as f64 / took.as_secs_f64(), peak_bytes })
+}
+
+/// Functions of the database, beside connections to the primary and the consumer of an afternoon.
+pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
+    const CONNECTIONS: [usize; 3] = [1, 8, 32];
+    let mut findings = Findings::default();
+    for body_bytes in BODY_BYTES {
+        let stage = Stage::set(Devstack::builder()).await?;
+        stage.database("bench").await?;
+        let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
+        let mut direct = Vec::new();
+        for connections in CONNECTIONS {
+            direct.push(Direct::connect(stage.primary(), "bench", connections, body_bytes).await?);
+        }
+        let mut ours = Samples::default();
+        let (mut in_sets, mut queue) = (Samples::default(), Samples::default());
+        let mut theirs = [const { Samples::new() }; 3];
+        let load = Load::puts("bench", settings.commands, body_bytes);
+        // The first drain meets empty tables, which no other does.
+        drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
+        for _ in 0..settings.rounds {
+            ours.push(drain(&stage, load).await?.per_second);
+            for (direct, samples) in direct.iter_mut().zip(&mut theirs) {
+                samples.push(direct.run(settings.turn()).await?);
+            }
+            queue.push(one_by_one.run(commands_for(settings.turn())).await?);
+            let set = Load { only: Some("item.put_all"), ..load };
+            in_sets.push(drain(&stage, set).await?.per_second);
+        }
+        stage.strike().await?;
+        let measure = format!("commands applied, {body_bytes} B");
+        for ((connections, theirs), target) in
+            CONNECTIONS.iter().zip(&theirs).zip([None, None, Some(Target::RatioAtLeast(2.0))])
+        {
+            let baseline = format!("direct, {connections}");
+            let row = row("drain", &measure, "/s", &ours);
+            findings.rows.push(against(row, &ours, &baseline, theirs, target));
+        }
+        let seven = Some(Target::RatioAtLeast(7.0));
+        let row_of = |measure: &str, ours: &Samples| row("drain", measure, "/s", ours);
+        let row = row_of(&measure, &ours);
+        findings.rows.push(against(row, &ours, "one-by-one queue", &queue, seven));
+        let row = row_of(&format!("the same, function in set form, {body_bytes} B"), &in_sets);
+        findings.rows.push(against(row, &in_sets, "direct, 32", &theirs[2], None));
+    }
+    Ok(findings)
+}
+
+/// A handler in Rust of one statement.
+pub(super) async fn rust(settings: &Settings) -> Result<Findings> {
+    let stage = Stage::set(Devstack::builder()).await?;
+    stage.database("bench").await?;
+    let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
+    let load = Load {
+        applier: Applier::Rust,
+        only: Some("item.put_in_rust"),
+        ..Load::puts("bench", settings.commands / 4, SMALL)
+    };
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    drain(&stage, Load { commands: load.commands / 2, ..load }).await?;
+    for _ in 0..settings.rounds {
+        ours.push(drain(&stage, load).await?.per_second);
+        theirs.push(one_by_one.run(commands_for(settings.turn())).await?);
+    }
+    stage.strike().await?;
+    let row = row("drain-rust", format!("commands applied, {SMALL} B"), "/s", &ours);
+    let target = Some(Target::RatioAtLeast(2.5));
+    let row = against(row, &ours, "one-by-one queue", &theirs, target);
+    Ok(Findings { rows: vec![row], ..Findings::default() })
+}
+
+/// Loads that take turns, the first being what the others are compared with.
+async fn compare<const N: usize>(settings: &Settings, loads: [Load; N]) -> Result<[Samples; N]> {
+    let stage = Stage::set(Devstack::builder()).await?;
+    stage.database("bench").await?;
+    let mut samples = [const { Samples::new() }; N];
+    let first = loads.first().context("nothing to compare")?;
+    drain(&stage, *first).await?;
+    for _ in 0..settings.rounds {
+        for (load, samples) in loads.iter().zip(&mut samples) {
+            samples.push(drain(&stage, *load).await?.per_second);
+        }
+    }
+    stage.strike().await?;
+    Ok(samples)
+}
+
+/// Commands that the database refuses.
+pub(super) async fn rejects(settings: &Settings) -> Result<Findings> {
+    let clean = Load::puts("bench", settings.commands / 4, SMALL);
+    let parts = [(1, 0.6), (10, 0.5), (50, 0.5)];
+    let refused = parts.map(|(percent, _)| Load { refused_percent: percent, ..clean });
+    let [clean, one, ten, fifty] =
+        compare(settings, [clean, refused[0], refused[1], refused[2]]).await?;
+    let rows = parts.iter().zip([one, ten, fifty]).map(|((percent, bound), samples)| {
+        let row = row("rejects", format!("{percent} % rejected"), "/s", &samples);
+        against(row, &samples, "clean drain", &clean, Some(Target::RatioAtLeast(*bound)))
+    });
+    Ok(Findings { rows: rows.collect(), ..Findings::default() })
+}
+
+/// Twenty names in one stream.
+pub(super) async fn many_handlers(settings: &Settings) -> Result<Findings> {
+    let one = Load::puts("bench", settings.commands / 4, SMALL);
+    let [one, many] = compare(settings, [one, Load { names: 20, ..one }]).await?;
+    let row = row("many-handlers", "20 names in one stream", "/s", &many);
+    let row = against(row, &many, "one name", &one, Some(Target::RatioAtLeast(0.8)));
+    Ok(Findings { rows: vec![row], ..Findings::default() })
+}

@@ -1,0 +1,123 @@
+//! Published and applied at once, with everything on this machine: what keeps up, and what bounds it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use farwrite_devstack::Devstack;
+use farwrite_producer::CommandId;
+use tokio::time::Instant;
+
+use super::{Findings, SMALL, Settings, publish::publish_until};
+use crate::bench::{
+    measure::{Samples, Target, against, row},
+    report::{Moment, Timeline},
+    stage::{Applier, PATIENCE, Stage, Worker, cpu_seconds},
+};
+
+/// Publishes that wait for their acknowledgement.
+const IN_FLIGHT: usize = 1_000;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Bytes that the replica's replay is behind.
+const REPLAY_LAG: &str =
+    "SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), replay_lsn)), 0)::bigint
+     FROM pg_stat_replication";
+
+/// What one run showed.
+pub(super) struct Flow {
+    pub(super) published_per_second: f64,
+    pub(super) applied_per_second: f64,
+    samples: Vec<Moment>,
+    /// Of a processor: the worker, the broker, this process with the producer.
+    cpu: [f64; 3],
+}
+
+/// Publishes for so long while a worker applies.
+pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
+    let worker = stage.worker(Applier::Functions, "bench")?;
+    let producer = stage.producer("home", "bench").await?;
+    // Only a worker that serves answers.
+    producer.outcome_within(CommandId::now(), PATIENCE).await?;
+    let mut connection = stage.connect("bench").await?;
+    let published = Arc::new(AtomicU64::new(0));
+    let broker = broker_pid(stage)?;
+    let cpu = || -> Result<[f64; 3]> {
+        Ok([worker.cpu_seconds()?, cpu_seconds(broker)?, cpu_seconds(std::process::id())?])
+    };
+    let (began, cpu_before) = (Instant::now(), cpu()?);
+    let publishing = publish_until(&producer, IN_FLIGHT, began + duration, &published);
+    let mut samples = Vec::new();
+    let looking = async {
+        while began.elapsed() < duration {
+            let replay_lag: i64 = sqlx::query_scalar(REPLAY_LAG).fetch_one(&mut connection).await?;
+            samples.push(Moment {
+                at_ms: u64::try_from(began.elapsed().as_millis())?,
+                published: published.load(Ordering::Relaxed),
+                applied: worker.settled().await?,
+                replay_lag_bytes: replay_lag.unsigned_abs(),
+            });
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(publishing, looking)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu_after = cpu()?;
+    let (published, applied) = (published.load(Ordering::Relaxed), worker.settled().await?);
+    caught_up(&worker, published).await?;
+    worker.stop().await?;
+    let cpu = std::array::from_fn(|who| (cpu_after[who] - cpu_before[who]) / seconds);
+    Ok(Flow {
+        published_per_second: published as f64 / seconds,
+        applied_per_second: applied as f64 / seconds,
+        samples,
+        cpu,
+    })
+}
+
+fn broker_pid(stage: &Stage) -> Result<u32> {
+    stage.stack.nats().pid()
+}
+
+async fn caught_up(worker: &Worker, published: u64) -> Result<()> {
+    let began = Instant::now();
+    while worker.settled().await? < published {
+        ensure!(began.elapsed() < PATIENCE, "the worker never caught up\n{}", worker.log());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn run(settings: &Settings) -> Result<Findings> {
+    let stage = Stage::set(Devstack::builder().regions(["home", "away"])).await?;
+    stage.database("bench").await?;
+    flow(&stage, settings.turn()).await?;
+    let (mut published, mut applied) = (Samples::default(), Samples::default());
+    let mut cpu: [Samples; 3] = std::array::from_fn(|_| Samples::default());
+    let mut last = Vec::new();
+    for _ in 0..settings.rounds {
+        let flow = flow(&stage, settings.turn()).await?;
+        published.push(flow.published_per_second);
+        applied.push(flow.applied_per_second);
+        for (samples, used) in cpu.iter_mut().zip(flow.cpu) {
+            samples.push(used * 100.0);
+        }
+        last = flow.samples;
+    }
+    stage.strike().await?;
+    let measure = format!("applied while {IN_FLIGHT} publishes are in flight, {SMALL} B");
+    let flow_row = row("flow", measure, "/s", &applied);
+    let keeps_up = Some(Target::RatioAtLeast(0.95));
+    let mut rows = vec![against(flow_row, &applied, "published", &published, keeps_up)];
+    for (who, samples) in ["worker", "broker", "producers and this program"].iter().zip(&cpu) {
+        rows.push(row("flow", format!("of one processor, {who}"), "%", samples));
+    }
+    let timeline = Timeline { scenario: "flow".to_owned(), samples: last };
+    Ok(Findings { rows, timeline: Some(timeline), ..Findings::default() })
+}

@@ -1,0 +1,191 @@
+//! What a scenario runs on: real servers, databases with the benchmark's app, and workers.
+
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use farwrite_devstack::{Builder, Devstack, Postgres, Program};
+use farwrite_producer::{Limits, Producer};
+use sqlx::PgConnection;
+use tokio::time::Instant;
+
+use crate::{
+    programs::{free_address, program},
+    scrape,
+};
+
+/// How long anything may take that must happen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// Commands that a worker settled, by outcome.
+const SETTLED: &str = "farwrite_worker_commands_total";
+/// Room for a million commands of two kilobytes.
+const STREAM_MAX_BYTES: &str = "8589934592";
+
+/// Which worker applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applier {
+    /// `primary-worker`, with functions of the database.
+    Functions,
+    /// `bench-worker`, with a handler in Rust.
+    Rust,
+}
+
+impl Applier {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Functions => "primary-worker",
+            Self::Rust => "bench-worker",
+        }
+    }
+}
+
+/// Servers, and the programs that were built beside this one.
+pub(super) struct Stage {
+    pub(super) stack: Devstack,
+    worker: PathBuf,
+    bench_worker: PathBuf,
+}
+
+impl Stage {
+    pub(super) async fn set(builder: Builder) -> Result<Self> {
+        // A missing program should not cost the start of a stack.
+        let worker = program(Applier::Functions.program())?;
+        let bench_worker = program(Applier::Rust.program())?;
+        Ok(Self { stack: builder.start().await?, worker, bench_worker })
+    }
+
+    /// A database with Farwrite's schema, its stream, and the benchmark's app.
+    pub(super) async fn database(&self, name: &str) -> Result<()> {
+        let primary = self.stack.primary();
+        primary.create_database(name).await?;
+        let mut command = self.command(Applier::Functions, "migrate", name);
+        command.args(["--stream-max-bytes", STREAM_MAX_BYTES]);
+        let migrate = self.stack.spawn(command, "migrate")?;
+        let status = migrate.wait(PATIENCE).await?;
+        ensure!(status.success(), "migrate ended ({status})\n{}", migrate.log_tail());
+        primary.execute(name, include_str!("../../bench/app.sql")).await?;
+        for region in &self.stack.regions()[1..] {
+            self.stack.replica(region)?.wait_caught_up(primary, PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, applier: Applier, subcommand: &str, database: &str) -> Command {
+        let program = if applier == Applier::Rust { &self.bench_worker } else { &self.worker };
+        let mut command = Command::new(program);
+        command.arg(subcommand).args(["--database", database]);
+        command.args(["--database-url", &self.stack.primary().url(database)]);
+        command.args(["--nats-url", &self.stack.nats().url()]);
+        command
+    }
+
+    /// Starts a worker, with its defaults.
+    pub(super) fn worker(&self, applier: Applier, database: &str) -> Result<Worker> {
+        let metrics = free_address()?;
+        let mut command = self.command(applier, "run", database);
+        command.args(["--metrics-addr", &metrics.to_string()]);
+        Ok(Worker { program: self.stack.spawn(command, applier.program())?, metrics })
+    }
+
+    /// The producer of an app in a region: beside the broker, or over the region's link.
+    pub(super) async fn producer(&self, region: &str, database: &str) -> Result<Producer> {
+        let is_home = region == self.stack.primary_region();
+        let nats = if is_home { self.stack.nats().url() } else { self.stack.nats_url(region)? };
+        let builder = Producer::builder(database.parse()?, region.parse()?)
+            .nats_url(nats)
+            .limits(Limits { timeout: PATIENCE, ..Limits::default() });
+        let builder = match self.stack.replica(region) {
+            Ok(replica) => builder.replica(replica.url(database)),
+            Err(_) => builder.primary_reads(self.stack.primary().url(database)),
+        };
+        builder.connect().await.with_context(|| format!("the app of {region}"))
+    }
+
+    pub(super) fn primary(&self) -> &Postgres {
+        self.stack.primary()
+    }
+
+    pub(super) async fn connect(&self, database: &str) -> Result<PgConnection> {
+        self.stack.primary().connect(database).await
+    }
+
+    /// How often anything was put: what all appliers together have done.
+    pub(super) async fn puts(&self, database: &str) -> Result<u64> {
+        let mut connection = self.connect(database).await?;
+        let puts: i64 = sqlx::query_scalar("SELECT coalesce(sum(n), 0)::bigint FROM bench.items")
+            .fetch_one(&mut connection)
+            .await?;
+        Ok(puts.unsigned_abs())
+    }
+
+    pub(super) async fn strike(self) -> Result<()> {
+        self.stack.shutdown().await
+    }
+}
+
+/// A worker that runs.
+pub(super) struct Worker {
+    program: Program,
+    metrics: SocketAddr,
+}
+
+impl Worker {
+    /// Waits until it tells its metrics.
+    pub(super) async fn tells(&self) -> Result<()> {
+        let began = Instant::now();
+        while self.settled().await.is_err() {
+            self.check()?;
+            ensure!(began.elapsed() < PATIENCE, "the worker tells nothing\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Commands that it has settled.
+    pub(super) async fn settled(&self) -> Result<u64> {
+        scrape::total(self.metrics, SETTLED).await
+    }
+
+    /// Memory that it has in use.
+    pub(super) fn resident_bytes(&self) -> Result<u64> {
+        resident_bytes(self.program.pid())
+    }
+
+    /// Seconds of a processor that it has used.
+    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds(self.program.pid())
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let status = self.program.status()?;
+        ensure!(status.is_none(), "the worker ended\n{}", self.log());
+        Ok(())
+    }
+
+    pub(super) fn log(&self) -> String {
+        self.program.log_tail()
+    }
+
+    pub(super) async fn stop(self) -> Result<()> {
+        let status = self.program.terminate(PATIENCE).await?;
+        ensure!(status.success(), "the worker ended with {status}\n{}", self.log());
+        Ok(())
+    }
+}
+
+/// Memory that a process has in use.
+pub(super) fn resident_bytes(pid: u32) -> Result<u64> {
+    const PAGE_BYTES: u64 = 4_096;
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages: u64 = statm.split_whitespace().nth(1).context("/proc/pid/statm")?.parse()?;
+    Ok(pages * PAGE_BYTES)
+}
+
+/// Seconds of a processor that a process has used.
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/pid/stat")?;
+    let ticks = |index| fields.split_whitespace().nth(index)?.parse::<f64>().ok();
+    let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
+    Ok(ticks.context("/proc/pid/stat")? / TICKS_PER_SECOND)
+}

@@ -1,0 +1,29 @@
+//! `bench-worker`: a worker whose one handler is one statement, for the benchmark.
+
+use std::process::ExitCode;
+
+use farwrite_loadtest::bench::PutInRust;
+use farwrite_primary_worker::{Handler, HandlerError, Handlers, HandlersError, Meta, cli};
+use sqlx::PgConnection;
+
+struct Put;
+
+impl Handler<PutInRust> for Put {
+    async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        PutInRust(put): PutInRust,
+        _: &Meta,
+    ) -> Result<i64, HandlerError> {
+        let stored = sqlx::query_scalar(PutInRust::SQL)
+            .bind(&put.key)
+            .bind(&put.value)
+            .fetch_one(connection)
+            .await?;
+        Ok(stored)
+    }
+}
+
+fn main() -> Result<ExitCode, HandlersError> {
+    Ok(cli::main("bench-worker", Handlers::new().with(Put)?))
+}
