@@ -25,6 +25,15 @@ pub(crate) async fn total(addr: SocketAddr, name: &str) -> Result<u64> {
     sum(&page, name).with_context(|| format!("the worker's metrics: {name} is not a count"))
 }
 
+/// A part of what a summary has seen, such as `0.5`; `None` while it has seen nothing.
+pub(crate) async fn quantile(addr: SocketAddr, name: &str, part: &str) -> Result<Option<f64>> {
+    let line = format!("{name}{{quantile=\"{part}\"}} ");
+    let page = page(addr).await?;
+    let value = page.lines().find_map(|text| text.strip_prefix(&line));
+    let value = value.map(|value| value.trim().parse::<f64>()).transpose();
+    value.with_context(|| format!("the worker's metrics: {name} is not a number"))
+}
+
 async fn page(addr: SocketAddr) -> Result<String> {
     let page = timeout(WITHIN, get(addr)).await.context("no answer in time").flatten();
     page.with_context(|| format!("the worker's metrics at {addr}"))

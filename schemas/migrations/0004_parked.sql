@@ -144,9 +144,14 @@ BEGIN
     RETURN p_outputs::text[];
 END $$;
 
+-- It takes what makes up farwrite.meta one by one now.
+DROP FUNCTION farwrite.call(integer, jsonb, farwrite.meta);
+
 CREATE OR REPLACE FUNCTION farwrite.make_dispatcher() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
+    -- Made for those only that take it.
+    c_meta CONSTANT text := 'ROW(p_id, p_name, p_version, p_key, p_origin, p_sequence, to_timestamp(p_at / 1e9))::farwrite.meta';
     r record;
     v_call text;
     v_branches text := '';
@@ -167,11 +172,11 @@ BEGIN
                 CASE WHEN r.takes_meta THEN format(v_call, 'p_bodies', 'p_metas', 'cardinality(p_bodies)')
                      ELSE format(v_call, 'p_bodies', 'cardinality(p_bodies)') END);
             v_branches := v_branches || format(E'    WHEN %s THEN RETURN (%s)[1];\n', r.function_id,
-                CASE WHEN r.takes_meta THEN format(v_call, 'ARRAY[p_body]', 'ARRAY[p_meta]', '1')
+                CASE WHEN r.takes_meta THEN format(v_call, 'ARRAY[p_body]', format('ARRAY[%s]', c_meta), '1')
                      ELSE format(v_call, 'ARRAY[p_body]', '1') END);
             CONTINUE;
         END IF;
-        v_call := format('%I.%I(p_body%s)', r.nspname, r.proname, CASE WHEN r.takes_meta THEN ', p_meta' ELSE '' END);
+        v_call := format('%I.%I(p_body%s)', r.nspname, r.proname, CASE WHEN r.takes_meta THEN ', ' || c_meta ELSE '' END);
         v_branches := v_branches || format(E'    WHEN %s THEN %s;\n', r.function_id,
             CASE r.prorettype
                 WHEN 'void'::regtype THEN 'PERFORM ' || v_call || '; RETURN NULL'
@@ -181,7 +186,9 @@ BEGIN
             END);
     END LOOP;
     EXECUTE format($dispatcher$
-        CREATE OR REPLACE FUNCTION farwrite.call(p_function integer, p_body jsonb, p_meta farwrite.meta) RETURNS text
+        CREATE OR REPLACE FUNCTION farwrite.call(
+            p_function integer, p_body jsonb, p_id uuid, p_name text, p_version integer, p_key text, p_origin text,
+            p_sequence bigint, p_at bigint) RETURNS text
         LANGUAGE plpgsql AS $body$
         BEGIN
             CASE p_function

@@ -144,6 +144,7 @@ DECLARE
     v_running integer;
     v_plain_to integer := CASE WHEN p_group = 0 THEN cardinality(p_ids) ELSE 0 END;
     v_context boolean := cardinality(p_contexts) > 0;
+    v_expires boolean := cardinality(p_expires) > 0;
     v_last    integer;
     i         integer := 0;
     v_before  text[];
@@ -160,7 +161,7 @@ BEGIN
         IF i < v_plain_to THEN
             i := i + 1;
             CONTINUE WHEN outcomes[i] IS NOT NULL;
-            IF p_expires[i] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
+            IF v_expires AND p_expires[i] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
                 outcomes[i] := 'expired';
                 CONTINUE;
             END IF;
@@ -189,8 +190,7 @@ BEGIN
                     PERFORM set_config('farwrite.context', coalesce(p_contexts[i], ''), true);
                 END IF;
                 answers[i] := farwrite.call(p_functions[i], p_bodies[i]::jsonb,
-                    ROW(p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i],
-                        to_timestamp(p_at[i] / 1e9))::farwrite.meta);
+                    p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i], p_at[i]);
                 outcomes[i] := 'applied';
             END IF;
             IF v_count > 1 THEN
@@ -208,7 +208,7 @@ BEGIN
             FOR j IN i + 1 .. v_last LOOP
                 CONTINUE WHEN outcomes[j] IS NOT NULL;
                 v_running := j;
-                IF p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
+                IF v_expires AND p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
                     outcomes[j] := 'expired';
                     CONTINUE;
                 END IF;
@@ -216,8 +216,7 @@ BEGIN
                     PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
                 END IF;
                 answers[j] := farwrite.call(p_functions[j], p_bodies[j]::jsonb,
-                    ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j],
-                        to_timestamp(p_at[j] / 1e9))::farwrite.meta);
+                    p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j], p_at[j]);
                 outcomes[j] := 'applied';
                 SET CONSTRAINTS ALL IMMEDIATE;
                 RESET ROLE;

@@ -17,6 +17,8 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Commands that a worker settled, by outcome.
 const SETTLED: &str = "farwrite_worker_commands_total";
+/// From a batch's first statement to its commit.
+const APPLY: &str = "farwrite_worker_apply_seconds";
 /// Room for a million commands of two kilobytes.
 const STREAM_MAX_BYTES: &str = "8589934592";
 
@@ -143,6 +145,12 @@ impl Worker {
     /// Commands that it has settled.
     pub(super) async fn settled(&self) -> Result<u64> {
         scrape::total(self.metrics, SETTLED).await
+    }
+
+    /// Milliseconds from a batch's first statement to its commit, of late: the median.
+    pub(super) async fn apply_p50_ms(&self) -> Result<f64> {
+        let seconds = scrape::quantile(self.metrics, APPLY, "0.5").await?;
+        Ok(seconds.context("the worker has applied nothing")? * 1e3)
     }
 
     /// Memory that it has in use.

@@ -166,7 +166,7 @@ impl Part {
                         .await?;
                 }
                 let answer: Option<String> = sqlx::query_scalar(
-                    "SELECT farwrite.call($1, $2::jsonb, ROW($3, $4, $5, $6, $7, $8, to_timestamp($9 / 1e9))::farwrite.meta)",
+                    "SELECT farwrite.call($1, $2::jsonb, $3, $4, $5, $6, $7, $8, $9)",
                 )
                 .bind(number)
                 .bind(self.body.get())

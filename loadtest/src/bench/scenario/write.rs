@@ -25,7 +25,7 @@ use crate::bench::{
 
 const NAME: &str = "write";
 /// Writes of one contestant in one round.
-const WRITES: usize = 60;
+const WRITES: usize = 45;
 /// The part of the flow that goes on beside the writes.
 const LOADED: f64 = 0.3;
 /// Under load, one write so often, whether the last has come back or not.
@@ -57,6 +57,18 @@ async fn ours(producer: &Producer, puts: &mut Puts) -> Result<Duration> {
     let began = Instant::now();
     producer.write(&put).await?;
     Ok(began.elapsed())
+}
+
+/// The weaker verbs, which tell where a write's time goes.
+async fn weaker(producer: &Producer, puts: &mut Puts) -> Result<[Duration; 2]> {
+    let put = puts.next();
+    let began = Instant::now();
+    producer.publish(&put).await?;
+    let published = began.elapsed();
+    let put = puts.next();
+    let began = Instant::now();
+    producer.submit(&put).await?;
+    Ok([published, began.elapsed()])
 }
 
 /// Apps write at moments that have nothing to do with anybody's loop.
@@ -96,13 +108,24 @@ async fn idle(
         ours(&producer, &mut puts).await?;
     }
     let mut took = [Took::new(), Took::new(), Took::new()];
+    let mut steps = [Took::new(), Took::new()];
+    let mut apply = Samples::default();
     for _ in 0..settings.rounds {
         let mut round = [Vec::new(), Vec::new(), Vec::new()];
+        let mut weak = [Vec::new(), Vec::new()];
         for _ in 0..WRITES {
             round[0].push(ours(&producer, &mut puts).await?);
             pause(&mut random).await;
             round[1].push(rpc.write().await?);
             pause(&mut random).await;
+            let [published, submitted] = weaker(&producer, &mut puts).await?;
+            weak[0].push(published);
+            weak[1].push(submitted);
+            pause(&mut random).await;
+        }
+        apply.push(worker.apply_p50_ms().await?);
+        for (steps, round) in steps.iter_mut().zip(weak) {
+            steps.add(round)?;
         }
         RemoteApply::synchronous(stage.primary(), true).await?;
         // The first commit may still meet the old setting.
@@ -140,6 +163,13 @@ async fn idle(
         rows.push(against(over_row, &over, "rpc-and-poll", &their_over, target));
         let target = Some(Target::RatioAtMost(0.55));
         rows.push(against(p50(), &ours.p50_ms, "remote_apply", &remote.p50_ms, target));
+    }
+    for (what, samples) in [
+        ("of it publish, p50", &steps[0].p50_ms),
+        ("of it submit, p50", &steps[1].p50_ms),
+        ("of it applied and committed, p50", &apply),
+    ] {
+        rows.push(row(NAME, name(what), "ms", samples));
     }
     let scenario = format!("write, {ms} ms RTT");
     for (of, took) in ["farwrite", "rpc-and-poll", "remote_apply"].iter().zip(&took) {
