@@ -18,7 +18,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Statistics, connection::State};
@@ -141,6 +141,15 @@ impl Gatherer {
         }
         Way::Waiting(Waiting { shared: Arc::clone(shared), number, ended })
     }
+
+    /// A message that went out alone was acknowledged so long after; one without a place tells how
+    /// long the way is, and not whether it is crowded.
+    pub(crate) fn acknowledged(&self, place: Option<Place>, after: Duration) {
+        let mut queue = self.shared.queue();
+        let among = place.as_ref().filter(|place| place.connection == queue.connection);
+        let among = among.map_or(0, |place| place.among);
+        queue.pace.acknowledged(among, after);
+    }
 }
 
 impl Drop for Gatherer {
@@ -178,12 +187,7 @@ impl Shared {
     fn place(self: &Arc<Self>, queue: &mut Queue) -> Place {
         queue.pace.left_alone();
         queue.alone += 1;
-        Place {
-            shared: Arc::clone(self),
-            connection: queue.connection,
-            among: queue.alone,
-            left: Instant::now(),
-        }
+        Place { shared: Arc::clone(self), connection: queue.connection, among: queue.alone }
     }
 
     /// A batch has ended, on this connection or an earlier one.
@@ -332,7 +336,8 @@ impl Waiting {
     /// Takes it out. True when it was there, or was let go without having left.
     fn take_out(&mut self) -> bool {
         let mut queue = self.shared.queue();
-        if let Ok(index) = queue.waiting.binary_search_by_key(&self.number, |waiter| waiter.number) {
+        if let Ok(index) = queue.waiting.binary_search_by_key(&self.number, |waiter| waiter.number)
+        {
             queue.waiting.remove(index);
             return true;
         }
@@ -368,18 +373,6 @@ pub(crate) struct Place {
     connection: u64,
     /// How many were under way when it left, itself included.
     among: usize,
-    left: Instant,
-}
-
-impl Place {
-    /// It was acknowledged.
-    pub(crate) fn acknowledged(self) {
-        let after = self.left.elapsed();
-        let mut queue = self.shared.queue();
-        if queue.connection == self.connection {
-            queue.pace.acknowledged(self.among, after);
-        }
-    }
 }
 
 impl Drop for Place {

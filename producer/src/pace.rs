@@ -54,9 +54,9 @@ const MANY: usize = 16;
 /// Publishes under way alone before others wait for them, while gathering.
 const ALONE_MAX: usize = 4;
 
-/// Slow publishes in a row that decide, at least; and twice as many as are in flight, which is more
-/// than one pause of a process or a disk can hold up. One that is not slow begins the row anew.
-const SLOW_ENOUGH: usize = 256;
+/// Slow publishes in a row that decide, at least; and a quarter more than are in flight, which is
+/// more than one pause of a process or a disk can hold up. One that is not slow begins the row anew.
+const SLOW_ENOUGH: usize = 128;
 
 /// Publishes in flight while probing, and how many are timed before probing gives up.
 const PROBES: usize = 64;
@@ -140,7 +140,7 @@ impl Pace {
 
     /// What may leave of so many that wait, with so many under way alone and in batches.
     pub(crate) const fn leave(&self, alone: usize, batches: usize, waiting: usize) -> Leave {
-        let (many, alone_max) = match self.wish {
+        let (few, alone_max) = match self.wish {
             Gather::Always => (2, 1),
             Gather::Never | Gather::IfFaster => (MANY, ALONE_MAX),
         };
@@ -153,8 +153,9 @@ impl Pace {
             Mode::Probing if batches > 0 || alone >= PROBES => Leave::Nothing,
             Mode::Probing => Leave::Alone(PROBES - alone),
             Mode::Gathering if batches >= BATCHES_MAX => Leave::Nothing,
-            Mode::Gathering if waiting >= many => Leave::Together(self.batch_max),
+            Mode::Gathering if waiting >= MANY => Leave::Together(self.batch_max),
             Mode::Gathering if alone >= alone_max => Leave::Nothing,
+            Mode::Gathering if waiting >= few => Leave::Together(self.batch_max),
             Mode::Gathering => Leave::Alone(alone_max - alone),
         }
     }
@@ -174,7 +175,7 @@ impl Pace {
         let is_slow = after > self.quickest + self.as_batches(among) * 3 / 2;
         self.slow_in_a_row = if is_slow { self.slow_in_a_row + 1 } else { 0 };
         self.timed += 1;
-        if self.slow_in_a_row >= SLOW_ENOUGH.max(2 * among) {
+        if self.slow_in_a_row >= SLOW_ENOUGH.max(among + among / 4) {
             let is_right = self.mode == Mode::Probing;
             let next = if is_right { self.probe_after * 2 } else { PROBE_AFTER };
             self.probe_after = next.min(PROBE_AFTER_MAX);
@@ -275,7 +276,12 @@ mod tests {
         for among in [100, 1_000] {
             // All that are in flight are held up, and then those that were sent meanwhile.
             for _ in 0..10 {
-                time(&mut pace, SLOW_ENOUGH.max(2 * among) - 1, among, Duration::from_millis(1));
+                time(
+                    &mut pace,
+                    SLOW_ENOUGH.max(among + among / 4) - 1,
+                    among,
+                    Duration::from_millis(1),
+                );
                 time(&mut pace, 1, among, Duration::from_micros(1));
             }
             assert_eq!(pace.leave(among, 0, 1), ALONE);

@@ -231,10 +231,11 @@ impl Inner {
                 End::InDoubt(failure) => return Err(failure),
             },
         };
+        let left = Instant::now();
         let stored = self.attempt_alone(message, tries).await?;
-        message.target.answered();
-        if let Some(place) = place {
-            place.acknowledged();
+        if let Some(gatherer) = &self.gatherer {
+            message.target.answered();
+            gatherer.acknowledged(place, left.elapsed());
         }
         Ok(stored)
     }
