@@ -228,7 +228,10 @@ impl Inner {
                     place
                 }
                 End::Stored(stored) => return Ok(stored),
-                End::InDoubt(failure) => return Err(failure),
+                End::InDoubt(failure) => {
+                    tries.maybe_stored = true;
+                    return Err(failure);
+                }
             },
         };
         let left = Instant::now();

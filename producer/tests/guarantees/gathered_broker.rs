@@ -79,8 +79,9 @@ fn batch(message: &Message) -> Option<String> {
     header(message, "Nats-Batch-Id")
 }
 
-fn refused(code: u64) -> String {
-    format!("{{\"error\":{{\"code\":400,\"err_code\":{code}}},\"stream\":\"S\",\"seq\":0}}")
+fn refused(code: u64, description: &str) -> String {
+    let error = format!("{{\"code\":400,\"err_code\":{code},\"description\":\"{description}\"}}");
+    format!("{{\"error\":{error},\"stream\":\"S\",\"seq\":0}}")
 }
 
 #[tokio::test]
@@ -110,15 +111,23 @@ async fn what_waits_leaves_as_one_batch_and_each_learns_its_place() {
 
 #[tokio::test]
 async fn what_was_refused_together_goes_on_alone_and_at_once() {
-    for code in [10201, 10174, 10176, 10199, 10077] {
+    for (code, description) in [
+        (10201, "atomic publish batch contains duplicate message id"),
+        (10174, "atomic publish is disabled"),
+        (10176, "atomic publish batch is incomplete"),
+        (10199, "atomic publish batch is too large: 2"),
+        (10210, "atomic publish too many inflight"),
+        (10077, "maximum messages exceeded"),
+    ] {
         // Nobody waits for a pause between attempts, or for an answer that is missing.
         let mut held = Held::new("held-refused", LONG, &[LONG; 3]).await;
         held.release().await;
         let (messages, _) = held.next(3).await;
-        held.broker.answer(&messages[2], refused(code)).await;
+        held.broker.answer(&messages[2], refused(code, description)).await;
         let (messages, mut ids) = held.next(3).await;
         let mut expected = held.ids();
-        (ids.sort(), expected.sort());
+        ids.sort();
+        expected.sort();
         assert_eq!(ids, expected);
         for message in &messages {
             assert_eq!(batch(message), None, "{code}");
@@ -139,7 +148,8 @@ async fn what_was_not_answered_together_is_in_doubt_and_sent_again_alone() {
     assert_eq!(ids, held.ids());
     let (messages, mut again) = held.next(3).await;
     let mut expected = held.ids();
-    (again.sort(), expected.sort());
+    again.sort();
+    expected.sort();
     assert_eq!(again, expected, "the same ids");
     for message in &messages {
         assert_eq!(batch(message), None);
@@ -147,6 +157,20 @@ async fn what_was_not_answered_together_is_in_doubt_and_sent_again_alone() {
     }
     for (_, call) in held.calls.drain(..) {
         assert!(within(call).await.unwrap().unwrap().duplicate);
+    }
+    held.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_failed_may_have_done_so_half_way() {
+    let soon = Duration::from_millis(600);
+    let mut held = Held::new("held-disk", LONG, &[soon; 2]).await;
+    held.release().await;
+    let (messages, _) = held.next(2).await;
+    held.broker.answer(&messages[1], refused(10077, "no space left on device")).await;
+    for (_, call) in held.calls.drain(..) {
+        let error = within(call).await.unwrap().unwrap_err();
+        assert_eq!(error.known(), Known::MaybeAccepted, "{error:?}");
     }
     held.nothing_is_left().await;
 }
@@ -186,7 +210,7 @@ async fn who_runs_out_of_time_knows_whether_the_command_had_left() {
         assert_eq!(error.known(), Known::MaybeAccepted, "it was out: {error:?}");
     }
     // Late, for nobody.
-    held.broker.answer(&messages[1], refused(10176)).await;
+    held.broker.answer(&messages[1], refused(10176, "")).await;
     held.nothing_is_left().await;
 }
 
