@@ -21,9 +21,10 @@ use farwrite_producer::{
 use farwrite_schemas::headers;
 use futures_util::future::join_all;
 
-use crate::stage::{Stage, raw, settle, until, within};
+use crate::stage::{LONG, Stage, raw, settle, until, within};
 
-const SHORT: Duration = Duration::from_millis(700);
+/// Long enough for a batch on a slow disk.
+const SHORT: Duration = Duration::from_secs(5);
 const BATCH: &str = "Nats-Batch-Id";
 
 fn atomic() -> Config {
@@ -43,7 +44,7 @@ async fn publish_all(
     calls: impl IntoIterator<Item = (CommandId, Option<&'static str>, String)>,
 ) -> Vec<Result<Accepted, PublishError>> {
     let publish = |(id, key, body): (_, _, String)| {
-        producer.call_raw(raw("a", key, &body)).id(id).timeout(SHORT * 10).publish()
+        producer.call_raw(raw("a", key, &body)).id(id).timeout(LONG).publish()
     };
     within(join_all(calls.into_iter().map(publish).collect::<Vec<_>>())).await
 }

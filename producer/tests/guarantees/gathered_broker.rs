@@ -162,6 +162,34 @@ async fn what_was_not_answered_together_is_in_doubt_and_sent_again_alone() {
 }
 
 #[tokio::test]
+async fn a_doubt_about_a_batch_is_not_forgotten_for_what_is_heard_later() {
+    let (ack_timeout, soon) = (Duration::from_millis(300), Duration::from_millis(1_500));
+    let mut held = Held::new("held-doubt", ack_timeout, &[soon; 2]).await;
+    held.release().await;
+    held.next(2).await;
+    // From here on the stream is full, and says so each time.
+    let Held { broker, calls, .. } = &mut held;
+    let answering = async {
+        loop {
+            let message = broker.next().await;
+            broker.answer(&message, refused(10077, "maximum messages exceeded")).await;
+        }
+    };
+    let ending = async {
+        for (_, call) in calls.drain(..) {
+            let error = within(call).await.unwrap().unwrap_err();
+            assert!(matches!(error, PublishError::QueueFull { .. }), "{error:?}");
+            assert_eq!(error.known(), Known::MaybeAccepted);
+        }
+    };
+    tokio::select! {
+        () = ending => {}
+        () = answering => {}
+    }
+    held.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn a_disk_that_failed_may_have_done_so_half_way() {
     let soon = Duration::from_millis(600);
     let mut held = Held::new("held-disk", LONG, &[soon; 2]).await;
