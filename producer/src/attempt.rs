@@ -134,6 +134,17 @@ struct Answer {
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
+    /// Of an atomic batch only.
+    batch: Option<String>,
+    count: Option<u64>,
+}
+
+/// The stream has stored an atomic batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredBatch {
+    pub(crate) stream: String,
+    /// The place of its first message; the others follow.
+    pub(crate) first_sequence: u64,
 }
 
 #[derive(Deserialize)]
@@ -149,17 +160,43 @@ struct ErrorPart {
 /// # Errors
 /// The refusal, or [`Failure::Garbled`] when it is neither.
 pub(crate) fn read_answer(payload: &[u8]) -> Result<Stored, Failure> {
-    let answer: Answer = serde_json::from_slice(payload).map_err(|_| Failure::Garbled)?;
-    match answer {
-        Answer { error: Some(ErrorPart { err_code: code, description }), .. } => {
-            let reason = reason(code, &description);
-            Err(Failure::Refused(Refusal { reason, code, description }))
-        }
+    match decode(payload)? {
         Answer { stream: Some(stream), seq: Some(sequence), duplicate, .. } => {
             Ok(Stored { stream, sequence, duplicate })
         }
         Answer { .. } => Err(Failure::Garbled),
     }
+}
+
+/// Reads JetStream's answer to the commit of an atomic batch of `count` messages.
+///
+/// # Errors
+/// The refusal, or [`Failure::Garbled`] when it is neither: also where a server that knows no
+/// batches acknowledged the last message alone.
+pub(crate) fn read_batch_answer(
+    payload: &[u8],
+    id: &str,
+    count: usize,
+) -> Result<StoredBatch, Failure> {
+    let Answer { stream, seq, batch, count: stored, .. } = decode(payload)?;
+    let is_whole = batch.as_deref() == Some(id)
+        && stored.is_some_and(|stored| usize::try_from(stored) == Ok(count));
+    let first = seq.zip(stored).and_then(|(last, stored)| (last + 1).checked_sub(stored));
+    match (stream, first) {
+        (Some(stream), Some(first_sequence)) if is_whole => {
+            Ok(StoredBatch { stream, first_sequence })
+        }
+        _ => Err(Failure::Garbled),
+    }
+}
+
+fn decode(payload: &[u8]) -> Result<Answer, Failure> {
+    let mut answer: Answer = serde_json::from_slice(payload).map_err(|_| Failure::Garbled)?;
+    let Some(ErrorPart { err_code: code, description }) = answer.error.take() else {
+        return Ok(answer);
+    };
+    let reason = reason(code, &description);
+    Err(Failure::Refused(Refusal { reason, code, description }))
 }
 
 /// The wildcard is the server's, not ours: its codes are an open list, and an unknown one is
@@ -238,5 +275,23 @@ mod tests {
         for payload in [&b""[..], b"{}", b"[]", b"{\"stream\":\"S\"}"] {
             assert!(matches!(read_answer(payload), Err(Failure::Garbled)), "{payload:?}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_stored_only_where_the_answer_names_it_whole() {
+        let read = |payload: &[u8]| read_batch_answer(payload, "b", 3);
+        let stored = read(br#"{"stream":"S","seq":7,"batch":"b","count":3}"#).unwrap();
+        assert_eq!(stored, StoredBatch { stream: "S".to_owned(), first_sequence: 5 });
+        for payload in [
+            &br#"{"stream":"S","seq":7}"#[..],
+            br#"{"stream":"S","seq":7,"batch":"c","count":3}"#,
+            br#"{"stream":"S","seq":7,"batch":"b","count":2}"#,
+            br#"{"stream":"S","seq":1,"batch":"b","count":3}"#,
+            b"",
+        ] {
+            assert!(matches!(read(payload), Err(Failure::Garbled)), "{payload:?}");
+        }
+        let refused = read(br#"{"error":{"code":400,"err_code":10201},"stream":"S","seq":0}"#);
+        assert!(matches!(refused, Err(Failure::Refused(Refusal { code: 10201, .. }))));
     }
 }

@@ -14,11 +14,14 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     connection::Nats,
+    gather::Gatherer,
+    gathered::Wire,
     inbox::Inbox,
     journal::{Journal, JournalError, Keeping},
     limits::{LimitError, Limits},
     message::Targets,
     metrics,
+    pace::Gather,
     producer::{Inner, Producer},
     read_at::Patience,
     reads::{Fallback, Here, ReadFrom, Reads},
@@ -104,6 +107,7 @@ pub struct Builder {
     pool: PgPoolOptions,
     limits: Limits,
     journal: Option<Journal>,
+    gather: Gather,
 }
 
 impl Producer {
@@ -136,6 +140,7 @@ impl Producer {
             pool: PgPoolOptions::new(),
             limits: Limits::default(),
             journal: None,
+            gather: Gather::default(),
         }
     }
 
@@ -273,6 +278,12 @@ impl Builder {
         Self { limits, ..self }
     }
 
+    /// When commands that wait are published as one atomic batch of JetStream's. It changes how
+    /// fast they are stored and nothing else: each has its own acknowledgement, error and deadline.
+    pub fn gather(self, gather: Gather) -> Self {
+        Self { gather, ..self }
+    }
+
     /// Writes down what is sent until its outcome is known, so that
     /// [`Producer::reconcile`] can find out what the stream lost, and send it again. Without it
     /// nothing is kept.
@@ -348,6 +359,11 @@ impl Builder {
             None => Reads::Nowhere,
         };
         let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await?;
+        let gatherer = (self.gather != Gather::Never).then(|| {
+            let (client, routes) = (client.clone(), Arc::clone(&routes));
+            let (inbox, ack_timeout) = (inbox.prefix().to_owned(), limits.ack_timeout);
+            Gatherer::open(self.gather, Wire { client, routes, inbox, ack_timeout })
+        });
         let inner = Inner {
             client,
             outcome_subject: subjects.outcome().into(),
@@ -359,6 +375,7 @@ impl Builder {
             routes,
             turns: Arc::new(Turns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
             in_flight: Semaphore::new(limits.max_in_flight),
+            gatherer,
             pending: Default::default(),
             limits,
             reads,

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_nats::{HeaderMap, Subject};
@@ -20,6 +23,22 @@ use crate::{limits::REMEMBERED_NAMES, terms::Terms};
 pub(crate) struct Target {
     pub(crate) name: CommandName,
     pub(crate) subject: Subject,
+    /// A command that went there alone was acknowledged.
+    is_answered: AtomicBool,
+}
+
+impl Target {
+    /// Commands that go there are answered.
+    pub(crate) fn answered(&self) {
+        if !self.is_answered() {
+            self.is_answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether that is known: that there is a stream, and that the server lets us publish.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
 }
 
 /// A command with its id, ready to be sent.
@@ -102,7 +121,7 @@ impl Targets {
         }
         let name = CommandName::new(name)?;
         let subject = self.subjects.command(&self.origin, &name).into();
-        let target = Arc::new(Target { name, subject });
+        let target = Arc::new(Target { name, subject, is_answered: AtomicBool::default() });
         if remembered.len() < REMEMBERED_NAMES {
             remembered.insert(target.name.as_str().into(), Arc::clone(&target));
         }

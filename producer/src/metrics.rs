@@ -11,6 +11,8 @@ use crate::reads::ReadFrom;
 const PUBLISHES: &str = "farwrite_producer_publishes_total";
 const PUBLISH_SECONDS: &str = "farwrite_producer_publish_seconds";
 const RETRIES: &str = "farwrite_producer_publish_retries_total";
+const BATCHES: &str = "farwrite_producer_batches_total";
+const BATCH_COMMANDS: &str = "farwrite_producer_batch_commands_total";
 const DUPLICATES: &str = "farwrite_producer_duplicates_total";
 const SUBMITS: &str = "farwrite_producer_submits_total";
 const SUBMIT_SECONDS: &str = "farwrite_producer_submit_seconds";
@@ -45,6 +47,8 @@ pub(crate) fn describe() {
             "From the call to the acknowledgement."
         );
         describe_counter!(RETRIES, "Attempts that failed and were repeated, by reason.");
+        describe_counter!(BATCHES, "Batches that commands were gathered into, by result.");
+        describe_counter!(BATCH_COMMANDS, "Commands in those batches, by the batch's result.");
         describe_counter!(DUPLICATES, "Acknowledgements that said the id was stored already.");
         describe_counter!(SUBMITS, "Submit calls that ended, by result.");
         describe_histogram!(SUBMIT_SECONDS, Unit::Seconds, "From the call to the outcome.");
@@ -102,6 +106,12 @@ pub(crate) fn publish_failed(result: &'static str) {
 /// An attempt failed and will be repeated.
 pub(crate) fn retried(reason: &'static str) {
     counter!(RETRIES, "reason" => reason).increment(1);
+}
+
+/// A batch of so many commands ended.
+pub(crate) fn batch_ended(result: &'static str, commands: usize) {
+    counter!(BATCHES, "result" => result).increment(1);
+    counter!(BATCH_COMMANDS, "result" => result).increment(commands as u64);
 }
 
 /// A submit ended.

@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
+    gather::Gatherer,
     inbox::Inbox,
     journal::{JournalState, Keeping},
     limits::Limits,
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) routes: Arc<Routes>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) in_flight: Semaphore,
+    /// `None` where every command is published alone.
+    pub(crate) gatherer: Option<Gatherer>,
     pub(crate) pending: AtomicUsize,
     pub(crate) limits: Limits,
     pub(crate) reads: Reads,
@@ -62,7 +65,8 @@ pub struct Pending {
     pub calls: usize,
     /// Publishes that wait for their acknowledgement.
     pub in_flight: usize,
-    /// Messages and questions whose answer is awaited.
+    /// Messages and questions whose answer is awaited. A batch counts as one, and until it is
+    /// answered, though its calls were dropped.
     pub answers: usize,
     /// Submits and writes whose reply is awaited.
     pub replies: usize,

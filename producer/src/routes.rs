@@ -20,7 +20,7 @@ use std::{
 
 use async_nats::{Message, Subject};
 use farwrite_schemas::{CommandId, Fingerprint, Reply};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 /// What comes back to a token.
@@ -54,6 +54,8 @@ struct Tables {
 pub(crate) struct Routes {
     tables: Mutex<Tables>,
     is_deaf: AtomicBool,
+    /// Wakes the gatherer when there is a new connection.
+    pub(crate) connected: Notify,
 }
 
 impl Routes {
@@ -130,6 +132,7 @@ impl Routes {
     /// A new connection may listen again, until the server says otherwise.
     pub(crate) fn reconnected(&self) {
         self.is_deaf.store(false, Ordering::SeqCst);
+        self.connected.notify_one();
     }
 
     /// Whether the server has refused us our inbox.

@@ -21,6 +21,7 @@ use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
 use crate::{
     attempt::{Failure, Stored, read_answer},
     backoff::Backoff,
+    gather::{End, Way},
     journal::Kept,
     message::Message,
     metrics,
@@ -86,6 +87,13 @@ impl Tries {
     }
 }
 
+/// Whether a message may be in the stream already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Never,
+    Before,
+}
+
 /// Why no acknowledgement came.
 #[derive(Debug)]
 pub(crate) enum Unsent {
@@ -123,7 +131,7 @@ impl Inner {
         progress: &mut Progress,
     ) -> Result<Stored, Unsent> {
         progress.stage = Stage::Sending;
-        let sending = self.attempts(message, &mut progress.tries);
+        let sending = self.attempts(message, &mut progress.tries, Sent::Before);
         conclude(timeout_at(deadline, sending).await, message, turn, progress)
     }
 
@@ -137,7 +145,7 @@ impl Inner {
         // The same id again resolves itself.
         if let Some(before) = turn.unresolved().filter(|before| before.id != message.id) {
             progress.stage = Stage::Resolving(before.id);
-            match self.attempts(&before, &mut Tries::default()).await {
+            match self.attempts(&before, &mut Tries::default(), Sent::Before).await {
                 Ok(Stored { stream, sequence, .. }) => {
                     turn.resolve(before.id);
                     let journal = self.journal.as_ref();
@@ -164,15 +172,23 @@ impl Inner {
             let kept = journal.enter(message).await.map_err(Failure::Unjournaled)?;
             progress.kept = Some(kept);
         }
-        self.attempts(message, &mut progress.tries).await
+        self.attempts(message, &mut progress.tries, Sent::Never).await
     }
 
-    /// Attempts until one is acknowledged or fails for good.
-    async fn attempts(&self, message: &Message, tries: &mut Tries) -> Result<Stored, Failure> {
+    /// Attempts until one is acknowledged or fails for good. Only what was never sent may leave in
+    /// company: the others' answer must not depend on an id that the stream may hold.
+    async fn attempts(
+        &self,
+        message: &Arc<Message>,
+        tries: &mut Tries,
+        sent: Sent,
+    ) -> Result<Stored, Failure> {
         let mut backoff = Backoff::publishing();
+        let mut sent = sent;
         loop {
-            let result = self.attempt(message, tries).await;
+            let result = self.attempt(message, tries, sent).await;
             tries.is_out = false;
+            sent = Sent::Before;
             let failure = match result {
                 Ok(stored) => return Ok(stored),
                 Err(failure) => failure,
@@ -189,8 +205,46 @@ impl Inner {
         }
     }
 
-    /// One attempt: sent once, and its answer awaited.
-    async fn attempt(&self, message: &Message, tries: &mut Tries) -> Result<Stored, Failure> {
+    /// One attempt: sent once, and its answer awaited. One that was refused in company goes on
+    /// alone.
+    async fn attempt(
+        &self,
+        message: &Arc<Message>,
+        tries: &mut Tries,
+        sent: Sent,
+    ) -> Result<Stored, Failure> {
+        self.check_open()?;
+        // The semaphore is never closed.
+        let _slot = self.in_flight.acquire().await.map_err(|_| Failure::Closed)?;
+        let way = match (&self.gatherer, sent) {
+            (Some(gatherer), Sent::Never) => gatherer.enter(message),
+            (Some(_) | None, _) => Way::Alone(None),
+        };
+        let place = match way {
+            Way::Alone(place) => place,
+            Way::Waiting(waiting) => match waiting.end(&mut tries.is_out).await {
+                End::Alone(place) => {
+                    self.check_open()?;
+                    place
+                }
+                End::Stored(stored) => return Ok(stored),
+                End::InDoubt(failure) => {
+                    tries.maybe_stored = true;
+                    return Err(failure);
+                }
+            },
+        };
+        let left = Instant::now();
+        let stored = self.attempt_alone(message, tries).await?;
+        if let Some(gatherer) = &self.gatherer {
+            message.target.answered();
+            gatherer.acknowledged(place, left.elapsed());
+        }
+        Ok(stored)
+    }
+
+    /// Whether something can be sent, and answered.
+    fn check_open(&self) -> Result<(), Failure> {
         // While disconnected the client would keep every attempt and send them all in the end.
         if self.client.connection_state() != State::Connected {
             return Err(Failure::NotConnected);
@@ -198,8 +252,10 @@ impl Inner {
         if self.routes.is_deaf() {
             return Err(Failure::Deaf { inbox: self.inbox.subject(), sent: false });
         }
-        // The semaphore is never closed.
-        let _slot = self.in_flight.acquire().await.map_err(|_| Failure::Closed)?;
+        Ok(())
+    }
+
+    async fn attempt_alone(&self, message: &Message, tries: &mut Tries) -> Result<Stored, Failure> {
         let answer = self.routes.expect_answer(message.target.subject.clone());
         let sending = self.client.publish_with_reply_and_headers(
             message.target.subject.clone(),

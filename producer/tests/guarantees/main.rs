@@ -9,6 +9,8 @@
 
 mod bookmarks;
 mod errors;
+mod gathered;
+mod gathered_broker;
 mod journal;
 mod known;
 mod lag;

@@ -1,0 +1,128 @@
+//! Commands that leave together: one atomic batch of JetStream's, sent and answered.
+//!
+//! Only the last message, the commit, has a reply subject and is answered, with the place of the
+//! last one; the stream holds all of them next to each other, or none. A batch that was cut short
+//! has no commit, or a gap before it, and stores nothing.
+//!
+//! Not to be confused with a command that is itself a batch of commands (`schemas/src/atomic.rs`).
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, HeaderName, StatusCode, client::PublishError};
+use tokio::time::timeout;
+
+use crate::{
+    attempt::{Failure, Reason, StoredBatch, read_batch_answer},
+    inbox::Inbox,
+    message::Message,
+    routes::{AnswerRoute, Arrival, Routes},
+};
+
+const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
+const BATCH_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
+const BATCH_COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
+
+/// Batches are disabled: the stream was not made with `allow_atomic`.
+const DISABLED: u64 = 10174;
+
+/// The server takes fewer messages in a batch.
+const TOO_MANY_MESSAGES: u64 = 10199;
+
+/// What is needed to send a batch.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    pub(crate) routes: Arc<Routes>,
+    /// The prefix of the producer's inbox.
+    pub(crate) inbox: String,
+    pub(crate) ack_timeout: Duration,
+}
+
+/// How a batch ended.
+#[derive(Debug)]
+pub(crate) enum BatchEnd {
+    /// All are stored.
+    Stored(StoredBatch),
+    /// None is stored.
+    Refused(Why),
+    /// Each may have been stored; the answer tells of no other way to find out than to send it
+    /// again.
+    InDoubt(Failure),
+}
+
+/// Why a batch was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// There can be no batches here.
+    Impossible,
+    /// It was too long.
+    TooMany,
+    /// For something in it, or around it: its messages may fare better alone.
+    Other,
+}
+
+impl Wire {
+    /// Sends messages as the batch `id`, and waits for its answer.
+    pub(crate) async fn send(&self, id: &str, messages: &[Arc<Message>]) -> BatchEnd {
+        let Some(commit) = messages.last() else { return BatchEnd::Refused(Why::Other) };
+        let answer = self.routes.expect_answer(commit.target.subject.clone());
+        // What does not get as far as the commit is no batch.
+        let sending = self.send_each(id, messages, &answer);
+        let Ok(Ok(())) = timeout(self.ack_timeout, sending).await else {
+            return BatchEnd::Refused(Why::Other);
+        };
+        let arrival = match timeout(self.ack_timeout, answer.arrival()).await {
+            Ok(arrival) => arrival,
+            Err(_) => return BatchEnd::InDoubt(Failure::Unanswered),
+        };
+        match arrival {
+            Arrival::Denied => BatchEnd::Refused(Why::Other),
+            Arrival::Deaf => {
+                let inbox = format!("{}*", self.inbox).into();
+                BatchEnd::InDoubt(Failure::Deaf { inbox, sent: true })
+            }
+            Arrival::Message(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
+                BatchEnd::Refused(Why::Other)
+            }
+            Arrival::Message(answer) => {
+                conclude(read_batch_answer(&answer.payload, id, messages.len()))
+            }
+        }
+    }
+
+    async fn send_each(
+        &self,
+        id: &str,
+        messages: &[Arc<Message>],
+        answer: &AnswerRoute,
+    ) -> Result<(), PublishError> {
+        for (message, sequence) in messages.iter().zip(1_usize..) {
+            let mut headers = message.headers();
+            headers.insert(BATCH_ID, id);
+            headers.insert(BATCH_SEQUENCE, sequence.to_string());
+            let (subject, body) = (message.target.subject.clone(), message.body.clone());
+            if sequence < messages.len() {
+                self.client.publish_with_headers(subject, headers, body).await?;
+            } else {
+                headers.insert(BATCH_COMMIT, "1");
+                let inbox = Inbox::token_subject(&self.inbox, answer.token);
+                self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn conclude(answer: Result<StoredBatch, Failure>) -> BatchEnd {
+    match answer {
+        Ok(stored) => BatchEnd::Stored(stored),
+        Err(Failure::Refused(refusal)) => match (refusal.reason, refusal.code) {
+            // A disk that fails may do so in the middle of a commit.
+            (Reason::Unavailable, _) => BatchEnd::InDoubt(Failure::Refused(refusal)),
+            (_, DISABLED) => BatchEnd::Refused(Why::Impossible),
+            (_, TOO_MANY_MESSAGES) => BatchEnd::Refused(Why::TooMany),
+            _ => BatchEnd::Refused(Why::Other),
+        },
+        Err(failure) => BatchEnd::InDoubt(failure),
+    }
+}
