@@ -227,3 +227,23 @@ fn a_keys_effects_are_numbered_from_one_without_a_gap() {
         assert_eq!(of(a, b), BTreeSet::from([Law::OrderGap]), "{a}, {b}");
     }
 }
+
+/// What was applied second and read as the first effect may be the second one after a failover that
+/// lost it: it is known by its id. Who was shown nothing was shown too little all the same.
+#[test]
+fn a_failover_numbers_anew_what_was_read_before_it() {
+    let finals = [outcome(B, "applied"), effect(1, B), outcome(A, "applied"), effect(2, A)];
+    let done = |saw: Value, failover: bool| {
+        let mut done =
+            vec![start(3, B), start(1, A), end(1, "applied", false), read(2, "far", true), saw];
+        done.extend(
+            failover.then(|| [fault("failover"), healed("failover")]).into_iter().flatten(),
+        );
+        judged(&done, &finals)
+    };
+    assert_eq!(done(saw(2, 1, Some(A)), true), []);
+    assert_eq!(done(saw(2, 0, None), true), [Law::ReadStale]);
+    assert_eq!(done(saw(2, 1, Some(B)), true), [Law::ReadStale]);
+    assert!(done(saw(2, 1, Some(A)), false).contains(&Law::ReadStale), "nothing was lost");
+    assert_eq!(done(saw(2, 2, Some(A)), false), []);
+}
