@@ -90,6 +90,8 @@ pub(crate) struct Pace {
     quickest: Duration,
     /// What a batch costs beside its messages.
     batch_cost: Duration,
+    /// What a command of the last batches cost, all in all.
+    gathered_cost: Duration,
     slow_in_a_row: usize,
     timed: usize,
     gathered: usize,
@@ -123,6 +125,7 @@ impl Pace {
             is_possible,
             quickest: Duration::MAX,
             batch_cost: BATCH_COST,
+            gathered_cost: Duration::ZERO,
             slow_in_a_row: 0,
             timed: 0,
             gathered: 0,
@@ -153,6 +156,8 @@ impl Pace {
             Mode::Probing if batches > 0 || alone >= PROBES => Leave::Nothing,
             Mode::Probing => Leave::Alone(PROBES - alone),
             Mode::Gathering if batches >= BATCHES_MAX => Leave::Nothing,
+            // They are in front of a batch, which would be timed with them.
+            Mode::Gathering if alone > alone_max => Leave::Nothing,
             Mode::Gathering if waiting >= MANY => Leave::Together(self.batch_max),
             Mode::Gathering if alone >= alone_max => Leave::Nothing,
             Mode::Gathering if waiting >= few => Leave::Together(self.batch_max),
@@ -172,7 +177,12 @@ impl Pace {
         if is_settled || self.rest > 0 || among < MANY {
             return;
         }
-        let is_slow = after > self.quickest + self.as_batches(among) * 3 / 2;
+        let together = match self.mode {
+            Mode::Alone | Mode::Gathering => self.as_batches(among),
+            // Few are timed, so that their share of a batch as large as they were counts.
+            Mode::Probing => self.gathered_cost * u32::try_from(among).unwrap_or(u32::MAX),
+        };
+        let is_slow = after > self.quickest + together * 3 / 2;
         self.slow_in_a_row = if is_slow { self.slow_in_a_row + 1 } else { 0 };
         self.timed += 1;
         if self.slow_in_a_row >= SLOW_ENOUGH.max(among + among / 4) {
@@ -194,10 +204,15 @@ impl Pace {
     /// A batch was stored.
     pub(crate) fn stored(&mut self, count: usize, after: Duration) {
         self.refused_in_a_row = 0;
-        let messages = MESSAGE_COST * u32::try_from(count).unwrap_or(u32::MAX);
+        let number = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
         let way = if self.quickest == Duration::MAX { Duration::ZERO } else { self.quickest };
-        let cost = after.saturating_sub(way).saturating_sub(messages);
-        self.batch_cost = (self.batch_cost * 7 + cost) / 8;
+        let cost = after.saturating_sub(way);
+        let average = |before: Duration, now: Duration| (before * 7 + now) / 8;
+        self.batch_cost = average(self.batch_cost, cost.saturating_sub(MESSAGE_COST * number));
+        self.gathered_cost = match self.gathered_cost {
+            Duration::ZERO => cost / number,
+            before => average(before, cost / number),
+        };
         self.gathered += count;
         if self.wish == Gather::IfFaster && self.gathered >= self.probe_after {
             self.turn(Mode::Probing);
@@ -295,16 +310,18 @@ mod tests {
         time(&mut pace, 2_000, 1_000, synced);
         assert_eq!(pace.leave(0, 0, MANY - 1), Leave::Alone(ALONE_MAX));
         assert_eq!(pace.leave(ALONE_MAX, 0, MANY - 1), Leave::Nothing);
+        assert_eq!(pace.leave(ALONE_MAX, 0, MANY), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(ALONE_MAX + 1, 0, MANY), Leave::Nothing);
         assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "one under way: the others gather");
-        pace.stored(PROBE_AFTER, Duration::from_millis(5));
+        pace.stored(PROBE_AFTER, Duration::from_millis(30));
         assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "not beside a batch");
         assert_eq!(pace.leave(PROBES - 1, 0, MANY), Leave::Alone(1));
         assert_eq!(pace.leave(PROBES, 0, MANY), Leave::Nothing);
         time(&mut pace, SLOW_ENOUGH, PROBES, synced);
         assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX));
-        pace.stored(PROBE_AFTER, Duration::from_millis(5));
+        pace.stored(PROBE_AFTER, Duration::from_millis(30));
         assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX), "it was right: less often");
-        pace.stored(PROBE_AFTER, Duration::from_millis(5));
+        pace.stored(PROBE_AFTER, Duration::from_millis(30));
         time(&mut pace, PROBED_ENOUGH, PROBES, Duration::from_micros(12));
         assert_eq!(pace.leave(0, 0, MANY), ALONE);
         time(&mut pace, 2_000, 1_000, synced);
