@@ -12,11 +12,20 @@ use std::{
     },
 };
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::{HeaderMap, HeaderName, Subject};
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, CommandName, Fingerprint, Key, Origin, Subjects, headers};
 
 use crate::{limits::REMEMBERED_NAMES, terms::Terms};
+
+// Names that are made when the program is compiled cost no allocation when a header is set.
+const COMMAND_ID: HeaderName = HeaderName::from_static(headers::COMMAND_ID);
+const KEY: HeaderName = HeaderName::from_static(headers::KEY);
+const VERSION: HeaderName = HeaderName::from_static(headers::VERSION);
+const EXPIRES_AT: HeaderName = HeaderName::from_static(headers::EXPIRES_AT);
+const NOT_BEFORE: HeaderName = HeaderName::from_static(headers::NOT_BEFORE);
+const CONTEXT: HeaderName = HeaderName::from_static(headers::CONTEXT);
+const REPLY: HeaderName = HeaderName::from_static(headers::REPLY);
 
 /// A command name with the subject that its commands go to.
 #[derive(Debug)]
@@ -58,25 +67,25 @@ impl Message {
     /// The headers of one attempt.
     pub(crate) fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        map.insert(headers::COMMAND_ID, self.id.to_string());
+        map.insert(COMMAND_ID, self.id.to_string());
         if let Some(key) = &self.key {
-            map.insert(headers::KEY, key.as_str());
+            map.insert(KEY, key.as_str());
         }
         if self.version != 1 {
-            map.insert(headers::VERSION, self.version.to_string());
+            map.insert(VERSION, self.version.to_string());
         }
         let Terms { expires_at_ms, not_before_ms, context } = &self.terms;
         if let Some(ms) = expires_at_ms {
-            map.insert(headers::EXPIRES_AT, ms.to_string());
+            map.insert(EXPIRES_AT, ms.to_string());
         }
         if let Some(ms) = not_before_ms {
-            map.insert(headers::NOT_BEFORE, ms.to_string());
+            map.insert(NOT_BEFORE, ms.to_string());
         }
         if let Some(context) = context {
-            map.insert(headers::CONTEXT, context.as_ref());
+            map.insert(CONTEXT, context.as_ref());
         }
         if let Some(reply) = &self.reply {
-            map.insert(headers::REPLY, reply.as_ref());
+            map.insert(REPLY, reply.as_ref());
         }
         map
     }

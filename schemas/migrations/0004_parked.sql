@@ -182,6 +182,8 @@ BEGIN
                 WHEN 'void'::regtype THEN 'PERFORM ' || v_call || '; RETURN NULL'
                 WHEN 'json'::regtype THEN 'RETURN ' || v_call || '::text'
                 WHEN 'jsonb'::regtype THEN 'RETURN ' || v_call || '::text'
+                WHEN 'integer'::regtype THEN 'RETURN ' || v_call || '::text'
+                WHEN 'bigint'::regtype THEN 'RETURN ' || v_call || '::text'
                 ELSE 'RETURN to_json(' || v_call || ')::text'
             END);
     END LOOP;

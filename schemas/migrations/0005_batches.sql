@@ -54,24 +54,29 @@ BEGIN
 END $$;
 
 -- Writes outcomes into the ledger. An entry without an outcome is passed over. p_attempts may be
--- empty: then each took one.
+-- empty: then each took one. Batches with an id that carries no time are few: only those are looked
+-- through a second time.
 CREATE FUNCTION farwrite.record(
     p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[],
     p_attempts integer[], p_outcomes text[], p_answers text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    v_derived boolean := EXISTS (SELECT FROM unnest(p_ids) AS i WHERE NOT farwrite.is_dated(i));
 BEGIN
     INSERT INTO farwrite.ledger (command_id, outcome, answer, fingerprint, stream_id, sequence, attempts, published_at)
     SELECT i.id, i.outcome::farwrite.outcome, i.answer::json, i.fingerprint, p_stream, i.sequence,
            coalesce(i.attempts, 1), to_timestamp(i.at / 1e9)
     FROM unnest(p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers)
         AS i (id, fingerprint, sequence, at, attempts, outcome, answer)
-    WHERE i.outcome IS NOT NULL AND farwrite.is_dated(i.id);
-    INSERT INTO farwrite.ledger_derived (command_id, outcome, answer, fingerprint, stream_id, sequence, attempts, published_at)
-    SELECT i.id, i.outcome::farwrite.outcome, i.answer::json, i.fingerprint, p_stream, i.sequence,
-           coalesce(i.attempts, 1), to_timestamp(i.at / 1e9)
-    FROM unnest(p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers)
-        AS i (id, fingerprint, sequence, at, attempts, outcome, answer)
-    WHERE i.outcome IS NOT NULL AND NOT farwrite.is_dated(i.id);
+    WHERE i.outcome IS NOT NULL AND (NOT v_derived OR farwrite.is_dated(i.id));
+    IF v_derived THEN
+        INSERT INTO farwrite.ledger_derived (command_id, outcome, answer, fingerprint, stream_id, sequence, attempts, published_at)
+        SELECT i.id, i.outcome::farwrite.outcome, i.answer::json, i.fingerprint, p_stream, i.sequence,
+               coalesce(i.attempts, 1), to_timestamp(i.at / 1e9)
+        FROM unnest(p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers)
+            AS i (id, fingerprint, sequence, at, attempts, outcome, answer)
+        WHERE i.outcome IS NOT NULL AND NOT farwrite.is_dated(i.id);
+    END IF;
 END $$;
 
 -- What a repeated id is answered with: the stored outcome, or a rejection where the id was used

@@ -73,6 +73,14 @@ pub(crate) struct Delivery {
     pub(crate) envelope: Result<Envelope, EnvelopeError>,
 }
 
+/// A header of a message. Looking through the few that are there costs less than the map's own
+/// look-up, which makes an owned name of each that it is asked for.
+fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a str> {
+    let mut headers = message.headers.as_ref()?.iter();
+    let (_, values) = headers.find(|(known, _)| AsRef::<str>::as_ref(*known) == name)?;
+    Some(values.first()?.as_str())
+}
+
 impl Delivery {
     /// Reads a message of the stream.
     fn decode(message: async_nats::jetstream::Message, sequence: u64, at_ns: i64) -> Self {
@@ -80,7 +88,7 @@ impl Delivery {
     }
 
     fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+        let header = |name: &str| header(&message, name);
         let envelope = decode_envelope(message.subject.as_str(), header, &message.payload);
         Self { sequence, at_ns, message, envelope }
     }
@@ -136,7 +144,7 @@ impl Delivery {
 
     /// A header of the message.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.message.headers.as_ref()?.get(name).map(|value| value.as_str())
+        header(&self.message, name)
     }
 
     /// When the command is no longer to be applied, in Unix nanoseconds.

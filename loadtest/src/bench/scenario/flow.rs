@@ -101,7 +101,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     let (mut published, mut applied) = (Samples::default(), Samples::default());
     let mut cpu: [Samples; 3] = std::array::from_fn(|_| Samples::default());
     let mut last = Vec::new();
-    for _ in 0..settings.rounds {
+    for _ in settings.rounds() {
         let flow = flow(&stage, settings.turn()).await?;
         published.push(flow.published_per_second);
         applied.push(flow.applied_per_second);

@@ -37,7 +37,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     for database in ["young", "old"] {
         drain(&stage, load(database)).await?;
     }
-    for round in 0..settings.rounds {
+    for round in settings.rounds() {
         // The first of two drains has the quieter server.
         let turns = [("young", &mut young), ("old", &mut old)];
         let mut turns: Vec<_> = turns.into_iter().collect();

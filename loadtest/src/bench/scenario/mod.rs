@@ -11,7 +11,7 @@ mod waiters;
 mod wake_up;
 mod write;
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use anyhow::Result;
 use farwrite_devstack::Devstack;
@@ -34,6 +34,16 @@ pub(in crate::bench) struct Settings {
 }
 
 impl Settings {
+    /// The rounds, each told on a terminal when it begins.
+    pub(super) fn rounds(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rounds, shows) = (self.rounds, std::io::stderr().is_terminal());
+        (0..rounds).inspect(move |round| {
+            if shows {
+                eprint!("\r  round {} of {rounds} ", round + 1);
+            }
+        })
+    }
+
     pub(super) const fn turn(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }

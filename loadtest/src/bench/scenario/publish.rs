@@ -99,20 +99,21 @@ impl Pair {
         body_bytes: usize,
     ) -> Result<[Compared; 2]> {
         let mut compared = [Compared::new(), Compared::new()];
-        for round in 0..=settings.rounds {
+        let publishers = [&self.ours, &self.raw];
+        for publisher in publishers {
+            publisher.run(callers, body_bytes, settings.turn()).await?;
+        }
+        for round in settings.rounds() {
             let mut turns = [0, 1];
             if round % 2 == 1 {
                 turns.reverse();
             }
             for who in turns {
-                let publisher = if who == 0 { &self.ours } else { &self.raw };
-                let (rate, took) = publisher.run(callers, body_bytes, settings.turn()).await?;
-                // The first round warms up.
-                if round > 0 {
-                    compared[who].rate.push(rate);
-                    compared[who].p50_ms.push(quantile_ms(&took, 0.5));
-                    compared[who].took.add(&took)?;
-                }
+                let run = publishers[who].run(callers, body_bytes, settings.turn());
+                let (rate, took) = run.await?;
+                compared[who].rate.push(rate);
+                compared[who].p50_ms.push(quantile_ms(&took, 0.5));
+                compared[who].took.add(&took)?;
             }
         }
         Ok(compared)

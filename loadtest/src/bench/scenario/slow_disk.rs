@@ -40,7 +40,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     let mut alone = Samples::default();
     drain(&stage, load).await?;
-    for _ in 0..settings.rounds {
+    for _ in settings.rounds() {
         ours.push(drain(&stage, load).await?.per_second);
         theirs.push(direct.run(settings.turn()).await?);
         alone.push(one.run(settings.turn()).await?);

@@ -110,7 +110,7 @@ async fn idle(
     let mut took = [Took::new(), Took::new(), Took::new()];
     let mut steps = [Took::new(), Took::new()];
     let mut apply = Samples::default();
-    for _ in 0..settings.rounds {
+    for _ in settings.rounds() {
         let mut round = [Vec::new(), Vec::new(), Vec::new()];
         let mut weak = [Vec::new(), Vec::new()];
         for _ in 0..WRITES {
@@ -196,7 +196,7 @@ async fn loaded(
     let load = tokio::spawn(publish_at(home, rate, Arc::clone(&stop), Arc::clone(&published)));
     let began = Instant::now();
     let mut took = Took::new();
-    for _ in 0..settings.rounds {
+    for _ in settings.rounds() {
         took.add(at_a_fixed_rate(&producer, settings.turn()).await?)?;
     }
     let published_per_second =
