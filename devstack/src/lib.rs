@@ -28,6 +28,7 @@
 //! ```
 
 mod account;
+mod alarm;
 mod cluster;
 mod failover;
 mod link;

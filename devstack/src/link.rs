@@ -20,6 +20,8 @@ use tokio::{
     task::AbortHandle,
 };
 
+use crate::alarm::Alarm;
+
 /// Bytes read at once.
 const PIECE: usize = 16 << 10;
 /// Pieces on their way in one direction: 4 MiB, more than a WAN's window.
@@ -190,12 +192,10 @@ async fn one_way(
             }
         }
     };
+    let alarm = Alarm::new()?;
     let writing = async move {
         while let Some((due, piece)) = pieces.recv().await {
-            // The timer would take a millisecond for no delay at all.
-            if due > Instant::now() {
-                tokio::time::sleep_until(due.into()).await;
-            }
+            alarm.sleep_until(due).await?;
             let healed = state.wait_for(|state| !state.cut).await.is_ok();
             if !healed {
                 return Err(std::io::ErrorKind::ConnectionAborted.into());

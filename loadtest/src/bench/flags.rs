@@ -143,7 +143,7 @@ async fn begin(settings: &Settings) -> Result<Report> {
 /// Weighs what the arguments say, and prints the figures for the process that compares.
 ///
 /// # Errors
-/// As [`weigh`].
+/// When a server does not start, or a waiter is not woken, or one is left.
 pub async fn weigh_as_told(matches: &ArgMatches) -> Result<()> {
     let kind = matches.get_one::<String>("kind").map_or("", String::as_str);
     let kind = Weighed::ALL.into_iter().find(|weighed| weighed.word() == kind).context("a kind")?;

@@ -38,12 +38,19 @@ pub(super) struct Flow {
     cpu: [f64; 3],
 }
 
-/// Publishes for so long while a worker applies.
+/// A producer measures first whether commands are stored faster together.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Publishes for so long while a worker applies, after a while that does not count.
 pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
     let worker = stage.worker(Applier::Functions, "bench")?;
     let producer = stage.producer("home", "bench").await?;
     // Only a worker that serves answers.
     producer.outcome_within(CommandId::now(), PATIENCE).await?;
+    let warming = Arc::new(AtomicU64::new(0));
+    publish_until(&producer, IN_FLIGHT, Instant::now() + WARM_UP, &warming).await?;
+    let warmed = warming.load(Ordering::Relaxed);
+    caught_up(&worker, warmed).await?;
     let mut connection = stage.connect("bench").await?;
     let published = Arc::new(AtomicU64::new(0));
     let broker = broker_pid(stage)?;
@@ -59,7 +66,7 @@ pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
             samples.push(Moment {
                 at_ms: u64::try_from(began.elapsed().as_millis())?,
                 published: published.load(Ordering::Relaxed),
-                applied: worker.settled().await?,
+                applied: worker.settled().await? - warmed,
                 replay_lag_bytes: replay_lag.unsigned_abs(),
             });
             tokio::time::sleep(LOOK_EVERY).await;
@@ -69,8 +76,9 @@ pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
     tokio::try_join!(publishing, looking)?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_after = cpu()?;
-    let (published, applied) = (published.load(Ordering::Relaxed), worker.settled().await?);
-    caught_up(&worker, published).await?;
+    let published = published.load(Ordering::Relaxed);
+    let applied = worker.settled().await? - warmed;
+    caught_up(&worker, warmed + published).await?;
     worker.stop().await?;
     let cpu = std::array::from_fn(|who| (cpu_after[who] - cpu_before[who]) / seconds);
     Ok(Flow {

@@ -135,6 +135,8 @@ async fn idle(
             pause(&mut random).await;
         }
         RemoteApply::synchronous(stage.primary(), false).await?;
+        // And the next one may meet this one: it would wait for the replica for nothing.
+        ours(&producer, &mut puts).await?;
         for (took, round) in took.iter_mut().zip(round) {
             took.add(round)?;
         }
