@@ -176,8 +176,10 @@ fn bookmark(bytes: &[u8]) {
 fn subject(bytes: &[u8]) {
     let Ok(input) = str::from_utf8(bytes) else { return };
     match CommandSubject::parse(input) {
-        Ok(Some(CommandSubject { database, origin, name })) => {
-            assert_eq!(Subjects::new(database).command(&origin, &name), input);
+        Ok(Some(CommandSubject { origin, name })) => {
+            let database = input.split('.').nth(1).and_then(|name| DatabaseName::new(name).ok());
+            let subjects = Subjects::new(database.expect("it was checked"));
+            assert_eq!(subjects.command(&origin, &name), input);
         }
         Ok(None) => {}
         Err(error) => explains_itself(&error),
