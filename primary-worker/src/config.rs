@@ -7,7 +7,7 @@ use farwrite_schemas::DatabaseName;
 use crate::primary;
 
 /// Lanes by default. Measured on two cores: functions do as well with 4, but handlers in Rust, whose
-/// lanes wait for a round trip each, do a third more with 8, and no more with 16.
+/// lanes wait for a round trip each, do a fifth to a third more with 8, and no more with 16.
 pub(crate) const LANES: u32 = 8;
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
 pub(crate) const LANES_MAX: u32 = 64;
