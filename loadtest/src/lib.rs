@@ -5,6 +5,7 @@
 //! programs, and is an app of Farwrite like any other: what it knows of commands it knows through
 //! the producer's public interface and through SQL.
 
+pub mod args;
 pub mod bench;
 pub mod chaos;
 pub mod check;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Arg, ArgMatches, Command};
 use farwrite_loadtest::{
+    args::number,
     bench, chaos, check,
     demo::{self, HandlerKind, Settings},
     hop,
@@ -74,10 +75,15 @@ fn command() -> Command {
         .about(
             "Users hop between regions while servers fail, and check that they see what they saw",
         )
-        .arg(number("seconds", "60", "For how long"))
-        .arg(number("users", "12", "How many hop at once"))
-        .arg(number("rtt-ms", "30", "Round trip between the primary's region and each other one"))
-        .arg(number("seed", "0", "What the choices are drawn from; 0 for a new one"))
+        .arg(number("seconds", "60", 0, "For how long"))
+        .arg(number("users", "12", 0, "How many hop at once"))
+        .arg(number(
+            "rtt-ms",
+            "30",
+            0,
+            "Round trip between the primary's region and each other one",
+        ))
+        .arg(number("seed", "0", 0, "What the choices are drawn from; 0 for a new one"))
         .arg(
             Arg::new("calm")
                 .long("calm")
@@ -95,11 +101,6 @@ fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(bench::weigh_command())
         .subcommand(check_command())
-}
-
-fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
-    let parser = clap::value_parser!(u64).range(0..=100_000_000);
-    Arg::new(name).long(name).value_name("N").default_value(default).value_parser(parser).help(help)
 }
 
 fn check_command() -> Command {

@@ -15,14 +15,17 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// A counter without labels; one that has counted nothing yet is not listed, and is zero.
 pub(crate) async fn counter(addr: SocketAddr, name: &str) -> Result<u64> {
-    let page = page(addr).await?;
-    value(&page, name).with_context(|| format!("the worker's metrics: {name} is not a count"))
+    count(addr, name, value).await
 }
 
 /// The sum of a counter over all its labels.
 pub(crate) async fn total(addr: SocketAddr, name: &str) -> Result<u64> {
+    count(addr, name, sum).await
+}
+
+async fn count(addr: SocketAddr, name: &str, read: fn(&str, &str) -> Option<u64>) -> Result<u64> {
     let page = page(addr).await?;
-    sum(&page, name).with_context(|| format!("the worker's metrics: {name} is not a count"))
+    read(&page, name).with_context(|| format!("the worker's metrics: {name} is not a count"))
 }
 
 /// A part of what a summary has seen, such as `0.5`; `None` while it has seen nothing.

@@ -14,6 +14,7 @@ use super::{
     scenario::{self, Scenario, Settings, Weighed, weigh},
     table,
 };
+use crate::args::number;
 
 /// What `--help` adds.
 const AFTER: &str = "\
@@ -30,15 +31,6 @@ Exit status:
 /// `loadtest bench`.
 #[must_use]
 pub fn command() -> Command {
-    let number = |name, default, help| {
-        let parser = value_parser!(u64).range(1..=10_000_000);
-        Arg::new(name)
-            .long(name)
-            .value_name("N")
-            .default_value(default)
-            .value_parser(parser)
-            .help(help)
-    };
     let file = |name, default, help| {
         Arg::new(name)
             .long(name)
@@ -57,10 +49,10 @@ pub fn command() -> Command {
                 .value_parser(Scenario::ALL.map(Scenario::name))
                 .help("These only [default: all]"),
         )
-        .arg(number("seconds", "2", "How long a contestant runs in one round"))
-        .arg(number("rounds", "7", "How often contestants alternate; targets are judged from 7"))
-        .arg(number("commands", "200000", "Commands in a stream that is drained"))
-        .arg(number("rtt-ms", "80", "Round trip between the primary's region and the far one"))
+        .arg(number("seconds", "2", 1, "How long a contestant runs in one round"))
+        .arg(number("rounds", "7", 1, "How often contestants alternate; targets are judged from 7"))
+        .arg(number("commands", "200000", 1, "Commands in a stream that is drained"))
+        .arg(number("rtt-ms", "80", 1, "Round trip between the primary's region and the far one"))
         .arg(file("json", "target/farwrite/bench.json", "Where the report goes as JSON"))
         .arg(file("html", "target/farwrite/bench.html", "Where it goes as a page with pictures"))
         .after_help(AFTER)

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use farwrite_schemas::{Command, Key, KeyError};
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 
 /// How many keys there are: so many that two writers seldom meet.
 pub(super) const KEYS: u32 = 100_000;
@@ -21,10 +22,16 @@ pub struct Put {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PutInRust(pub Put);
 
-impl PutInRust {
-    /// The statement, with the key and the value as its parameters.
-    pub const SQL: &str = "INSERT INTO bench.items AS i VALUES ($1, 1, $2)
-         ON CONFLICT (key) DO UPDATE SET n = i.n + 1, value = excluded.value RETURNING n";
+impl Put {
+    /// The statement that everybody runs; how often the key has been put.
+    ///
+    /// # Errors
+    /// When the database refuses it, or does not answer.
+    pub async fn store(&self, connection: &mut PgConnection) -> sqlx::Result<i64> {
+        const SQL: &str = "INSERT INTO bench.items AS i VALUES ($1, 1, $2)
+             ON CONFLICT (key) DO UPDATE SET n = i.n + 1, value = excluded.value RETURNING n";
+        sqlx::query_scalar(SQL).bind(&self.key).bind(&self.value).fetch_one(connection).await
+    }
 }
 
 impl Command for Put {

@@ -15,12 +15,7 @@ impl Handler<PutInRust> for Put {
         PutInRust(put): PutInRust,
         _: &Meta,
     ) -> Result<i64, HandlerError> {
-        let stored = sqlx::query_scalar(PutInRust::SQL)
-            .bind(&put.key)
-            .bind(&put.value)
-            .fetch_one(connection)
-            .await?;
-        Ok(stored)
+        Ok(put.store(connection).await?)
     }
 }
 

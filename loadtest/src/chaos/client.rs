@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 use crate::check::{Begun, CommandEnd, ReadOp, Verb};
 
-use super::{pauses::Pauses, stage::Shared};
+use super::{
+    pauses::Pauses,
+    stage::{Shared, now_ms},
+};
 
 /// Keys are few, so that clients meet.
 const KEYS: u32 = 6;
@@ -99,7 +102,7 @@ impl Client {
         let (id, key) = (self.stage.new_id(), self.key());
         let body = match self.random.u32(..100) {
             0..5 => json!({ "refuse": true }),
-            5..15 => json!({ "fail": true }),
+            5..15 => json!({ "fail_until": now_ms() + self.random.i64(30..100) }),
             _ => json!({}),
         };
         // Some have a time of which nobody takes notice, some one that may well pass.

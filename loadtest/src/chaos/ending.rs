@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
@@ -13,14 +13,22 @@ use super::{
     stream_copy::StreamCopy,
 };
 
-/// Waits until every command of the stream has ended, and writes the end state. Answers how many
-/// were applied.
+/// How a run ended.
+pub(super) struct End {
+    /// How many commands were applied.
+    pub(super) applied: u64,
+    /// What the workers say of a stream that they do not come to the end of.
+    pub(super) unsettled: Option<String>,
+}
+
+/// Waits until every command of the stream has ended, and writes the end state: of a stream that
+/// does not settle too, for the checker says of which commands nothing became.
 pub(super) async fn settle_and_dump(
     stage: &Shared,
     copy: Option<StreamCopy>,
     history: &HistoryWriter,
-) -> Result<u64> {
-    settle(stage).await?;
+) -> Result<End> {
+    let unsettled = wait(stage).await?;
     if let Some(copy) = copy {
         for (sequence, (id, key)) in copy.finish().await? {
             history.message(sequence, id, &key)?;
@@ -48,11 +56,18 @@ pub(super) async fn settle_and_dump(
     while let Some((key, n, id)) = rows.try_next().await? {
         history.effect(&key, n.unsigned_abs(), id)?;
     }
-    Ok(applied)
+    Ok(End { applied, unsettled })
 }
 
 /// Waits until every command that the stream holds has ended.
 pub(super) async fn settle(stage: &Stage) -> Result<()> {
+    let unsettled = wait(stage).await?;
+    ensure!(unsettled.is_none(), "{}", unsettled.unwrap_or_default());
+    Ok(())
+}
+
+/// Waits until every command that the stream holds has ended; else says what the workers do.
+async fn wait(stage: &Stage) -> Result<Option<String>> {
     let context = async_nats::jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
     let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
     let last = stream.cached_info().state.last_sequence.cast_signed();
@@ -66,11 +81,12 @@ pub(super) async fn settle(stage: &Stage) -> Result<()> {
         let (settled, lanes): (Option<bool>, i64) =
             sqlx::query_as(sql).bind(last).fetch_one(&mut connection).await.context("settling")?;
         if settled == Some(true) && lanes > 0 {
-            return Ok(());
+            return Ok(None);
         }
         if began.elapsed() > PATIENCE {
             let logs = stage.workers.lock().await.end().await?;
-            bail!("the stream's commands up to {last} do not settle\n{}", logs.join("\n---\n"));
+            let logs = logs.join("\n---\n");
+            return Ok(Some(format!("the stream's commands up to {last} do not settle\n{logs}")));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

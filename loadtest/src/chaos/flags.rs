@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{Kind, Report, Settings, print, run};
+use crate::args::number;
 
 /// What `--help` adds.
 const AFTER: &str = "\
@@ -22,15 +23,6 @@ Exit status:
 /// `loadtest chaos`.
 #[must_use]
 pub fn command() -> Command {
-    let number = |name, default, help| {
-        let parser = value_parser!(u64).range(1..=1_000_000);
-        Arg::new(name)
-            .long(name)
-            .value_name("N")
-            .default_value(default)
-            .value_parser(parser)
-            .help(help)
-    };
     Command::new("chaos")
         .about("Everything fails that can, while clients write and read; the checker judges")
         .arg(
@@ -42,7 +34,7 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(u64))
                 .help("One run for each, with its own servers"),
         )
-        .arg(number("seconds", "60", "How long each runs; servers and settling come on top"))
+        .arg(number("seconds", "60", 1, "How long each runs; servers and settling come on top"))
         .arg(
             Arg::new("minutes")
                 .long("minutes")
@@ -51,7 +43,7 @@ pub fn command() -> Command {
                 .conflicts_with("seconds")
                 .help("The same in minutes"),
         )
-        .arg(number("clients", "8", "How many clients write and read at once"))
+        .arg(number("clients", "8", 1, "How many clients write and read at once"))
         .arg(
             Arg::new("faults")
                 .long("faults")

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::check::{self, HistoryWriter};
 
 use client::Client;
+use ending::End;
 use pauses::Pauses;
 use schedule::Tally;
 use stage::Stage;
@@ -57,8 +58,8 @@ pub struct Settings {
 /// Runs one seed, and judges it.
 ///
 /// # Errors
-/// When servers or programs do not start, a fault cannot be made or mended, or what was accepted
-/// does not settle: then there is no verdict.
+/// When servers or programs do not start, or a fault cannot be made or mended: then there is no
+/// verdict.
 pub async fn run(settings: &Settings) -> Result<Report> {
     let started = format!("seed {}, {} s", settings.seed, settings.duration.as_secs());
     let history = HistoryWriter::create(&settings.history, settings.seed, &started)?;
@@ -108,7 +109,7 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         &pauses,
     );
     let (acknowledged, (), (), ()) = tokio::try_join!(hopping, timing, servers, workers)?;
-    let applied = ending::settle_and_dump(&stage, copy, &history).await?;
+    let End { applied, unsettled } = ending::settle_and_dump(&stage, copy, &history).await?;
     let reapplied = stage.reapplied();
     history.finish()?;
     let longest_pause_ms = pauses.longest();
@@ -124,6 +125,7 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         applied,
         reapplied,
         longest_pause_ms,
+        unsettled,
         judged,
     })
 }

@@ -21,16 +21,19 @@ pub struct Report {
     pub reapplied: u64,
     /// The longest time without any answer to any client around a fault, by its kind.
     pub longest_pause_ms: BTreeMap<&'static str, u64>,
+    /// Why the run failed even if no law was broken: commands without an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
     /// What the checker found.
     #[serde(rename = "violations", serialize_with = "violations")]
     pub judged: check::Report,
 }
 
 impl Report {
-    /// Whether nothing was violated, and something was judged.
+    /// Whether nothing was violated, everything came to its end, and something was judged.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.judged.is_well() && self.acknowledged > 0
+        self.judged.is_well() && self.unsettled.is_none() && self.acknowledged > 0
     }
 }
 
@@ -69,6 +72,9 @@ pub fn print(reports: &[Report]) -> String {
     let _ = writeln!(text, "\n{:<18} {:>6} {:>17}", "fault", "times", "longest pause");
     for (kind, (count, ms)) in kinds {
         let _ = writeln!(text, "{kind:<18} {count:>6} {ms:>14} ms");
+    }
+    for unsettled in reports.iter().filter_map(|report| report.unsettled.as_ref()) {
+        let _ = writeln!(text, "{unsettled}");
     }
     for violation in reports.iter().flat_map(|report| &report.judged.violations).take(50) {
         let _ = writeln!(text, "{violation}");

@@ -43,9 +43,9 @@ const APP: &str = "
         INSERT INTO effects VALUES (meta.key, v_n, meta.id);
         IF body ? 'refuse' THEN
             RAISE EXCEPTION 'refused by itself';
-        ELSIF body ? 'fail' AND random() < 0.3 THEN
-            -- Ten times in a row, after which it is dead-lettered, in one of 170,000 cases.
-            RAISE EXCEPTION 'failed by chance' USING ERRCODE = '40001';
+        ELSIF clock_timestamp() < to_timestamp((body ->> 'fail_until')::float8 / 1000) THEN
+            -- So it is parked for certain, and never tried so often that it is dead-lettered.
+            RAISE EXCEPTION 'not yet' USING ERRCODE = '40001';
         END IF;
         RETURN v_n;
     END $$;
@@ -124,8 +124,7 @@ impl Stage {
         if off == 0 {
             return CommandId::now();
         }
-        let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis());
-        let ms = now_ms.unwrap_or(0).saturating_add(off).unsigned_abs();
+        let ms = now_ms().saturating_add(off).unsigned_abs();
         let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
         CommandId::from_uuid(Uuid::new_v7(Timestamp::from_unix(NoContext, ms / 1_000, nanos)))
     }
@@ -145,6 +144,12 @@ impl Stage {
         drop((producers, workers));
         stack.shutdown().await
     }
+}
+
+/// The time by the machine's clock, in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// A subcommand of the worker program that knows all servers.

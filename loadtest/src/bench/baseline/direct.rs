@@ -10,7 +10,7 @@ use farwrite_devstack::Postgres;
 use sqlx::{Connection, PgConnection};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::bench::put::{PutInRust, Puts};
+use crate::bench::put::Puts;
 
 /// Connections that are open and warm.
 pub(in crate::bench) struct Direct {
@@ -28,7 +28,7 @@ impl Direct {
         let mut open = Vec::new();
         for _ in 0..connections {
             let mut connection = primary.connect(database).await?;
-            put(&mut connection, &mut Puts::of(body_bytes)).await?;
+            Puts::of(body_bytes).next().store(&mut connection).await?;
             open.push(connection);
         }
         Ok(Self { connections: open, body_bytes })
@@ -43,7 +43,7 @@ impl Direct {
             tasks.spawn(async move {
                 let mut done = 0_u64;
                 while began.elapsed() < duration {
-                    put(&mut connection, &mut puts).await?;
+                    puts.next().store(&mut connection).await?;
                     done += 1;
                 }
                 anyhow::Ok((connection, done))
@@ -57,12 +57,6 @@ impl Direct {
         }
         Ok(total as f64 / began.elapsed().as_secs_f64())
     }
-}
-
-async fn put(connection: &mut PgConnection, puts: &mut Puts) -> Result<i64> {
-    let put = puts.next();
-    let stored = sqlx::query_scalar(PutInRust::SQL).bind(&put.key).bind(&put.value);
-    Ok(stored.fetch_one(connection).await?)
 }
 
 /// A region's app on a connection to the primary, whose commits wait for its replica.
@@ -86,7 +80,7 @@ impl RemoteApply {
     /// One upsert; it is visible on the replica when this returns.
     pub(in crate::bench) async fn write(&mut self) -> Result<Duration> {
         let began = Instant::now();
-        put(&mut self.connection, &mut self.puts).await?;
+        self.puts.next().store(&mut self.connection).await?;
         Ok(began.elapsed())
     }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::bench::{
     fill::{Filling, fill},
-    put::{Put, PutInRust, Puts},
+    put::{Put, Puts},
 };
 
 /// Of the stream and of its subject.
@@ -101,8 +101,7 @@ async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
         .execute(&mut *transaction)
         .await?;
     if seen.rows_affected() == 1 {
-        let stored = sqlx::query_scalar(PutInRust::SQL).bind(&put.key).bind(&put.value);
-        let _: i64 = stored.fetch_one(&mut *transaction).await?;
+        put.store(&mut transaction).await?;
     }
     transaction.commit().await?;
     Ok(())

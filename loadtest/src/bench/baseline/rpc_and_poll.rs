@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use sqlx::PgConnection;
 use tokio::{sync::Mutex, sync::watch, task::AbortHandle, time::Instant};
 
-use crate::bench::put::{Put, PutInRust, Puts};
+use crate::bench::put::{Put, Puts};
 
 /// Where the primary's region is asked.
 const SUBJECT: &str = "bench.rpc";
@@ -132,8 +132,7 @@ async fn serve(client: Client, connection: PgConnection) -> Result<()> {
     while let Some(request) = requests.next().await {
         let put: Put = serde_json::from_slice(&request.payload)?;
         let mut connection = connection.lock().await;
-        let stored = sqlx::query_scalar(PutInRust::SQL).bind(&put.key).bind(&put.value);
-        let _: i64 = stored.fetch_one(&mut *connection).await?;
+        put.store(&mut connection).await?;
         let lsn: String = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text")
             .fetch_one(&mut *connection)
             .await?;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use async_nats::jetstream;
+use async_nats::{Subject, jetstream};
 use bytes::Bytes;
 use farwrite_devstack::Devstack;
 use tokio::time::Instant;
@@ -24,6 +24,26 @@ use crate::bench::{
 /// How often one looks how far it has come: a hundredth of a drain. More often costs the worker.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What commands are called.
+#[derive(Clone, Copy)]
+pub(super) enum Names {
+    /// All the same.
+    One(&'static str),
+    /// `item.put_1` and so on, so many, in turn.
+    Numbered(u64),
+}
+
+impl Names {
+    fn subjects(self, database: &str) -> Result<Vec<Subject>> {
+        match self {
+            Self::One(name) => Ok(vec![subject(database, name)?]),
+            Self::Numbered(many) => {
+                (1..=many).map(|number| subject(database, &format!("item.put_{number}"))).collect()
+            }
+        }
+    }
+}
+
 /// What lies in the stream.
 #[derive(Clone, Copy)]
 pub(super) struct Load {
@@ -31,10 +51,8 @@ pub(super) struct Load {
     pub(super) applier: Applier,
     pub(super) commands: u64,
     pub(super) body_bytes: usize,
-    /// How many names the commands have; one is `item.put`.
-    pub(super) names: u64,
-    /// A command of this name, in place of all that.
-    pub(super) only: Option<&'static str>,
+    /// What the commands are called.
+    pub(super) names: Names,
     /// Of a hundred commands, so many are refused.
     pub(super) refused_percent: u32,
 }
@@ -46,8 +64,7 @@ impl Load {
             applier: Applier::Functions,
             commands,
             body_bytes,
-            names: 1,
-            only: None,
+            names: Names::One("item.put"),
             refused_percent: 0,
         }
     }
@@ -63,24 +80,15 @@ pub(super) struct Drained {
 /// Fills the stream of a database, and has a worker apply it.
 pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
     let context = jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
-    let mut names = Vec::new();
-    match (load.only, load.names) {
-        (Some(name), _) => names.push(subject(load.database, name)?),
-        (None, 1) => names.push(subject(load.database, "item.put")?),
-        (None, many) => {
-            for number in 1..=many {
-                names.push(subject(load.database, &format!("item.put_{number}"))?);
-            }
-        }
-    }
+    let subjects = load.names.subjects(load.database)?;
     let (mut puts, mut refused) = (Puts::of(load.body_bytes), 0);
     let messages = (0..load.commands).map(|number| {
         let is_refused = puts.chance(load.refused_percent);
         refused += u64::from(is_refused);
         let put = if is_refused { puts.refused() } else { puts.next() };
         let body = Bytes::from(serde_json::to_vec(&put).unwrap_or_default());
-        let subject = names[usize::try_from(number).unwrap_or_default() % names.len()].clone();
-        Filling { subject, key: Some(put.key), body }
+        let turn = usize::try_from(number).unwrap_or_default() % subjects.len();
+        Filling { subject: subjects[turn].clone(), key: Some(put.key), body }
     });
     fill(&context, messages).await?;
     let before = stage.puts(load.database).await?;
@@ -138,25 +146,23 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
             }
             queue.push(one_by_one.run(commands_for(settings.turn())).await?);
             if body_bytes == SMALL {
-                let set = Load { only: Some("item.put_all"), ..load };
+                let set = Load { names: Names::One("item.put_all"), ..load };
                 in_sets.push(drain(&stage, set).await?.per_second);
             }
         }
         stage.strike().await?;
         let measure = format!("commands applied, {body_bytes} B");
-        for ((connections, theirs), target) in
-            CONNECTIONS.iter().zip(&theirs).zip([None, None, Some(Target::RatioAtLeast(2.0))])
-        {
+        let row = |measure: &str, ours: &Samples| row("drain", measure, "/s", ours);
+        let targets = [None, None, Some(Target::RatioAtLeast(2.0))];
+        for ((connections, theirs), target) in CONNECTIONS.iter().zip(&theirs).zip(targets) {
             let baseline = format!("direct, {connections}");
-            let row = row("drain", &measure, "/s", &ours);
-            findings.rows.push(against(row, &ours, &baseline, theirs, target));
+            findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
         }
         let seven = Some(Target::RatioAtLeast(7.0));
-        let row_of = |measure: &str, ours: &Samples| row("drain", measure, "/s", ours);
-        let row = row_of(&measure, &ours);
-        findings.rows.push(against(row, &ours, "one-by-one queue", &queue, seven));
+        let beside_queue = row(&measure, &ours);
+        findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
         if body_bytes == SMALL {
-            let row = row_of(&format!("the same, function in set form, {body_bytes} B"), &in_sets);
+            let row = row(&format!("the same, function in set form, {body_bytes} B"), &in_sets);
             findings.rows.push(against(row, &in_sets, "direct, 32", &theirs[2], None));
         }
     }
@@ -170,7 +176,7 @@ pub(super) async fn rust(settings: &Settings) -> Result<Findings> {
     let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
     let load = Load {
         applier: Applier::Rust,
-        only: Some("item.put_in_rust"),
+        names: Names::One("item.put_in_rust"),
         ..Load::puts("bench", settings.commands / 4, SMALL)
     };
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -219,7 +225,7 @@ pub(super) async fn rejects(settings: &Settings) -> Result<Findings> {
 /// Twenty names in one stream.
 pub(super) async fn many_handlers(settings: &Settings) -> Result<Findings> {
     let one = Load::puts("bench", settings.commands / 4, SMALL);
-    let [one, many] = compare(settings, [one, Load { names: 20, ..one }]).await?;
+    let [one, many] = compare(settings, [one, Load { names: Names::Numbered(20), ..one }]).await?;
     let row = row("many-handlers", "20 names in one stream", "/s", &many);
     let row = against(row, &many, "one name", &one, Some(Target::RatioAtLeast(0.8)));
     Ok(Findings { rows: vec![row], ..Findings::default() })
