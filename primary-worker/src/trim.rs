@@ -22,7 +22,7 @@ use crate::{
     metrics, primary,
     standbys::{Flushed, flushed},
     stream,
-    takeover::Takeover,
+    takeover::{self, Takeover},
     veto::MayAnswer,
 };
 
@@ -150,11 +150,14 @@ impl Trimmer {
         Ok(())
     }
 
-    /// Drops what lies below the floor, of the stream that the database knows.
+    /// Drops what lies below the floor, of the stream whose positions the database holds: one that
+    /// was put back from a copy may have something else there that was never applied.
     async fn purge(&mut self, connection: &mut PgConnection, floor: u64) -> Result<(), String> {
+        let name = &self.stream.cached_info().config.name;
         let purging = async {
-            let info = self.stream.get_info().await.map_err(|error| error.to_string())?;
-            let known = stream::check_identity(connection, &info).await;
+            let position = takeover::read_position(connection, name).await;
+            let position = position.map_err(|error| error.to_string())?;
+            let known = stream::verify(connection, &self.stream, &position).await;
             known.map_err(|error| error.to_string())?;
             self.stream.purge().sequence(floor).await.map_err(|error| error.to_string())
         };

@@ -1,6 +1,9 @@
 //! A broker that lost something, or is another one: the worker stops, and an operator decides.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 use farwrite_devstack::{Devstack, Program};
@@ -40,24 +43,46 @@ async fn effects(case: &Case) -> Result<Vec<i32>> {
     Ok(case.effects().await?.remove("a").unwrap_or_default())
 }
 
-/// Ten commands are in a copy of the broker's store, ten more were applied after it was taken, and
-/// the copy is put back while the worker runs.
+/// A copy of the broker's store, to be put back.
+struct Copied<'a> {
+    case: &'a Case,
+    folder: PathBuf,
+}
+
+impl<'a> Copied<'a> {
+    async fn of(case: &'a Case) -> Result<Self> {
+        let nats = case.stack.nats();
+        let folder = nats.store().with_file_name("copy");
+        nats.stop().await?;
+        copy(&nats.store(), &folder)?;
+        nats.start().await?;
+        Ok(Self { case, folder })
+    }
+
+    async fn put_back(self) -> Result<()> {
+        let nats = self.case.stack.nats();
+        nats.stop().await?;
+        std::fs::remove_dir_all(nats.store())?;
+        copy(&self.folder, &nats.store())?;
+        nats.start().await
+    }
+}
+
+/// Ten commands are in a copy of the broker's store, ten more were applied after it was taken.
+async fn ten_and_ten(case: &Case) -> Result<Copied<'_>> {
+    publish(case, 0..10).await?;
+    case.settled().await?;
+    let copied = Copied::of(case).await?;
+    publish(case, 10..20).await?;
+    case.settled().await?;
+    Ok(copied)
+}
+
+/// The copy is put back while the worker runs.
 async fn put_back(name: &str) -> Result<(Case, Program)> {
     let case = new_case(name).await?;
-    let nats = case.stack.nats();
     let worker = case.serving_worker().await?;
-    publish(&case, 0..10).await?;
-    case.settled().await?;
-    nats.stop().await?;
-    let copied = nats.store().with_file_name("copy");
-    copy(&nats.store(), &copied)?;
-    nats.start().await?;
-    publish(&case, 10..20).await?;
-    case.settled().await?;
-    nats.stop().await?;
-    std::fs::remove_dir_all(nats.store())?;
-    copy(&copied, &nats.store())?;
-    nats.start().await?;
+    ten_and_ten(&case).await?.put_back().await?;
     Ok((case, worker))
 }
 
@@ -84,22 +109,11 @@ async fn a_store_that_lost_its_tail_stops_a_worker_that_runs() -> Result<()> {
 #[tokio::test]
 async fn a_store_that_re_uses_sequences_stops_a_worker_that_runs() -> Result<()> {
     let case = new_case("re_used").await?;
-    let nats = case.stack.nats();
     let worker = case.serving_worker().await?;
-    publish(&case, 0..10).await?;
-    case.settled().await?;
-    nats.stop().await?;
-    let copied = nats.store().with_file_name("copy");
-    copy(&nats.store(), &copied)?;
-    nats.start().await?;
-    publish(&case, 10..20).await?;
-    case.settled().await?;
+    let copied = ten_and_ten(&case).await?;
     // While it cannot look, the store is put back and grows past where it was.
     worker.suspend()?;
-    nats.stop().await?;
-    std::fs::remove_dir_all(nats.store())?;
-    copy(&copied, &nats.store())?;
-    nats.start().await?;
+    copied.put_back().await?;
     publish(&case, 20..40).await?;
     worker.resume()?;
     stops(&worker, "is another one than the one that was applied").await?;
@@ -108,6 +122,43 @@ async fn a_store_that_re_uses_sequences_stops_a_worker_that_runs() -> Result<()>
     let _worker = case.serving_worker().await?;
     case.settled().await?;
     ensure!(effects(&case).await? == (0..40).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What was never applied has the sequences of what was: those may go, these must not.
+#[tokio::test]
+async fn a_store_that_re_uses_sequences_is_not_trimmed() -> Result<()> {
+    let case = new_case("not_trimmed").await?;
+    let gate = "
+        CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END $$;
+        CREATE TRIGGER gate BEFORE UPDATE OF trim_floor ON farwrite.streams
+        FOR EACH ROW EXECUTE FUNCTION gate();";
+    case.execute(gate).await?;
+    let flags = ["--required-standbys", "none", "--trim-min-age-s", "0"];
+    let worker = case.serving(&flags).await?;
+    let copied = ten_and_ten(&case).await?;
+    let mut held = case.primary().await?;
+    sqlx::query("SELECT pg_advisory_lock(7)").execute(&mut held).await?;
+    let mut n = 20;
+    case.until("it is about to trim", async || {
+        publish(&case, n..n + 1).await?;
+        n += 1;
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        Ok(case.count(waits).await? == 1)
+    })
+    .await?;
+    case.settled().await?;
+    worker.suspend()?;
+    sqlx::query("SELECT pg_advisory_unlock(7)").execute(&mut held).await?;
+    copied.put_back().await?;
+    publish(&case, n..3 * n).await?;
+    worker.resume()?;
+    stops(&worker, "is another one than the one that was applied").await?;
+    case.run("adopt-stream", &["--from", "first", "--reason", "by test"]).await?.ended(0)?;
+    let _worker = case.serving(&flags).await?;
+    case.settled().await?;
+    ensure!(effects(&case).await? == (0..3 * n).collect::<Vec<_>>());
     Ok(())
 }
 
