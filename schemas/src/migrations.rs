@@ -83,6 +83,11 @@ pub const ALL: &[Migration] = &[
         description: "adoption",
         sql: include_str!("../migrations/0012_adoption.sql"),
     },
+    Migration {
+        version: 13,
+        description: "plans",
+        sql: include_str!("../migrations/0013_plans.sql"),
+    },
 ];
 
 #[cfg(test)]

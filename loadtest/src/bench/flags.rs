@@ -128,6 +128,7 @@ async fn begin(settings: &Settings) -> Result<Report> {
     note("seconds a turn", settings.seconds.to_string());
     note("commands in a full stream", settings.commands.to_string());
     note("far region's round trip", format!("{} ms", settings.rtt.as_millis()));
+    note("hot_standby_feedback", "off; on for `write`, for all contestants".to_owned());
     note("worker", "its defaults: 8 lanes, batches of at most 256".to_owned());
     Ok(Report { machine: machine::look()?, versions, settings: said, ..Report::default() })
 }

@@ -79,7 +79,10 @@ async fn pause(random: &mut fastrand::Rng) {
 pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     let mut findings = Findings::default();
     for rtt in [Duration::ZERO, settings.rtt] {
-        let stage = Stage::set(Devstack::builder().regions(["home", "away"]).rtt(rtt)).await?;
+        // Whoever reads on a replica tells the primary what it still sees; or the replay of what was
+        // pruned meanwhile stands still for as long as a contestant's snapshot is held.
+        let builder = Devstack::builder().setting("hot_standby_feedback", "on");
+        let stage = Stage::set(builder.regions(["home", "away"]).rtt(rtt)).await?;
         stage.database("bench").await?;
         stage.primary().execute("bench", NEXT_POSITION).await?;
         stage.stack.replica("away")?.wait_caught_up(stage.primary(), PATIENCE).await?;
