@@ -149,6 +149,9 @@ impl Gatherer {
         let among = place.as_ref().filter(|place| place.connection == queue.connection);
         let among = among.map_or(0, |place| place.among);
         queue.pace.acknowledged(among, after);
+        if let Some(place) = place {
+            place.give_back(queue);
+        }
     }
 }
 
@@ -187,7 +190,12 @@ impl Shared {
     fn place(self: &Arc<Self>, queue: &mut Queue) -> Place {
         queue.pace.left_alone();
         queue.alone += 1;
-        Place { shared: Arc::clone(self), connection: queue.connection, among: queue.alone }
+        Place {
+            shared: Arc::clone(self),
+            connection: queue.connection,
+            among: queue.alone,
+            is_given_back: false,
+        }
     }
 
     /// A batch has ended, on this connection or an earlier one.
@@ -373,16 +381,30 @@ pub(crate) struct Place {
     connection: u64,
     /// How many were under way when it left, itself included.
     among: usize,
+    is_given_back: bool,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut queue = self.shared.queue();
+impl Place {
+    /// Gives it back to the queue, which is locked already.
+    fn give_back(mut self, queue: MutexGuard<'_, Queue>) {
+        self.end(queue);
+        self.is_given_back = true;
+    }
+
+    fn end(&self, mut queue: MutexGuard<'_, Queue>) {
         if queue.connection == self.connection {
             queue.alone -= 1;
             if queue.next() != Leave::Nothing {
                 self.shared.wake.notify_one();
             }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_given_back {
+            self.end(self.shared.queue());
         }
     }
 }

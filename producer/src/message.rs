@@ -144,6 +144,9 @@ pub(crate) mod tests {
 
     use super::*;
 
+    const LARGE: &str =
+        concat!("{\"note\":\"", "a body of more than a few bytes, ", "so that a copy shows\"}");
+
     pub(crate) fn targets() -> Targets {
         let database = DatabaseName::new("shop").unwrap();
         Targets::new(Subjects::new(database), Origin::new("jfk").unwrap())
@@ -188,6 +191,20 @@ pub(crate) mod tests {
         assert_eq!(map.get(headers::KEY).unwrap().as_str(), "alice");
         assert_eq!(map.get(headers::VERSION).unwrap().as_str(), "2");
         assert_eq!(map.get(headers::REPLY).unwrap().as_str(), "farwrite.shop.reply.jfk.x");
+    }
+
+    #[test]
+    fn an_attempt_asks_for_memory_for_its_headers_and_never_for_its_body() {
+        let (small, large) = (message(Some("alice"), "{}"), message(Some("alice"), LARGE));
+        let attempt = |message: &Message| {
+            allocation_counter::measure(|| drop((message.headers(), message.body.clone())))
+        };
+        let cost = attempt(&small);
+        assert_eq!(cost, attempt(&large), "the body was copied");
+        assert!(cost.count_total <= 5, "{} allocations for two headers", cost.count_total);
+        let answer = br#"{"stream":"FARWRITE_shop","seq":7}"#;
+        let cost = allocation_counter::measure(|| drop(crate::attempt::read_answer(answer)));
+        assert_eq!(cost.count_total, 1, "the stream's name");
     }
 
     #[test]

@@ -17,7 +17,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use farwrite_schemas::{CommandId, Key};
@@ -40,7 +43,6 @@ struct Queue {
 struct Keys {
     last_number: u64,
     queues: HashMap<Key, Queue>,
-    blocked: usize,
     blocked_bytes: usize,
 }
 
@@ -48,13 +50,26 @@ struct Keys {
 #[derive(Debug)]
 pub(crate) struct Turns {
     keys: Mutex<Keys>,
+    /// Keys that are blocked; changed only while `keys` is locked. A turn that reads it was given
+    /// to its holder under that lock, and so sees what the holders before it did to their key:
+    /// where it reads none, its key is not blocked.
+    blocked: AtomicUsize,
     max_blocked_keys: usize,
     max_blocked_bytes: usize,
 }
 
 impl Turns {
     pub(crate) fn new(max_blocked_keys: usize, max_blocked_bytes: usize) -> Self {
-        Self { keys: Mutex::default(), max_blocked_keys, max_blocked_bytes }
+        Self {
+            keys: Mutex::default(),
+            blocked: AtomicUsize::default(),
+            max_blocked_keys,
+            max_blocked_bytes,
+        }
+    }
+
+    fn blocked(&self) -> usize {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -71,7 +86,7 @@ impl Turns {
     pub(crate) fn enter(self: &Arc<Self>, key: &Key) -> Result<Turn, TooManyBlocked> {
         let mut keys = self.keys();
         let is_full =
-            keys.blocked >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
+            self.blocked() >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
         let is_blocked = keys.queues.get(key).is_some_and(|queue| queue.unresolved.is_some());
         if is_full && !is_blocked {
             return Err(TooManyBlocked);
@@ -93,13 +108,13 @@ impl Turns {
     /// Keys with an entry, and how many of them are blocked.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let keys = self.keys();
-        (keys.queues.len(), keys.blocked)
+        (keys.queues.len(), self.blocked())
     }
 }
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        metrics::keys_freed(self.keys().blocked);
+        metrics::keys_freed(self.blocked());
     }
 }
 
@@ -124,6 +139,9 @@ impl Turn {
 
     /// The message that blocks the key, if one does.
     pub(crate) fn unresolved(&self) -> Option<Arc<Message>> {
+        if self.turns.blocked() == 0 {
+            return None;
+        }
         self.turns.keys().queues.get(&self.key).and_then(|queue| queue.unresolved.clone())
     }
 
@@ -133,7 +151,7 @@ impl Turn {
         let Some(queue) = keys.queues.get_mut(&self.key) else { return };
         if queue.unresolved.is_none() {
             queue.unresolved = Some(Arc::clone(message));
-            keys.blocked += 1;
+            self.turns.blocked.fetch_add(1, Ordering::Relaxed);
             metrics::key_blocked();
             keys.blocked_bytes += message.bytes();
         }
@@ -141,10 +159,13 @@ impl Turn {
 
     /// The message with this id is resolved: if it blocked the key, it does no longer.
     pub(crate) fn resolve(&self, id: CommandId) {
+        if self.turns.blocked() == 0 {
+            return;
+        }
         let mut keys = self.turns.keys();
         let Some(queue) = keys.queues.get_mut(&self.key) else { return };
         if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
-            keys.blocked -= 1;
+            self.turns.blocked.fetch_sub(1, Ordering::Relaxed);
             metrics::keys_freed(1);
             keys.blocked_bytes -= message.bytes();
         }

@@ -89,7 +89,8 @@ pub(crate) enum Source {
 /// command wants a transaction of its own.
 pub(crate) fn cut(items: impl Iterator<Item = Item>) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::with_capacity(1);
-    let mut seen: HashMap<CommandId, usize> = HashMap::new();
+    let left = items.size_hint().0;
+    let mut seen: HashMap<CommandId, usize> = HashMap::with_capacity(left);
     let mut cut_next = true;
     for item in items {
         let id = item.delivery.envelope.as_ref().ok().map(|envelope| envelope.id);
@@ -105,7 +106,9 @@ pub(crate) fn cut(items: impl Iterator<Item = Item>) -> Vec<Batch> {
             continue;
         }
         if cut_next || alone {
-            batches.push(Batch { items: Vec::new(), source });
+            // Most often all of them are one batch.
+            let room = if batches.is_empty() && !alone { left } else { 0 };
+            batches.push(Batch { items: Vec::with_capacity(room), source });
             seen.clear();
         }
         cut_next = alone;

@@ -26,10 +26,28 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
+    /// With room for so many in each column that every command has.
+    fn for_commands(count: usize) -> Self {
+        Self {
+            at_ns: Vec::with_capacity(count),
+            ids: Vec::with_capacity(count),
+            fingerprints: Vec::with_capacity(count),
+            sequences: Vec::with_capacity(count),
+            functions: Vec::with_capacity(count),
+            names: Vec::with_capacity(count),
+            versions: Vec::with_capacity(count),
+            keys: Vec::with_capacity(count),
+            origins: Vec::with_capacity(count),
+            bodies: Vec::with_capacity(count),
+            ..Self::default()
+        }
+    }
+
     /// Messages that are no commands, and commands that are no functions, have no place in
     /// columns, and are not in such batches.
     pub(super) fn of(items: impl Iterator<Item = &'a Item> + Clone) -> Self {
-        let mut columns = Self::default();
+        let count = items.clone().count();
+        let mut columns = Self::for_commands(count);
         let set_forms = items.clone().any(|item| match &item.work {
             Work::Function(function) => function.set_form,
             Work::Handler(_)
@@ -68,5 +86,41 @@ impl<'a> Columns<'a> {
             }
         }
         columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farwrite_schemas::{CommandId, headers};
+
+    use super::*;
+    use crate::{functions::Function, lane::batch::cut, stream::Delivery};
+
+    fn item(sequence: u64) -> Item {
+        let subject = "farwrite.shop.cmd.jfk.order.place".to_owned();
+        let id = CommandId::now().to_string();
+        let headers =
+            vec![(headers::COMMAND_ID.to_owned(), id), (headers::KEY.to_owned(), "k1".to_owned())];
+        let delivery = Delivery::kept(subject, headers, b"{}".to_vec(), sequence, 0);
+        let function = Function { number: 1, alone: false, set_form: false, schema: None };
+        Item::new(delivery, Work::Function(function), None, None)
+    }
+
+    #[test]
+    fn a_batch_is_put_together_with_a_constant_number_of_allocations() {
+        let cost = |commands: u64| {
+            let items: Vec<Item> = (0..commands).map(item).collect();
+            let mut batches = Vec::new();
+            let cut = allocation_counter::measure(|| batches = cut(items.into_iter()));
+            assert_eq!(batches.len(), 1);
+            let columns = allocation_counter::measure(|| {
+                assert_eq!(Columns::of(batches[0].items.iter()).ids.len(), batches[0].items.len());
+            });
+            (cut.count_total, columns.count_total)
+        };
+        assert_eq!(cost(256), cost(16), "they grow with the batch");
+        let (cut, columns) = cost(256);
+        assert!(cut <= 3, "{cut} allocations: the batches, the batch and its ids");
+        assert!(columns <= 10, "{columns} allocations: one for each column");
     }
 }
