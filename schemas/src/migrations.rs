@@ -88,6 +88,11 @@ pub const ALL: &[Migration] = &[
         description: "plans",
         sql: include_str!("../migrations/0013_plans.sql"),
     },
+    Migration {
+        version: 14,
+        description: "lean",
+        sql: include_str!("../migrations/0014_lean.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ const LEDGER: [Change; 3] = [
     ("known", "outcomes[r.place] := r.outcome", "NULL"),
     (
         "record",
-        "AND (NOT v_derived OR farwrite.is_dated(i.id));",
-        "AND (NOT v_derived OR farwrite.is_dated(i.id)) ON CONFLICT DO NOTHING;",
+        "AND farwrite.is_dated(i.id);",
+        "AND farwrite.is_dated(i.id) ON CONFLICT DO NOTHING;",
     ),
     (
         "record",
