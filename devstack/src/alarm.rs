@@ -1,46 +1,42 @@
-//! A timer of the kernel's: exact to some microseconds, where the runtime's rounds up to the next
-//! millisecond. A link of 80 ms would be one of 83.
+//! The moment at which something leaves a link.
+//!
+//! A timer of the kernel's is exact where the runtime's rounds up to the next millisecond. Still the
+//! waiter runs some time after it has rung, since its processor slept; and what came in was noticed
+//! as much later than it came. Both are taken out of the delay: a link is as long as it says, on the
+//! average, and not by the way it was built longer.
 
 use std::{
     io,
     time::{Duration, Instant},
 };
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-use tokio::net::unix::pipe::Receiver;
+use tokio_timerfd::Delay;
 
-/// One timer, for one waiter at a time. It is read as a pipe is: eight bytes once it has rung.
-pub(crate) struct Alarm(Receiver);
+/// More than this is no waking but a busy machine, which is nobody's distance.
+const LATE_MAX: Duration = Duration::from_micros(300);
+
+/// One timer, for one waiter at a time.
+pub(crate) struct Alarm {
+    delay: Delay,
+    /// How long after it has rung the waiter runs, of late.
+    late: Duration,
+}
 
 impl Alarm {
     /// Within a runtime.
     pub(crate) fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self(Receiver::from_owned_fd_unchecked(timer)?))
+        Ok(Self { delay: Delay::new(Instant::now())?, late: Duration::ZERO })
     }
 
     /// Waits until then; not at all where that has passed.
-    pub(crate) async fn sleep_until(&self, due: Instant) -> io::Result<()> {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+    pub(crate) async fn sleep_until(&mut self, due: Instant) -> io::Result<()> {
+        let Some(aim) = due.checked_sub(self.late * 2) else { return Ok(()) };
+        if aim <= Instant::now() {
             return Ok(());
         }
-        let once = Itimerspec { it_interval: timespec(Duration::ZERO)?, it_value: timespec(left)? };
-        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
-        loop {
-            self.0.readable().await?;
-            match self.0.try_read(&mut [0; 8]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                rung => return rung.map(drop),
-            }
-        }
+        self.delay.reset(aim);
+        (&mut self.delay).await?;
+        self.late = (self.late * 7 + aim.elapsed().min(LATE_MAX)) / 8;
+        Ok(())
     }
-}
-
-fn timespec(duration: Duration) -> io::Result<Timespec> {
-    Timespec::try_from(duration).map_err(|_| io::ErrorKind::InvalidInput.into())
 }

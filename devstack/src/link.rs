@@ -192,7 +192,7 @@ async fn one_way(
             }
         }
     };
-    let alarm = Alarm::new()?;
+    let mut alarm = Alarm::new()?;
     let writing = async move {
         while let Some((due, piece)) = pieces.recv().await {
             alarm.sleep_until(due).await?;

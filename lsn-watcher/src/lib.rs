@@ -38,6 +38,7 @@
 //! `pg_read_all_stats`, without which a server does not tell its timeline and a position waits for
 //! the worker's next heartbeat to prove it.
 
+mod alarm;
 mod answer;
 mod backoff;
 mod board;

@@ -12,16 +12,18 @@
 //! It never ends by itself; its owner drops it. What is done with an answer is the audience's
 //! affair: the board of an app wakes waiters, a region's watcher broadcasts.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc};
 
 use farwrite_schemas::{Epoch, Lsn};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::{
     GoneReason, Pace,
+    alarm::Alarm,
     backoff::Backoff,
     branches::Told,
     metrics,
+    pace::Allowance,
     replica::{Server, Sight},
 };
 
@@ -55,11 +57,12 @@ pub(crate) trait Audience: Send + Sync {
     fn lost(&self, reason: GoneReason) -> impl Future<Output = ()> + Send;
 }
 
-#[derive(Debug)]
 pub(crate) struct PollLoop<S, A> {
     server: S,
     audience: Arc<A>,
     pace: Pace,
+    allowance: Allowance,
+    alarm: Alarm,
     backoff: Backoff,
     /// Before this the server is left alone.
     not_before: Instant,
@@ -69,11 +72,23 @@ pub(crate) struct PollLoop<S, A> {
 }
 
 impl<S: Server, A: Audience> PollLoop<S, A> {
-    pub(crate) fn new(server: S, audience: Arc<A>, pace: Pace) -> Self {
+    /// To be made within a runtime.
+    pub(crate) fn new(server: S, audience: Arc<A>, pace: Pace, alarm: Alarm) -> Self {
         let now = Instant::now();
         let (not_before, asked_at, moved_at) = (now, now, now);
-        let backoff = Backoff::default();
-        Self { server, audience, pace, backoff, not_before, asked_at, moved_at, last: None }
+        let (allowance, backoff, last) = (Allowance::full(now), Backoff::default(), None);
+        Self {
+            server,
+            audience,
+            pace,
+            allowance,
+            alarm,
+            backoff,
+            not_before,
+            asked_at,
+            moved_at,
+            last,
+        }
     }
 
     pub(crate) async fn run(mut self) -> Infallible {
@@ -93,11 +108,12 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
                 self.await_replay(next).await;
                 continue;
             }
+            let due = self.due(demand);
             // A poll that is due comes before a new caller's arrival, which can only hasten it:
             // otherwise a stream of arrivals would put it off for ever.
             tokio::select! {
                 biased;
-                () = sleep_until(rounded(self.due(demand))) => self.poll().await,
+                () = self.alarm.at(due) => self.poll().await,
                 () = self.audience.demanded() => {}
             }
         }
@@ -114,26 +130,26 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         if let Err(reason) = self.server.await_replay(next, self.pace.calm).await {
             return self.failed(reason).await;
         }
-        sleep_until(rounded(self.asked_at + self.pace.eager / 2)).await;
+        self.alarm.at(self.asked_at + self.pace.eager / 2).await;
         self.poll().await;
     }
 
-    /// When to ask next.
+    /// When to ask next. However many come, there are no more questions than are allowed.
     fn due(&self, demand: Demand) -> Instant {
         let now = Instant::now();
         let since = |then: Instant| now.saturating_duration_since(then);
-        let interval = if !self.is_answered(demand) {
-            // Somebody came after the last question: at once, but however many come, at most two
-            // questions an interval.
-            self.pace.eager / 2
-        } else {
+        let interval = if self.is_answered(demand) {
             self.pace.interval(since(demand.youngest), since(self.moved_at))
+        } else {
+            // Somebody came after the last question.
+            self.pace.quick
         };
-        (self.asked_at + interval).max(self.not_before)
+        (self.asked_at + interval).max(self.allowance.next(&self.pace)).max(self.not_before)
     }
 
     async fn poll(&mut self) {
         self.asked_at = Instant::now();
+        self.allowance.take(self.asked_at, &self.pace);
         self.audience.asking();
         metrics::polled();
         let asked = match self.server.ask().await {
@@ -195,25 +211,12 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
     }
 }
 
-/// The moment to sleep until in order to wake near `due`.
-///
-/// The timer rounds up twice, to its own tick of a millisecond and to that of the system call
-/// below it, so that a sleep of 1 ms takes 2 (measured: half of all waits became 1 ms longer).
-/// Whatever is left of a millisecond is therefore left to the rounding.
-fn rounded(due: Instant) -> Instant {
-    const ROUNDING: Duration = Duration::from_micros(900);
-    let now = Instant::now();
-    match due.saturating_duration_since(now) {
-        Duration::ZERO => due,
-        left => now + left.saturating_sub(ROUNDING).max(Duration::from_micros(1)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         collections::VecDeque,
         sync::{Mutex, PoisonError},
+        time::Duration,
     };
 
     use farwrite_schemas::Lsn;
@@ -303,7 +306,8 @@ mod tests {
             answer_within: Duration::from_millis(100),
         }));
         let server = Scripted::new(lines);
-        let polls = PollLoop::new(server.clone(), Arc::clone(&board), Pace::default());
+        let polls =
+            PollLoop::new(server.clone(), Arc::clone(&board), Pace::default(), Alarm::Runtime);
         let running = tokio::spawn(polls.run());
         tokio::task::yield_now().await;
         Stage { board, server, _loop: running }

@@ -6,8 +6,8 @@
 //! costs does not grow with the number of waiters: of all interests it keeps the highest, for a
 //! short time, and each advance is one message.
 //!
-//! - An interest is answered with a fresh look at the replica, whatever it asks for; looks are at
-//!   most two a poll interval, so many interests share one answer.
+//! - An interest is answered with a fresh look at the replica, whatever it asks for; looks keep to
+//!   the pace, so many interests share one answer.
 //! - When the replica cannot be asked it says so (a [`Progress`] without a position), at once and
 //!   then a few times a second while somebody is interested. Apps forget their mark then.
 //! - A server that is no replica (it was promoted, or there is only a primary) is told as such: it
@@ -30,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     ConfigError, EmbeddedConfig, GoneReason, Health,
+    alarm::Alarm,
     branches::Told,
     metrics,
     poll::{Audience, Demand, PollLoop},
@@ -109,7 +110,7 @@ pub async fn watch_region(
         state: Mutex::new(State::new(config.ttl)),
         demanded: Notify::new(),
     });
-    let polls = PollLoop::new(replica, Arc::clone(&region), config.replica.pace);
+    let polls = PollLoop::new(replica, Arc::clone(&region), config.replica.pace, Alarm::new());
     // Interests first, which are cheap and say what to poll for; then the polls.
     tokio::select! {
         biased;

@@ -15,6 +15,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
     ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError,
+    alarm::Alarm,
     board::Board,
     over_nats::OverNats,
     poll::PollLoop,
@@ -47,7 +48,7 @@ impl Watcher {
     pub fn embedded(config: EmbeddedConfig) -> Result<Self, ConfigError> {
         let replica = config.replica()?;
         let board = Arc::new(Board::new(config.limits()));
-        let polls = PollLoop::new(replica, Arc::clone(&board), config.pace);
+        let polls = PollLoop::new(replica, Arc::clone(&board), config.pace, Alarm::new());
         Ok(Self::spawn(board, async move { match polls.run().await {} }))
     }
 

@@ -28,7 +28,13 @@ pub(super) async fn run() -> Result<Findings> {
     let replica = stack.replica("away")?;
     let mut findings = Findings::default();
     for interval in INTERVALS_US.map(Duration::from_micros) {
-        let pace = Pace { eager: interval, calm: interval, patient: interval, ..Pace::default() };
+        let pace = Pace {
+            quick: interval,
+            eager: interval,
+            calm: interval,
+            patient: interval,
+            ..Pace::default()
+        };
         let config = EmbeddedConfig { pace, ..EmbeddedConfig::new(replica.url("postgres")) };
         let watcher = Watcher::embedded(config)?;
         let mut writer = Writer::new(stack.primary()).await?;

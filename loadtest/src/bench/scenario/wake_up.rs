@@ -26,7 +26,7 @@ const CROWD: usize = 10_000;
 const EACH: usize = 20;
 /// Commits of the crowd: as many wake-ups as make a 99th percentile.
 const CROWD_COMMITS: usize = 3_000;
-/// The replica holds commits back so long, and one comes so often: so a crowd gathers.
+/// The replica holds commits back so long, and one comes so often on the average: so a crowd gathers.
 const HELD_BACK: Duration = Duration::from_millis(1_500);
 const COMMIT_EVERY: Duration = Duration::from_millis(3);
 /// Without waiters, for so long.
@@ -84,9 +84,11 @@ async fn crowd(stack: &Devstack, findings: &mut Findings) -> Result<()> {
     watcher.wait(writer.commit().await?, PATIENCE).await?;
     let (began, cpu, polls) = (Instant::now(), backend_cpu(replica).await?, watcher.polls());
     let (mut tasks, mut most) = (JoinSet::new(), 0);
-    let mut ticks = tokio::time::interval(COMMIT_EVERY);
+    let (mut random, mut due) = (fastrand::Rng::new(), Instant::now());
     for _ in 0..CROWD_COMMITS {
-        ticks.tick().await;
+        // At moments that keep no step with anybody's loop.
+        due += COMMIT_EVERY.mul_f64(random.f64() * 2.0);
+        tokio::time::sleep_until(due).await;
         let lsn = writer.commit().await?;
         for _ in 0..EACH {
             let watcher = watcher.clone();
