@@ -266,16 +266,10 @@ impl<O> Call<O> {
     /// # Errors
     /// See [`PublishError`]; every error says what is known of the command.
     pub fn publish(self) -> impl Future<Output = Result<Accepted, PublishError>> + use<O> {
-        let producer = self.producer.clone();
-        let entered = self.enter();
-        async move { producer.inner.publish(&mut entered?).await }
-    }
-
-    /// Checks the command and takes its place.
-    fn enter(self) -> Result<Entered, PublishError> {
         let Self { producer, id, timeout, wishes, prepared, .. } = self;
-        let (prepared, terms) = checked(id, prepared, wishes)?;
-        enter(&producer, id, timeout, prepared, terms, None)
+        let entered = checked(id, prepared, wishes)
+            .and_then(|(prepared, terms)| enter(&producer, id, timeout, prepared, terms, None));
+        async move { producer.inner.publish(&mut entered?).await }
     }
 
     /// The same for a call whose reply is awaited: the route is laid before anything is sent.

@@ -70,7 +70,7 @@ impl Routes {
         tables.last_number += 1;
         let token = tables.last_number;
         tables.tokens.insert(token, Waiting { subject, sender });
-        AnswerRoute { routes: Arc::clone(self), token, arrival }
+        AnswerRoute { routes: Arc::clone(self), token, arrival, has_come: false }
     }
 
     /// Waits for the reply to a command. Register before publishing.
@@ -153,19 +153,25 @@ pub(crate) struct AnswerRoute {
     routes: Arc<Routes>,
     pub(crate) token: u64,
     arrival: oneshot::Receiver<Arrival>,
+    /// Something came, for which its entry was taken out of the table.
+    has_come: bool,
 }
 
 impl AnswerRoute {
     /// What came back.
     pub(crate) async fn arrival(mut self) -> Arrival {
         // The entry leaves the table only by sending or by dropping this guard.
-        (&mut self.arrival).await.unwrap_or(Arrival::Deaf)
+        let arrival = (&mut self.arrival).await.unwrap_or(Arrival::Deaf);
+        self.has_come = true;
+        arrival
     }
 }
 
 impl Drop for AnswerRoute {
     fn drop(&mut self) {
-        self.routes.tables().tokens.remove(&self.token);
+        if !self.has_come {
+            self.routes.tables().tokens.remove(&self.token);
+        }
     }
 }
 

@@ -9,14 +9,15 @@
 //!                                                    backoff └──┘ until the deadline
 //! ```
 //!
-//! The deadline is one timer around all of it; what was learnt on the way lives outside of the
-//! timed future ([`Progress`]), so that a deadline never takes it away.
+//! Every wait on the way ends at the deadline; what was learnt lives outside of what is timed
+//! ([`Progress`]), so that a deadline never takes it away. No timer stands around all of it: the one
+//! that most publishes need, for their acknowledgement, would be set twice.
 
 use std::sync::Arc;
 
 use async_nats::{StatusCode, client::PublishErrorKind, connection::State};
 use farwrite_schemas::CommandId;
-use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
+use tokio::time::{Instant, error::Elapsed, sleep, timeout_at};
 
 use crate::{
     attempt::{Failure, Stored, read_answer},
@@ -103,6 +104,9 @@ pub(crate) enum Unsent {
     Final(Failure),
 }
 
+/// How something ended, or that the time is up.
+type Timed = Result<Result<Stored, Failure>, Elapsed>;
+
 impl Inner {
     /// Sends a message in its turn, until it is acknowledged or the time is up. Whatever is not
     /// resolved by then blocks its key.
@@ -114,10 +118,10 @@ impl Inner {
         progress: &mut Progress,
     ) -> Result<Stored, Unsent> {
         let Some(turn) = turn else {
-            let sending = self.journal_and_send(message, progress);
-            return conclude(timeout_at(deadline, sending).await, message, None, progress);
+            let sent = self.journal_and_send(message, deadline, progress).await;
+            return conclude(sent, message, None, progress);
         };
-        let sent = timeout_at(deadline, self.send_in_turn(message, turn, progress)).await;
+        let sent = self.send_in_turn(message, turn, deadline, progress).await;
         conclude(sent, message, Some(turn), progress)
     }
 
@@ -131,21 +135,23 @@ impl Inner {
         progress: &mut Progress,
     ) -> Result<Stored, Unsent> {
         progress.stage = Stage::Sending;
-        let sending = self.attempts(message, &mut progress.tries, Sent::Before);
-        conclude(timeout_at(deadline, sending).await, message, turn, progress)
+        let sent = self.attempts(message, deadline, &mut progress.tries, Sent::Before).await;
+        conclude(sent, message, turn, progress)
     }
 
     async fn send_in_turn(
         &self,
         message: &Arc<Message>,
         turn: &mut Turn,
+        deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Stored, Failure> {
-        turn.come().await;
+    ) -> Timed {
+        timeout_at(deadline, turn.come()).await?;
         // The same id again resolves itself.
         if let Some(before) = turn.unresolved().filter(|before| before.id != message.id) {
             progress.stage = Stage::Resolving(before.id);
-            match self.attempts(&before, &mut Tries::default(), Sent::Before).await {
+            let mut tries = Tries::default();
+            match self.attempts(&before, deadline, &mut tries, Sent::Before).await? {
                 Ok(Stored { stream, sequence, .. }) => {
                     turn.resolve(before.id);
                     let journal = self.journal.as_ref();
@@ -154,10 +160,10 @@ impl Inner {
                     }
                 }
                 Err(failure) if failure.verdict().settled => turn.resolve(before.id),
-                Err(failure) => return Err(failure),
+                Err(failure) => return Ok(Err(failure)),
             }
         }
-        self.journal_and_send(message, progress).await
+        self.journal_and_send(message, deadline, progress).await
     }
 
     /// Writes a message down, where there is a journal, before it goes out. In its key's turn, so
@@ -165,14 +171,17 @@ impl Inner {
     async fn journal_and_send(
         &self,
         message: &Arc<Message>,
+        deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Stored, Failure> {
+    ) -> Timed {
         progress.stage = Stage::Sending;
         if let Some(journal) = &self.journal {
-            let kept = journal.enter(message).await.map_err(Failure::Unjournaled)?;
-            progress.kept = Some(kept);
+            match timeout_at(deadline, journal.enter(message)).await? {
+                Ok(kept) => progress.kept = Some(kept),
+                Err(unjournaled) => return Ok(Err(Failure::Unjournaled(unjournaled))),
+            }
         }
-        self.attempts(message, &mut progress.tries, Sent::Never).await
+        self.attempts(message, deadline, &mut progress.tries, Sent::Never).await
     }
 
     /// Attempts until one is acknowledged or fails for good. Only what was never sent may leave in
@@ -180,28 +189,30 @@ impl Inner {
     async fn attempts(
         &self,
         message: &Arc<Message>,
+        deadline: Instant,
         tries: &mut Tries,
         sent: Sent,
-    ) -> Result<Stored, Failure> {
+    ) -> Timed {
         let mut backoff = Backoff::publishing();
         let mut sent = sent;
         loop {
-            let result = self.attempt(message, tries, sent).await;
+            // Out of time in the middle of one, it may be out.
+            let result = self.attempt(message, deadline, tries, sent).await?;
             tries.is_out = false;
             sent = Sent::Before;
             let failure = match result {
-                Ok(stored) => return Ok(stored),
+                Ok(stored) => return Ok(Ok(stored)),
                 Err(failure) => failure,
             };
             let verdict = failure.verdict();
             tries.maybe_stored |= verdict.maybe_stored;
             if !verdict.again {
-                return Err(failure);
+                return Ok(Err(failure));
             }
             metrics::retried(failure.word());
             tracing::debug!(id = %message.id, reason = failure.word(), "publishing again");
             tries.last = Some(failure);
-            sleep(backoff.next()).await;
+            timeout_at(deadline, sleep(backoff.next())).await?;
         }
     }
 
@@ -210,37 +221,46 @@ impl Inner {
     async fn attempt(
         &self,
         message: &Arc<Message>,
+        deadline: Instant,
         tries: &mut Tries,
         sent: Sent,
-    ) -> Result<Stored, Failure> {
-        self.check_open()?;
+    ) -> Timed {
+        if let Err(closed) = self.check_open() {
+            return Ok(Err(closed));
+        }
         // The semaphore is never closed.
-        let _slot = self.in_flight.acquire().await.map_err(|_| Failure::Closed)?;
+        let Ok(_slot) = timeout_at(deadline, self.in_flight.acquire()).await? else {
+            return Ok(Err(Failure::Closed));
+        };
         let way = match (&self.gatherer, sent) {
             (Some(gatherer), Sent::Never) => gatherer.enter(message),
             (Some(_) | None, _) => Way::Alone(None),
         };
         let place = match way {
             Way::Alone(place) => place,
-            Way::Waiting(waiting) => match waiting.end(&mut tries.is_out).await {
-                End::Alone(place) => {
-                    self.check_open()?;
-                    place
+            Way::Waiting(waiting) => {
+                match timeout_at(deadline, waiting.end(&mut tries.is_out)).await? {
+                    End::Alone(place) => match self.check_open() {
+                        Ok(()) => place,
+                        Err(closed) => return Ok(Err(closed)),
+                    },
+                    End::Stored(stored) => return Ok(Ok(stored)),
+                    End::InDoubt(failure) => {
+                        tries.maybe_stored = true;
+                        return Ok(Err(failure));
+                    }
                 }
-                End::Stored(stored) => return Ok(stored),
-                End::InDoubt(failure) => {
-                    tries.maybe_stored = true;
-                    return Err(failure);
-                }
-            },
+            }
         };
         let left = Instant::now();
-        let stored = self.attempt_alone(message, tries).await?;
-        if let Some(gatherer) = &self.gatherer {
+        let end = self.attempt_alone(message, left, deadline, tries).await?;
+        if end.is_ok()
+            && let Some(gatherer) = &self.gatherer
+        {
             message.target.answered();
             gatherer.acknowledged(place, left.elapsed());
         }
-        Ok(stored)
+        Ok(end)
     }
 
     /// Whether something can be sent, and answered.
@@ -255,7 +275,19 @@ impl Inner {
         Ok(())
     }
 
-    async fn attempt_alone(&self, message: &Message, tries: &mut Tries) -> Result<Stored, Failure> {
+    async fn attempt_alone(
+        &self,
+        message: &Message,
+        left: Instant,
+        deadline: Instant,
+        tries: &mut Tries,
+    ) -> Timed {
+        // Silence until then is the attempt's end, or the call's.
+        let until = deadline.min(left + self.limits.ack_timeout);
+        let silent = |elapsed: Elapsed, failure| match until < deadline {
+            true => Ok(Err(failure)),
+            false => Err(elapsed),
+        };
         let answer = self.routes.expect_answer(message.target.subject.clone());
         let sending = self.client.publish_with_reply_and_headers(
             message.target.subject.clone(),
@@ -263,20 +295,20 @@ impl Inner {
             message.headers(),
             message.body.clone(),
         );
-        match timeout(self.limits.ack_timeout, sending).await {
-            Err(_) => return Err(Failure::NotSent),
-            Ok(Err(error)) => return Err(self.not_sent(error.kind())),
+        match timeout_at(until, sending).await {
+            Err(elapsed) => return silent(elapsed, Failure::NotSent),
+            Ok(Err(error)) => return Ok(Err(self.not_sent(error.kind()))),
             Ok(Ok(())) => tries.is_out = true,
         }
-        match timeout(self.limits.ack_timeout, answer.arrival()).await {
-            Err(_) => Err(Failure::Unanswered),
+        Ok(match timeout_at(until, answer.arrival()).await {
+            Err(elapsed) => return silent(elapsed, Failure::Unanswered),
             Ok(Arrival::Denied) => Err(Failure::Denied),
             Ok(Arrival::Deaf) => Err(Failure::Deaf { inbox: self.inbox.subject(), sent: true }),
             Ok(Arrival::Message(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                 Err(Failure::NoStream)
             }
             Ok(Arrival::Message(answer)) => read_answer(&answer.payload),
-        }
+        })
     }
 
     fn not_sent(&self, kind: PublishErrorKind) -> Failure {
@@ -292,7 +324,7 @@ impl Inner {
 
 /// What the end of a publish means for its key and its journal entry.
 fn conclude(
-    sent: Result<Result<Stored, Failure>, Elapsed>,
+    sent: Timed,
     message: &Arc<Message>,
     turn: Option<&Turn>,
     progress: &mut Progress,

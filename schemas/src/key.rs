@@ -1,6 +1,6 @@
 //! What commands are ordered by.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 pub const KEY_MAX_BYTES: usize = 512;
 
 /// The key of a command: commands of one key are applied in the order of the stream, one after
-/// another. A command without a key has no order.
+/// another. A command without a key has no order. Clones share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Key(Box<str>);
+pub struct Key(Arc<str>);
 
 /// The text cannot be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +88,7 @@ impl TryFrom<String> for Key {
 
 impl From<Key> for String {
     fn from(key: Key) -> Self {
-        key.0.into()
+        (*key.0).into()
     }
 }
 

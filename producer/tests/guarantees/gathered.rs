@@ -162,17 +162,19 @@ async fn a_full_stream_takes_as_many_as_it_may_and_refuses_the_others() {
         producer.call_raw(raw("a", None, &body)).id(id).timeout(SHORT).publish()
     };
     let accepted = within(join_all(calls(20).into_iter().map(publish))).await;
-    let mut sequences = HashSet::new();
+    let (mut sequences, mut refused) = (HashSet::new(), Vec::new());
     for result in accepted {
         match result {
             Ok(accepted) => assert!(sequences.insert(accepted.sequence)),
             Err(error) => {
                 assert!(matches!(error, PublishError::QueueFull { .. }), "{error:?}");
-                assert_eq!(error.known(), Known::NotAccepted);
+                refused.push(error.known());
             }
         }
     }
     assert_eq!(sequences.len(), 10);
+    // Between two attempts it is known; when the time is up in the middle of one, it is not.
+    assert!(refused.contains(&Known::NotAccepted), "{refused:?}");
     assert_eq!(stored(&mut stream).await.len(), 11);
     assert_eq!(producer.pending(), Pending::default());
 }
