@@ -109,6 +109,6 @@ async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
 
 /// How long it is worth to let it consume: so many commands for so many seconds, about.
 pub(in crate::bench) fn commands_for(duration: Duration) -> u64 {
-    const ABOUT_PER_SECOND: f64 = 4_000.0;
+    const ABOUT_PER_SECOND: f64 = 10_000.0;
     (duration.as_secs_f64() * ABOUT_PER_SECOND) as u64
 }

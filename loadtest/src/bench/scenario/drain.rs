@@ -121,6 +121,17 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
     Ok(Drained { per_second: load.commands as f64 / took.as_secs_f64(), peak_bytes })
 }
 
+/// Who empties a stream, or does as much without one.
+#[derive(Clone, Copy)]
+enum Contestant {
+    Farwrite,
+    /// With the function in set form.
+    FarwriteInSets,
+    /// The one with this index of the connections.
+    Direct(usize),
+    OneByOne,
+}
+
 /// Functions of the database, beside connections to the primary and the consumer of an afternoon.
 pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
     const CONNECTIONS: [usize; 3] = [1, 8, 32];
@@ -133,22 +144,33 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         for connections in CONNECTIONS {
             direct.push(Direct::connect(stage.primary(), "bench", connections, body_bytes).await?);
         }
-        let mut ours = Samples::default();
-        let (mut in_sets, mut queue) = (Samples::default(), Samples::default());
-        let mut theirs = [const { Samples::new() }; 3];
+        let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
+        let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
         let load = Load::puts("bench", settings.commands, body_bytes);
+        let set = Load { names: Names::One("item.put_all"), ..load };
+        let mut contestants = vec![Contestant::Farwrite, Contestant::OneByOne];
+        contestants.extend((0..CONNECTIONS.len()).map(Contestant::Direct));
+        contestants.extend((body_bytes == SMALL).then_some(Contestant::FarwriteInSets));
         // The first drain meets empty tables, which no other does.
         drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
         for _ in settings.rounds() {
-            ours.push(drain(&stage, load).await?.per_second);
-            for (direct, samples) in direct.iter_mut().zip(&mut theirs) {
-                samples.push(direct.run(settings.turn() / 2).await?);
+            for contestant in &contestants {
+                match *contestant {
+                    Contestant::Farwrite => ours.push(drain(&stage, load).await?.per_second),
+                    Contestant::FarwriteInSets => {
+                        in_sets.push(drain(&stage, set).await?.per_second);
+                    }
+                    Contestant::Direct(index) => {
+                        let rate = direct[index].run(settings.turn() / 2).await?;
+                        theirs[index].push(rate);
+                    }
+                    Contestant::OneByOne => {
+                        queue.push(one_by_one.run(commands_for(settings.turn())).await?);
+                    }
+                }
             }
-            queue.push(one_by_one.run(commands_for(settings.turn())).await?);
-            if body_bytes == SMALL {
-                let set = Load { names: Names::One("item.put_all"), ..load };
-                in_sets.push(drain(&stage, set).await?.per_second);
-            }
+            // Each comes after each other one, and none is always the one behind a full stream.
+            contestants.rotate_left(1);
         }
         stage.strike().await?;
         let measure = format!("commands applied, {body_bytes} B");

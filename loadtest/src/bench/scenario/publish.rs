@@ -15,7 +15,7 @@ use crate::bench::{
     baseline::RawPublish,
     measure::{Samples, Target, against, histogram, latencies, quantile_ms, row},
     put::{Put, Puts},
-    stage::Stage,
+    stage::{Stage, cpu_seconds},
 };
 
 /// nats-server's own default, for servers of a cluster, or where a little may be lost.
@@ -109,8 +109,11 @@ impl Pair {
                 turns.reverse();
             }
             for who in turns {
+                let cpu_before = cpu_seconds(std::process::id())?;
                 let run = publishers[who].run(callers, body_bytes, settings.turn());
                 let (rate, took) = run.await?;
+                let cpu = cpu_seconds(std::process::id())? - cpu_before;
+                compared[who].cpu_us.push(cpu * 1e6 / took.len() as f64);
                 compared[who].rate.push(rate);
                 compared[who].p50_ms.push(quantile_ms(&took, 0.5));
                 compared[who].took.add(&took)?;
@@ -124,12 +127,15 @@ impl Pair {
 struct Compared {
     rate: Samples,
     p50_ms: Samples,
+    /// Of a processor, for one publish; with what makes the commands, and the runtime.
+    cpu_us: Samples,
     took: Histogram<u64>,
 }
 
 impl Compared {
     fn new() -> Self {
-        Self { rate: Samples::default(), p50_ms: Samples::default(), took: histogram() }
+        let [rate, p50_ms, cpu_us] = [const { Samples::new() }; 3];
+        Self { rate, p50_ms, cpu_us, took: histogram() }
     }
 }
 
@@ -151,6 +157,9 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
         let rate = row("publish", format!("{MANY} in flight, {body_bytes} B"), "/s", &ours.rate);
         let target = Some(Target::RatioAtLeast(0.9));
         findings.rows.push(against(rate, &ours.rate, RAW, &raw.rate, target));
+        let cpu = format!("of a processor, each, {MANY} in flight, {body_bytes} B");
+        let cpu = row("publish", cpu, "µs", &ours.cpu_us);
+        findings.rows.push(against(cpu, &ours.cpu_us, RAW, &raw.cpu_us, None));
     }
     pair.stage.strike().await?;
     Ok(findings)
