@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 60
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 check tools fuzz chaos chaos-guards bench clean
+.PHONY: help demo test test-15 check tools counts fuzz chaos chaos-guards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -39,6 +39,9 @@ check: ## formatter, clippy, rustdoc and licences, warnings denied
 
 tools: ## fetch nats-server and PostgreSQL into .tools
 	python3 devstack/fetch-tools.py
+
+counts: ## count the instructions of a command's steps, and compare them with before (callgrind)
+	loadtest/counts.sh
 
 fuzz: ## fuzz what comes off the wire for SECONDS=60
 	schemas/fuzz/run.sh $(SECONDS)

@@ -207,6 +207,30 @@ pub(crate) mod tests {
         assert_eq!(cost.count_total, 1, "the stream's name");
     }
 
+    #[inline(never)]
+    fn hot_make_an_attempt(message: &Message) {
+        std::hint::black_box((message.headers(), message.body.clone()));
+    }
+
+    #[inline(never)]
+    fn hot_read_an_acknowledgement(answer: &[u8]) {
+        assert!(crate::attempt::read_answer(answer).is_ok());
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn making_an_attempt() {
+        let message = message(Some("alice"), LARGE);
+        (0..1_000).for_each(|_| hot_make_an_attempt(&message));
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn reading_an_acknowledgement() {
+        let answer = br#"{"stream":"FARWRITE_shop","seq":4711,"duplicate":false}"#;
+        (0..1_000).for_each(|_| hot_read_an_acknowledgement(answer));
+    }
+
     #[test]
     fn a_name_has_its_subject_made_once() {
         let targets = targets();

@@ -208,6 +208,8 @@ impl Drop for ReplyRoute {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const REPLY: &str = include_str!("../../schemas/fixtures/reply-applied.v1.json");
@@ -268,5 +270,30 @@ mod tests {
         assert!(routes.is_deaf());
         routes.reconnected();
         assert!(!routes.is_deaf());
+    }
+
+    #[inline(never)]
+    fn hot_route_an_answer(routes: &Arc<Routes>, subject: &Subject, message: Message) {
+        let answer = routes.expect_answer(subject.clone());
+        assert!(routes.deliver_answer(answer.token, message));
+        let arrival = answer.arrival().now_or_never();
+        assert!(matches!(arrival, Some(Arrival::Message(_))));
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn routing_an_answer() {
+        let (routes, subject) = (Arc::new(Routes::default()), Subject::from_static("a"));
+        let message = Message {
+            subject: subject.clone(),
+            reply: None,
+            payload: bytes::Bytes::from_static(b"{}"),
+            headers: None,
+            status: None,
+            description: None,
+            length: 2,
+        };
+        (0..1_000).for_each(|_| hot_route_an_answer(&routes, &subject, message.clone()));
+        assert_eq!(routes.waiting(), (0, 0));
     }
 }

@@ -271,4 +271,22 @@ mod tests {
         turns.enter(&key("a")).unwrap().block(&message(Some("a"), "{}"));
         assert_eq!(turns.enter(&key("c")).unwrap_err(), TooManyBlocked);
     }
+
+    #[inline(never)]
+    fn hot_take_a_turn(turns: &Arc<Turns>, key: &Key, id: CommandId) {
+        let turn = turns.enter(key).unwrap();
+        assert!(turn.unresolved().is_none());
+        turn.resolve(id);
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn taking_a_turn_among_a_thousand_keys() {
+        let turns = Arc::new(Turns::new(10, 10));
+        let keys: Vec<Key> = (0..1_000).map(|number| key(&format!("k{number:06}"))).collect();
+        let _others: Vec<Turn> = keys.iter().map(|key| turns.enter(key).unwrap()).collect();
+        let (mine, id) = (key("mine"), CommandId::now());
+        (0..1_000).for_each(|_| hot_take_a_turn(&turns, &mine, id));
+        assert_eq!(turns.counts(), (1_000, 0));
+    }
 }

@@ -123,4 +123,16 @@ mod tests {
         assert!(cut <= 3, "{cut} allocations: the batches, the batch and its ids");
         assert!(columns <= 10, "{columns} allocations: one for each column");
     }
+
+    #[inline(never)]
+    fn hot_put_a_batch_together(items: &[Item]) {
+        std::hint::black_box(Columns::of(items.iter()).ids.len());
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn putting_a_batch_of_100_together() {
+        let items: Vec<Item> = (0..100).map(item).collect();
+        (0..10).for_each(|_| hot_put_a_batch_together(&items));
+    }
 }
