@@ -17,7 +17,7 @@ use crate::bench::{
 };
 
 const NAME: &str = "paces";
-const INTERVALS_US: [u64; 6] = [500, 1_000, 2_000, 5_000, 10_000, 20_000];
+const INTERVALS_US: [u64; 6] = [250, 500, 1_250, 2_500, 5_000, 20_000];
 /// Commits that are waited for with each.
 const COMMITS: usize = 60;
 /// What it costs is measured for so long.
