@@ -21,7 +21,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 # The program that a package's tests were built into.
 program() {
-    cargo test ${release:+--release} --locked --package "$1" "$2" --no-run 2>&1 |
+    cargo test ${release:+--release} --locked --package "$1" "$2" --no-run </dev/null 2>&1 |
         sed -nE 's/^ *Executable .*\((.*)\)$/\1/p'
 }
 
@@ -51,7 +51,7 @@ while IFS= read -r line; do
         [ -x "${programs[$built]}" ] || { echo "$package $target: its tests do not build" >&2; exit 1; }
     fi
     if ! valgrind --tool=callgrind --toggle-collect="*$function*" --callgrind-out-file="$scratch/out" \
-        "${programs[$built]}" --exact "$test" --test-threads=1 >"$scratch/log" 2>&1 ||
+        "${programs[$built]}" --exact "$test" --test-threads=1 </dev/null >"$scratch/log" 2>&1 ||
         ! grep -q '^test result: ok. 1 passed' "$scratch/log"; then
         cat "$scratch/log" >&2
         echo "$test: no such test, or it fails" >&2

@@ -2,8 +2,8 @@
 //!
 //! A timer of the kernel's is exact where the runtime's rounds up to the next millisecond. Still the
 //! waiter runs some time after it has rung, since its processor slept; and what came in was noticed
-//! as much later than it came. Both are taken out of the delay: a link is as long as it says, on the
-//! average, and not by the way it was built longer.
+//! as much later than it came. Both are taken out of the delay, though never more than a tenth of it:
+//! a link is as long as it says, on the average, and not by the way it was built longer.
 
 use std::{
     io,
@@ -28,12 +28,13 @@ impl Alarm {
         Ok(Self { delay: Delay::new(Instant::now())?, late: Duration::ZERO })
     }
 
-    /// Waits until then; not at all where that has passed.
-    pub(crate) async fn sleep_until(&mut self, due: Instant) -> io::Result<()> {
-        let Some(aim) = due.checked_sub(self.late * 2) else { return Ok(()) };
-        if aim <= Instant::now() {
+    /// Waits until `due`, which is so long after something was noticed; not at all where it has
+    /// passed.
+    pub(crate) async fn sleep_until(&mut self, due: Instant, delay: Duration) -> io::Result<()> {
+        let early = (self.late * 2).min(delay / 10);
+        let Some(aim) = due.checked_sub(early).filter(|aim| *aim > Instant::now()) else {
             return Ok(());
-        }
+        };
         self.delay.reset(aim);
         (&mut self.delay).await?;
         self.late = (self.late * 7 + aim.elapsed().min(LATE_MAX)) / 8;

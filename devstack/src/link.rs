@@ -71,7 +71,8 @@ impl Link {
         self.addr
     }
 
-    /// Sets the time that a round trip takes; what is on its way already keeps its own.
+    /// Sets the time that a round trip takes, on the average; one may be up to a tenth shorter. What is
+    /// on its way already keeps its own.
     pub fn set_rtt(&self, rtt: Duration) {
         self.state.send_modify(|state| state.one_way = rtt / 2);
     }
@@ -178,24 +179,25 @@ async fn one_way(
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
 ) -> std::io::Result<()> {
-    let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
+    let (sender, mut pieces) = mpsc::channel::<(Instant, Duration, Vec<u8>)>(PIECES);
     let delays = state.clone();
     let reading = async move {
         loop {
             let mut piece = Vec::with_capacity(PIECE);
             let read = from.read_buf(&mut piece).await;
-            let due = Instant::now() + delays.borrow().one_way;
+            let delay = delays.borrow().one_way;
+            let due = Instant::now() + delay;
             let more = matches!(read, Ok(1..));
             // The end is what closes the queue, after everything in it.
-            if !more || sender.send((due, piece)).await.is_err() {
+            if !more || sender.send((due, delay, piece)).await.is_err() {
                 return;
             }
         }
     };
     let mut alarm = Alarm::new()?;
     let writing = async move {
-        while let Some((due, piece)) = pieces.recv().await {
-            alarm.sleep_until(due).await?;
+        while let Some((due, delay, piece)) = pieces.recv().await {
+            alarm.sleep_until(due, delay).await?;
             let healed = state.wait_for(|state| !state.cut).await.is_ok();
             if !healed {
                 return Err(std::io::ErrorKind::ConnectionAborted.into());

@@ -108,7 +108,7 @@ async fn a_promoted_replica_lacks_what_never_reached_it_and_the_old_primary_can_
     ensure!(std::ptr::eq(stack.primary(), new) && std::ptr::eq(stack.replica("ewr")?, old));
     ensure!(stack.replica("jfk").is_err());
     let (far, near) = (round_trip(&stack, "ewr").await?, round_trip(&stack, "jfk").await?);
-    ensure!(far >= RTT && near < RTT, "{far:?} {near:?}");
+    ensure!(far >= RTT * 9 / 10 && near < RTT / 2, "{far:?} {near:?}");
 
     // The old primary runs when it is made anew; afterwards, it crashed.
     stack.rebuild("ewr", "jfk").await?;
@@ -129,7 +129,7 @@ async fn a_promoted_replica_lacks_what_never_reached_it_and_the_old_primary_can_
     comes(new, "home").await?;
     receives(new, 3).await?;
     let (far, near) = (round_trip(&stack, "jfk").await?, round_trip(&stack, "ewr").await?);
-    ensure!(far >= RTT && near < RTT, "{far:?} {near:?}");
+    ensure!(far >= RTT * 9 / 10 && near < RTT / 2, "{far:?} {near:?}");
 
     stack.shutdown().await?;
     ensure!(!folder.exists() && processes(&folder)?.is_empty(), "{:?}", processes(&folder)?);

@@ -2,9 +2,9 @@
 //!
 //! The runtime's timer ticks every millisecond and rounds up, which is as long as a commit takes to
 //! show on a replica next door. On Linux a timer of the kernel's is exact to some ten microseconds.
-//! Elsewhere, where the process has no descriptor left for it, and in tests whose time stands still
-//! the runtime's has to do: then questions come up to two milliseconds late, and nothing else
-//! changes.
+//! Elsewhere, and where the process has no descriptor left for it, the runtime's has to do: then
+//! questions come up to two milliseconds late, and nothing else changes. Unit tests take it for the
+//! loop, since their time stands still.
 
 use tokio::time::{Instant, sleep_until};
 #[cfg(target_os = "linux")]

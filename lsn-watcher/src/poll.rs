@@ -124,13 +124,14 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         !demand.at_once && demand.youngest <= self.asked_at
     }
 
-    /// Leaves the waiting to the server, and then asks it. Callers that come meanwhile are not
-    /// heard, so it is short; still there are at most two questions an eager interval.
+    /// Leaves the waiting to the server, and then asks it, as often as is allowed. Callers that come
+    /// meanwhile are not heard, so it is short.
     async fn await_replay(&mut self, next: Lsn) {
         if let Err(reason) = self.server.await_replay(next, self.pace.calm).await {
             return self.failed(reason).await;
         }
-        self.alarm.at(self.asked_at + self.pace.eager / 2).await;
+        let due = self.asked_at + self.pace.eager / 2;
+        self.alarm.at(due.max(self.allowance.next(&self.pace))).await;
         self.poll().await;
     }
 
@@ -361,6 +362,19 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stage.wait(7, 1_000).await.unwrap();
         assert_eq!(stage.server.asked_ms().len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_returns_at_once_is_asked_no_more_often_and_callers_do_not_pay_for_it() {
+        let stage = stage([at(5)]).await;
+        stage.server.0.lock().unwrap_or_else(PoisonError::into_inner).replays_ms = Some(0);
+        stage.wait(9, 2_000).await.unwrap_err();
+        let asked = stage.server.asked_ms().len();
+        let most = 2_000 * 1_000 / usize::try_from(Pace::EAGER.as_micros()).unwrap();
+        assert!(asked <= most + Pace::BURST as usize + 1, "{asked} questions in 2 s");
+        let began = Instant::now();
+        stage.wait(5, 1_000).await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -283,8 +283,8 @@ impl Inner {
         tries: &mut Tries,
     ) -> Timed {
         // Silence until then is the attempt's end, or the call's.
-        let until = deadline.min(left + self.limits.ack_timeout);
-        let silent = |elapsed: Elapsed, failure| match until < deadline {
+        let until = |from: Instant| deadline.min(from + self.limits.ack_timeout);
+        let silent = |until: Instant, elapsed: Elapsed, failure| match until < deadline {
             true => Ok(Err(failure)),
             false => Err(elapsed),
         };
@@ -295,13 +295,16 @@ impl Inner {
             message.headers(),
             message.body.clone(),
         );
-        match timeout_at(until, sending).await {
-            Err(elapsed) => return silent(elapsed, Failure::NotSent),
+        let sent_until = until(left);
+        match timeout_at(sent_until, sending).await {
+            Err(elapsed) => return silent(sent_until, elapsed, Failure::NotSent),
             Ok(Err(error)) => return Ok(Err(self.not_sent(error.kind()))),
             Ok(Ok(())) => tries.is_out = true,
         }
-        Ok(match timeout_at(until, answer.arrival()).await {
-            Err(elapsed) => return silent(elapsed, Failure::Unanswered),
+        // Where the client's queue was full, it went out later.
+        let answered_until = until(Instant::now());
+        Ok(match timeout_at(answered_until, answer.arrival()).await {
+            Err(elapsed) => return silent(answered_until, elapsed, Failure::Unanswered),
             Ok(Arrival::Denied) => Err(Failure::Denied),
             Ok(Arrival::Deaf) => Err(Failure::Deaf { inbox: self.inbox.subject(), sent: true }),
             Ok(Arrival::Message(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {

@@ -153,7 +153,10 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         contestants.extend((body_bytes == SMALL).then_some(Contestant::FarwriteInSets));
         // The first drain meets empty tables, which no other does.
         drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
+        let mut random = fastrand::Rng::new();
         for _ in settings.rounds() {
+            // Whatever one leaves behind (a checkpoint, rows to vacuum) meets each of the others.
+            random.shuffle(&mut contestants);
             for contestant in &contestants {
                 match *contestant {
                     Contestant::Farwrite => ours.push(drain(&stage, load).await?.per_second),
@@ -169,8 +172,6 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
                     }
                 }
             }
-            // Each comes after each other one, and none is always the one behind a full stream.
-            contestants.rotate_left(1);
         }
         stage.strike().await?;
         let measure = format!("commands applied, {body_bytes} B");
