@@ -73,5 +73,8 @@ while IFS= read -r line; do
     printf '%8d instructions  %-62s %s\n' "$each" "$test" "$verdict"
     written+=$(printf '%-24s %-16s %-63s %-27s %5d %7d' "$package" "$target" "$test" "$function" "$times" "$each")$'\n'
 done <"$counts"
-[ "$mode" = --write ] && printf '%s' "$written" >"$counts"
-[ "$failed" = 0 ] && echo 'counts: PASS' || { echo 'counts: FAIL'; exit 1; }
+case $mode in
+'') [ "$failed" = 0 ] && echo 'counts: PASS' || { echo 'counts: FAIL'; exit 1; } ;;
+--write) printf '%s' "$written" >"$counts" && echo 'counts: written' ;;
+*) echo 'counts: not compared' ;;
+esac
