@@ -18,7 +18,6 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use async_nats::{Statistics, connection::State};
@@ -26,6 +25,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 use uuid::Uuid;
 
@@ -142,13 +142,15 @@ impl Gatherer {
         Way::Waiting(Waiting { shared: Arc::clone(shared), number, ended })
     }
 
-    /// A message that went out alone was acknowledged so long after; one without a place tells how
-    /// long the way is, and not whether it is crowded.
-    pub(crate) fn acknowledged(&self, place: Option<Place>, after: Duration) {
+    /// A message that went out alone, and left at this time, was acknowledged; one without a place
+    /// tells how long the way is, and not whether it is crowded.
+    pub(crate) fn acknowledged(&self, place: Option<Place>, left: Instant) {
+        let now = Instant::now();
         let mut queue = self.shared.queue();
         let among = place.as_ref().filter(|place| place.connection == queue.connection);
         let among = among.map_or(0, |place| place.among);
-        queue.pace.acknowledged(among, after);
+        let Queue { pace, alone, .. } = &mut *queue;
+        pace.acknowledged(among, *alone, now.saturating_duration_since(left), now);
         if let Some(place) = place {
             place.give_back(queue);
         }

@@ -11,13 +11,19 @@
 //!   ▲                                                                  │
 //!   │                                                  after many commands, lest a hiccup decide
 //!   └── they did not ── probing: a few go alone, and are timed ◀───────┘
-//!                          └── they did ──▶ gathering
+//!                          └── each cost more than its share of a full batch would ──▶ gathering
 //! ```
+//!
+//! Gathering, too, lets few go alone, since a batch of them would take longer: one leaves when more
+//! wait than are stored alone in the time that it takes. From far away many publishes are on their
+//! way and wait for nothing, and so may batches be.
 //!
 //! A new connection may be one to another server, or to one that was set up anew: everything is
 //! learnt again. Pure: clocks and counts come from outside.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// When a producer gathers what waits into atomic batches of JetStream's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +43,12 @@ pub enum Gather {
 /// are never all in one; 55,000 a second were stored with 256 and 97,000 with 1,000.
 const BATCH_MAX: usize = 512;
 
-/// Batches under way at one time. 1: the server stores one after the other (two or four at once
-/// were measured to store no more), and what comes meanwhile makes the next one larger.
-const BATCHES_MAX: usize = 1;
+/// Batches under way at one time, at least: the server stores one after the other (two or four at
+/// once were measured to store no more), and what comes meanwhile makes the next one larger. Far
+/// from the server there are as many more as it stores while one is on the way; a stream takes 50
+/// at once, of all producers.
+const BATCHES: u32 = 1;
+const BATCHES_MAX: u32 = 8;
 
 /// What a batch costs the server beside its messages, until one was measured.
 const BATCH_COST: Duration = Duration::from_millis(3);
@@ -47,20 +56,26 @@ const BATCH_COST: Duration = Duration::from_millis(3);
 /// What a message of a batch costs.
 const MESSAGE_COST: Duration = Duration::from_micros(10);
 
-/// Publishes in flight that a measurement needs, and that a batch needs where it was measured to
-/// pay: fewer are stored as fast alone.
+/// Publishes in flight that a measurement needs, and that a batch needs at least: fewer are stored as
+/// fast alone.
 const MANY: usize = 16;
 
-/// Publishes under way alone before others wait for them, while gathering.
-const ALONE_MAX: usize = 4;
+/// Publishes under way alone before others wait for them, while gathering; far from the server as
+/// many more as it stores while one is on the way, up to so many.
+const ALONE: usize = 4;
+const ON_THE_WAY_MAX: u32 = 512;
+
+/// What a publish costs that is stored alone, until some were measured.
+const ALONE_COST: Duration = Duration::from_micros(200);
 
 /// Slow publishes in a row that decide, at least; and a quarter more than are in flight, which is
 /// more than one pause of a process or a disk can hold up. One that is not slow begins the row anew.
 const SLOW_ENOUGH: usize = 128;
 
-/// Publishes in flight while probing, and how many are timed before probing gives up.
+/// Publishes in flight while probing, beside those that are only on the way, and how many are timed
+/// before it is decided: their average is. A broker that stores 5,000 a second is held up for 25 ms.
 const PROBES: usize = 64;
-const PROBED_ENOUGH: usize = 512;
+const PROBED_ENOUGH: u32 = 128;
 
 /// Gathered commands after which alone is tried again, at first and at last: twice as many each
 /// time that gathering was right, so that a wrong turn is soon put right, and a right one costs
@@ -90,15 +105,32 @@ pub(crate) struct Pace {
     quickest: Duration,
     /// What a batch costs beside its messages.
     batch_cost: Duration,
-    /// What a command of the last batches cost, all in all.
-    gathered_cost: Duration,
+    /// What a publish costs the server that is stored alone.
+    alone_cost: Duration,
     slow_in_a_row: usize,
-    timed: usize,
+    probe: Probe,
     gathered: usize,
     probe_after: usize,
     refused_in_a_row: u32,
     rest: u32,
     batch_max: usize,
+}
+
+/// What was timed while probing.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    timed: u32,
+    /// How long they were under way beyond the way itself, and among how many when they left.
+    waited: Duration,
+    among: u32,
+    /// How long after the one before each was acknowledged.
+    gaps: Duration,
+    last_at: Option<Instant>,
+}
+
+impl Probe {
+    const NOTHING: Self =
+        Self { timed: 0, waited: Duration::ZERO, among: 0, gaps: Duration::ZERO, last_at: None };
 }
 
 /// What may leave now.
@@ -125,9 +157,9 @@ impl Pace {
             is_possible,
             quickest: Duration::MAX,
             batch_cost: BATCH_COST,
-            gathered_cost: Duration::ZERO,
+            alone_cost: ALONE_COST,
             slow_in_a_row: 0,
-            timed: 0,
+            probe: Probe::NOTHING,
             gathered: 0,
             probe_after: PROBE_AFTER,
             refused_in_a_row: 0,
@@ -142,27 +174,59 @@ impl Pace {
     }
 
     /// What may leave of so many that wait, with so many under way alone and in batches.
-    pub(crate) const fn leave(&self, alone: usize, batches: usize, waiting: usize) -> Leave {
-        let (few, alone_max) = match self.wish {
-            Gather::Always => (2, 1),
-            Gather::Never | Gather::IfFaster => (MANY, ALONE_MAX),
-        };
+    pub(crate) fn leave(&self, alone: usize, batches: usize, waiting: usize) -> Leave {
         if !self.is_possible || self.rest > 0 {
             return Leave::Alone(usize::MAX);
         }
+        let (few, many, alone_max) = match self.wish {
+            Gather::Always => (2, MANY, 1),
+            Gather::Never | Gather::IfFaster => {
+                let many = self.worth_a_batch();
+                (many, many, ALONE + self.on_the_way())
+            }
+        };
         match self.mode {
             Mode::Alone => Leave::Alone(usize::MAX),
             // Beside a batch, alone would be timed as slow.
-            Mode::Probing if batches > 0 || alone >= PROBES => Leave::Nothing,
-            Mode::Probing => Leave::Alone(PROBES - alone),
-            Mode::Gathering if batches >= BATCHES_MAX => Leave::Nothing,
+            Mode::Probing if batches > 0 => Leave::Nothing,
+            Mode::Probing => match (PROBES + self.on_the_way()).saturating_sub(alone) {
+                0 => Leave::Nothing,
+                count => Leave::Alone(count),
+            },
+            Mode::Gathering if batches >= self.batches_at_once() => Leave::Nothing,
             // They are in front of a batch, which would be timed with them.
             Mode::Gathering if alone > alone_max => Leave::Nothing,
-            Mode::Gathering if waiting >= MANY => Leave::Together(self.batch_max),
-            Mode::Gathering if alone >= alone_max => Leave::Nothing,
+            // The more are under way, the larger the next one.
+            Mode::Gathering if waiting >= (many * (batches + 1)).min(self.batch_max) => {
+                Leave::Together(self.batch_max)
+            }
+            Mode::Gathering if alone >= alone_max || batches > 0 => Leave::Nothing,
             Mode::Gathering if waiting >= few => Leave::Together(self.batch_max),
             Mode::Gathering => Leave::Alone(alone_max - alone),
         }
+    }
+
+    /// The way to the server and back, as far as it is known.
+    const fn way(&self) -> Duration {
+        match self.quickest {
+            Duration::MAX => Duration::ZERO,
+            quickest => quickest,
+        }
+    }
+
+    /// How many publishes the server stores while one is on its way: they wait for nothing but the
+    /// way, however many of them are in flight.
+    fn on_the_way(&self) -> usize {
+        times(self.way(), self.alone_cost).min(ON_THE_WAY_MAX) as usize
+    }
+
+    fn batches_at_once(&self) -> usize {
+        (BATCHES + times(self.way(), self.batch_cost)).min(BATCHES_MAX) as usize
+    }
+
+    /// From how many on a batch is stored sooner than each alone.
+    fn worth_a_batch(&self) -> usize {
+        (times(self.batch_cost, self.alone_cost) as usize).max(MANY).min(self.batch_max)
     }
 
     /// A publish goes out alone, whatever becomes of it.
@@ -170,49 +234,74 @@ impl Pace {
         self.rest = self.rest.saturating_sub(1);
     }
 
-    /// A publish that went out alone, with so many others under way, was acknowledged.
-    pub(crate) fn acknowledged(&mut self, among: usize, after: Duration) {
+    /// A publish that went out alone, with so many others under way, was acknowledged, while so many
+    /// still are.
+    pub(crate) fn acknowledged(
+        &mut self,
+        among: usize,
+        alone: usize,
+        after: Duration,
+        now: Instant,
+    ) {
         self.quickest = self.quickest.min(after);
         let is_settled = self.wish != Gather::IfFaster || self.mode == Mode::Gathering;
-        if is_settled || self.rest > 0 || among < MANY {
+        if is_settled || self.rest > 0 {
             return;
         }
-        let together = match self.mode {
-            Mode::Alone | Mode::Gathering => self.as_batches(among),
-            // Few are timed, so that their share of a batch as large as they were counts.
-            Mode::Probing => self.gathered_cost * u32::try_from(among).unwrap_or(u32::MAX),
-        };
-        let is_slow = after > self.quickest + together * 3 / 2;
+        let waited = after - self.quickest;
+        if self.mode == Mode::Probing {
+            return self.probed(among, alone, waited, now);
+        }
+        if among < MANY {
+            return;
+        }
+        let is_slow = waited > self.as_batches(among) * 3 / 2;
         self.slow_in_a_row = if is_slow { self.slow_in_a_row + 1 } else { 0 };
-        self.timed += 1;
         if self.slow_in_a_row >= SLOW_ENOUGH.max(among + among / 4) {
-            let is_right = self.mode == Mode::Probing;
-            let next = if is_right { self.probe_after * 2 } else { PROBE_AFTER };
-            self.probe_after = next.min(PROBE_AFTER_MAX);
+            self.probe_after = PROBE_AFTER;
             self.turn(Mode::Gathering);
-        } else if self.mode == Mode::Probing && self.timed >= PROBED_ENOUGH {
+        }
+    }
+
+    /// One of many that went alone to find out how they fare. Where the server is near, each waits
+    /// for those in front of it; where it is far, most are on the way, and acknowledgements come one
+    /// after the other as they are stored, or in clusters. So the larger of two costs is taken.
+    fn probed(&mut self, among: usize, alone: usize, waited: Duration, now: Instant) {
+        let probe = &mut self.probe;
+        let gap = probe.last_at.replace(now).map(|last_at| now.saturating_duration_since(last_at));
+        if alone < MANY {
+            return;
+        }
+        probe.timed += 1;
+        probe.waited += waited;
+        probe.among += factor(among);
+        probe.gaps += gap.unwrap_or_default();
+        if probe.timed < PROBED_ENOUGH {
+            return;
+        }
+        let waited = probe.waited / probe.timed;
+        let cost = (probe.gaps / probe.timed).max(probe.waited / probe.among.max(1));
+        let costs_more = cost > self.as_batches(self.batch_max) / factor(self.batch_max) * 3 / 2;
+        // Who waits for less than a batch takes gains nothing by one.
+        if costs_more && waited > BATCH_COST {
+            self.alone_cost = cost;
+            self.probe_after = (self.probe_after * 2).min(PROBE_AFTER_MAX);
+            self.turn(Mode::Gathering);
+        } else {
             self.turn(Mode::Alone);
         }
     }
 
     /// How long so many would take in batches, beside the way.
     fn as_batches(&self, count: usize) -> Duration {
-        let factor = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         self.batch_cost * factor(count.div_ceil(self.batch_max)) + MESSAGE_COST * factor(count)
     }
 
     /// A batch was stored.
     pub(crate) fn stored(&mut self, count: usize, after: Duration) {
         self.refused_in_a_row = 0;
-        let number = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-        let way = if self.quickest == Duration::MAX { Duration::ZERO } else { self.quickest };
-        let cost = after.saturating_sub(way);
-        let average = |before: Duration, now: Duration| (before * 7 + now) / 8;
-        self.batch_cost = average(self.batch_cost, cost.saturating_sub(MESSAGE_COST * number));
-        self.gathered_cost = match self.gathered_cost {
-            Duration::ZERO => cost / number,
-            before => average(before, cost / number),
-        };
+        let cost = after.saturating_sub(self.way() + MESSAGE_COST * factor(count));
+        self.batch_cost = (self.batch_cost * 7 + cost) / 8;
         self.gathered += count;
         if self.wish == Gather::IfFaster && self.gathered >= self.probe_after {
             self.turn(Mode::Probing);
@@ -239,17 +328,27 @@ impl Pace {
     }
 
     fn turn(&mut self, mode: Mode) {
-        tracing::debug!(?mode, batch_cost = ?self.batch_cost, "how commands are published");
+        tracing::debug!(?mode, batch_cost = ?self.batch_cost, alone_cost = ?self.alone_cost, "how commands are published");
         self.mode = mode;
-        (self.slow_in_a_row, self.timed, self.gathered) = (0, 0, 0);
+        (self.slow_in_a_row, self.gathered) = (0, 0);
+        self.probe = Probe::NOTHING;
     }
+}
+
+fn factor(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// How often one goes into the other.
+fn times(long: Duration, short: Duration) -> u32 {
+    u32::try_from(long.as_nanos() / short.as_nanos().max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALONE: Leave = Leave::Alone(usize::MAX);
+    const ALL_ALONE: Leave = Leave::Alone(usize::MAX);
 
     fn pace(wish: Gather) -> Pace {
         Pace::new(wish, true)
@@ -257,32 +356,57 @@ mod tests {
 
     /// Times `count` publishes, each among `among` others, on a broker that needs `each` for one.
     fn time(pace: &mut Pace, count: usize, among: usize, each: Duration) {
-        pace.acknowledged(1, each);
+        pace.acknowledged(1, 1, each, Instant::now());
+        time_on(pace, count, among, each);
+    }
+
+    /// The same, on a connection whose way is known.
+    fn time_on(pace: &mut Pace, count: usize, among: usize, each: Duration) {
+        let mut now = Instant::now();
         for _ in 0..count {
-            pace.acknowledged(among, each * u32::try_from(among).unwrap());
+            now += each;
+            pace.acknowledged(among, among, each * factor(among), now);
         }
     }
 
+    /// Gathers until alone is tried again.
+    fn gather(pace: &mut Pace, batch_cost: Duration) {
+        for _ in 0..=PROBE_AFTER_MAX / BATCH_MAX {
+            if pace.mode != Mode::Gathering {
+                return;
+            }
+            let took = pace.way() + batch_cost + MESSAGE_COST * factor(BATCH_MAX);
+            pace.stored(BATCH_MAX, took);
+        }
+        panic!("it never probes");
+    }
+
+    fn is_gathering(pace: &Pace) -> bool {
+        pace.leave(0, 0, BATCH_MAX) == Leave::Together(BATCH_MAX)
+    }
+
+    const SYNCED: Duration = Duration::from_micros(200);
+    const UNSYNCED: Duration = Duration::from_micros(12);
+
     #[test]
     fn it_pays_where_many_wait_for_each_others_syncs_and_nowhere_else() {
-        let (synced, unsynced) = (Duration::from_micros(200), Duration::from_micros(12));
         let far = Duration::from_millis(100);
         for (among, each, pays) in [
-            (1, synced, false),
-            (15, synced, false),
-            (64, synced, true),
-            (1_000, synced, true),
-            (64, unsynced, false),
-            (1_000, unsynced, false),
+            (1, SYNCED, false),
+            (15, SYNCED, false),
+            (64, SYNCED, true),
+            (1_000, SYNCED, true),
+            (64, UNSYNCED, false),
+            (1_000, UNSYNCED, false),
         ] {
             let mut pace = pace(Gather::IfFaster);
             time(&mut pace, 2_000, among, each);
-            let together = pace.leave(0, 0, MANY) == Leave::Together(BATCH_MAX);
-            assert_eq!(together, pays, "{among} in flight, {each:?} each");
+            assert_eq!(is_gathering(&pace), pays, "{among} in flight, {each:?} each");
         }
         let mut pace = pace(Gather::IfFaster);
-        (0..1_000).for_each(|_| pace.acknowledged(1_000, far));
-        assert_eq!(pace.leave(1_000, 0, 1), ALONE, "far away is not slow");
+        let now = Instant::now();
+        (0..1_000).for_each(|_| pace.acknowledged(1_000, 1_000, far, now));
+        assert_eq!(pace.leave(1_000, 0, 1), ALL_ALONE, "far away is not slow");
     }
 
     #[test]
@@ -299,34 +423,84 @@ mod tests {
                 );
                 time(&mut pace, 1, among, Duration::from_micros(1));
             }
-            assert_eq!(pace.leave(among, 0, 1), ALONE);
+            assert_eq!(pace.leave(among, 0, 1), ALL_ALONE);
         }
     }
 
     #[test]
     fn what_was_measured_is_measured_again_from_time_to_time_and_with_each_connection() {
         let mut pace = pace(Gather::IfFaster);
-        let synced = Duration::from_micros(200);
-        time(&mut pace, 2_000, 1_000, synced);
-        assert_eq!(pace.leave(0, 0, MANY - 1), Leave::Alone(ALONE_MAX));
-        assert_eq!(pace.leave(ALONE_MAX, 0, MANY - 1), Leave::Nothing);
-        assert_eq!(pace.leave(ALONE_MAX, 0, MANY), Leave::Together(BATCH_MAX));
-        assert_eq!(pace.leave(ALONE_MAX + 1, 0, MANY), Leave::Nothing);
-        assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "one under way: the others gather");
-        pace.stored(PROBE_AFTER, Duration::from_millis(30));
+        time(&mut pace, 2_000, 1_000, SYNCED);
+        let near = ALONE + 1;
+        assert_eq!(pace.leave(0, 0, MANY - 1), Leave::Alone(near));
+        assert_eq!(pace.leave(near, 0, MANY - 1), Leave::Nothing);
+        assert_eq!(pace.leave(near, 0, MANY), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(near + 1, 0, MANY), Leave::Nothing);
+        assert_eq!(pace.leave(0, 1, BATCH_MAX), Leave::Nothing, "one under way: the others gather");
+        gather(&mut pace, BATCH_COST);
         assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "not beside a batch");
-        assert_eq!(pace.leave(PROBES - 1, 0, MANY), Leave::Alone(1));
-        assert_eq!(pace.leave(PROBES, 0, MANY), Leave::Nothing);
-        time(&mut pace, SLOW_ENOUGH, PROBES, synced);
-        assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(PROBES, 0, MANY), Leave::Alone(1));
+        assert_eq!(pace.leave(PROBES + 1, 0, MANY), Leave::Nothing);
+        time(&mut pace, PROBED_ENOUGH as usize, PROBES, SYNCED);
+        assert!(is_gathering(&pace));
         pace.stored(PROBE_AFTER, Duration::from_millis(30));
-        assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX), "it was right: less often");
-        pace.stored(PROBE_AFTER, Duration::from_millis(30));
-        time(&mut pace, PROBED_ENOUGH, PROBES, Duration::from_micros(12));
-        assert_eq!(pace.leave(0, 0, MANY), ALONE);
-        time(&mut pace, 2_000, 1_000, synced);
+        assert!(is_gathering(&pace), "it was right: less often");
+        gather(&mut pace, BATCH_COST);
+        time(&mut pace, PROBED_ENOUGH as usize, PROBES, UNSYNCED);
+        assert_eq!(pace.leave(0, 0, MANY), ALL_ALONE);
+        time(&mut pace, 2_000, 1_000, SYNCED);
         pace.connected(true);
-        assert_eq!(pace.leave(0, 0, MANY), ALONE);
+        assert_eq!(pace.leave(0, 0, MANY), ALL_ALONE);
+    }
+
+    #[test]
+    fn a_server_that_is_busy_with_batches_is_not_quick_alone() {
+        let mut pace = pace(Gather::IfFaster);
+        time(&mut pace, 2_000, 1_000, SYNCED);
+        // 64 alone take less than such a batch; thousands would not.
+        gather(&mut pace, Duration::from_millis(20));
+        time(&mut pace, PROBED_ENOUGH as usize, PROBES, SYNCED);
+        assert!(is_gathering(&pace));
+        assert!(matches!(pace.leave(0, 0, 40), Leave::Alone(_)), "few are stored sooner alone");
+    }
+
+    /// Acknowledgements of a wave that left at once, in the order in which they are stored.
+    fn wave(pace: &mut Pace, count: usize, way: Duration, each: Duration) {
+        let left = Instant::now();
+        for place in 1..=count {
+            let after = way + each * factor(place);
+            pace.acknowledged(place, count - place, after, left + after);
+        }
+    }
+
+    #[test]
+    fn far_from_the_server_what_is_on_the_way_holds_nobody_up() {
+        let far = Duration::from_millis(80);
+        let mut pace = pace(Gather::IfFaster);
+        pace.acknowledged(1, 1, far, Instant::now());
+        time_on(&mut pace, 2_000, 1_000, SYNCED);
+        assert_eq!(pace.leave(0, 0, 1), Leave::Alone(ALONE + 400), "80 ms of 200 µs");
+        assert_eq!(pace.leave(100, 0, MANY), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(0, 1, 1), Leave::Nothing);
+        assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "the next one is larger");
+        assert_eq!(pace.leave(0, 1, MANY * 2), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(0, 3, MANY * 4), Leave::Together(BATCH_MAX));
+        assert_eq!(pace.leave(0, BATCHES_MAX as usize, BATCH_MAX), Leave::Nothing);
+        gather(&mut pace, BATCH_COST);
+        assert_eq!(pace.leave(0, 0, 1), Leave::Alone(PROBES + 400));
+        wave(&mut pace, PROBES + 400, far, SYNCED);
+        assert!(is_gathering(&pace));
+        gather(&mut pace, BATCH_COST);
+        wave(&mut pace, PROBES + 400, far, UNSYNCED);
+        assert_eq!(pace.leave(0, 0, 1), ALL_ALONE);
+        time_on(&mut pace, 2_000, 1_000, SYNCED);
+        gather(&mut pace, BATCH_COST);
+        let mut now = Instant::now();
+        for _ in 0..PROBED_ENOUGH {
+            now += far / 32;
+            pace.acknowledged(32, 32, far, now);
+        }
+        assert_eq!(pace.leave(0, 0, 1), ALL_ALONE, "32 in flight wait for nothing but the way");
     }
 
     #[test]
@@ -337,10 +511,10 @@ mod tests {
         assert_eq!(always.leave(0, 0, MANY), Leave::Together(BATCH_MAX / 2));
         assert!(always.impossible());
         assert!(!always.impossible(), "said once");
-        assert_eq!(always.leave(1, 1, 1), ALONE);
+        assert_eq!(always.leave(1, 1, 1), ALL_ALONE);
         let mut never = pace(Gather::Never);
         time(&mut never, 1_000, 1_000, Duration::from_millis(1));
-        assert_eq!(never.leave(9, 0, 1), ALONE);
+        assert_eq!(never.leave(9, 0, 1), ALL_ALONE);
     }
 
     #[test]
@@ -353,7 +527,7 @@ mod tests {
         for rest in [REST, REST * 2] {
             pace.refused();
             for _ in 0..rest {
-                assert_eq!(pace.leave(0, 0, MANY), ALONE);
+                assert_eq!(pace.leave(0, 0, MANY), ALL_ALONE);
                 pace.left_alone();
             }
             assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX));

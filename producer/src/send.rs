@@ -258,7 +258,7 @@ impl Inner {
             && let Some(gatherer) = &self.gatherer
         {
             message.target.answered();
-            gatherer.acknowledged(place, left.elapsed());
+            gatherer.acknowledged(place, left);
         }
         Ok(end)
     }

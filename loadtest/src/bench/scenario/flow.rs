@@ -39,7 +39,7 @@ pub(super) struct Flow {
 }
 
 /// A producer measures first whether commands are stored faster together.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(super) const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Publishes for so long while a worker applies, after a while that does not count.
 pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {

@@ -15,7 +15,10 @@ use farwrite_producer::{CommandId, Producer};
 use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Findings, SMALL, Settings, flow::flow};
+use super::{
+    Findings, SMALL, Settings,
+    flow::{WARM_UP, flow},
+};
 use crate::bench::{
     baseline::{NEXT_POSITION, RemoteApply, RpcAndPoll},
     measure::{Samples, Target, against, held, histogram, latencies, quantile_ms, row},
@@ -199,6 +202,8 @@ async fn loaded(
     let home = stage.producer("home", "bench").await?;
     let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load = tokio::spawn(publish_at(home, rate, Arc::clone(&stop), Arc::clone(&published)));
+    at_a_fixed_rate(&producer, WARM_UP).await?;
+    published.store(0, Ordering::Relaxed);
     let began = Instant::now();
     let mut took = Took::new();
     for _ in settings.rounds() {
