@@ -93,6 +93,7 @@ pub const ALL: &[Migration] = &[
         description: "lean",
         sql: include_str!("../migrations/0014_lean.sql"),
     },
+    Migration { version: 15, description: "one", sql: include_str!("../migrations/0015_one.sql") },
 ];
 
 #[cfg(test)]

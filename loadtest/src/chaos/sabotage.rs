@@ -16,15 +16,21 @@ const GUARDS: [&str; 4] = ["fence", "ledger", "anchor", "timeline"];
 type Change = (&'static str, &'static str, &'static str);
 
 /// No batch is held to its epoch and position.
-const FENCE: [Change; 4] = [
+const FENCE: [Change; 5] = [
     ("fence", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
+    ("apply_one", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
     ("fence", "IF NOT FOUND", "IF false"),
     ("due_commands", "AND l.epoch = p_epoch", ""),
     ("due_commands", "IF NOT FOUND", "IF false"),
 ];
 
 /// What the ledger knows is not looked up, nor does its key keep a second row out.
-const LEDGER: [Change; 3] = [
+const LEDGER: [Change; 4] = [
+    (
+        "apply_one",
+        "RETURNING true, l.answer",
+        "ON CONFLICT (command_id) DO UPDATE SET attempts = l.attempts RETURNING true, l.answer",
+    ),
     ("known", "outcomes[r.place] := r.outcome", "NULL"),
     (
         "record",

@@ -4,15 +4,18 @@ use anyhow::{Context, Result, ensure};
 use farwrite_schemas::headers;
 use serde_json::json;
 
-use crate::support::{Case, Message};
+use crate::support::{Case, DEADLINE, Message};
 
 /// Publishes messages before the worker starts, so that they come in one batch.
 async fn in_one_batch(case: &Case, flags: &[&str], messages: &[Message]) -> Result<()> {
     for message in messages {
         case.publish(message).await?;
     }
-    let _worker = case.serving(&[flags, &["--lanes", "1"]].concat()).await?;
-    case.settled().await
+    let worker = case.serving(&[flags, &["--lanes", "1"]].concat()).await?;
+    case.settled().await?;
+    // After an unclean end the next one would be careful.
+    ensure!(worker.terminate(DEADLINE).await?.success(), "{}", worker.log_tail());
+    Ok(())
 }
 
 /// Registers a function of the body's `n` as `app.<name>`.
@@ -27,11 +30,12 @@ fn function(name: &str, body: &str) -> String {
 async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<()> {
     let case = Case::new("settings", &[]).await?;
     let sql = [
-        "CREATE TABLE app.seen (n integer, path text, who text, custom text, locks bigint);
+        "CREATE TABLE app.seen (n integer, path text, who text, custom text, sync text, locks bigint);
          CREATE ROLE farwrite_test_nobody; GRANT ALL ON SCHEMA app TO farwrite_test_nobody;".to_owned(),
         function("leave", "BEGIN
             SET LOCAL search_path = app, pg_temp;
             PERFORM set_config('app.tenant', 'acme', false);
+            PERFORM set_config('synchronous_commit', 'off', false);
             PERFORM pg_advisory_lock(4711);
             RETURN '1'; END"),
         // Alone, because a role that leaked would fail its companions, and so be found out.
@@ -40,7 +44,7 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
             RETURN '1'; END"),
         function("look", "BEGIN
             INSERT INTO app.seen VALUES ((body->>'n')::integer, current_setting('search_path'), current_user::text,
-                current_setting('app.tenant', true),
+                current_setting('app.tenant', true), current_setting('synchronous_commit'),
                 (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()));
             RETURN '1'; END"),
     ];
@@ -51,14 +55,13 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
         .map(|(name, n)| Message::append("a", n).named(&format!("app.{name}")))
         .collect();
     in_one_batch(&case, &[], &messages).await?;
-    // The next batch is another transaction of the same session.
+    // The next command is another transaction of the same session.
     let _worker = case.serving(&["--lanes", "1"]).await?;
     for (name, n) in [("leave", 6), ("leave_role", 7), ("look", 8)] {
         case.publish(&Message::append("a", n).named(&format!("app.{name}"))).await?;
         case.settled().await?;
     }
-    let sql =
-        "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, '') FROM app.seen) s";
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, ''), sync FROM app.seen) s";
     let distinct = case.count(sql).await?;
     case.execute("DROP OWNED BY farwrite_test_nobody; DROP ROLE farwrite_test_nobody").await?;
     ensure!(distinct == 1, "{distinct} different views of the session");

@@ -139,6 +139,55 @@ async fn an_id_that_is_used_for_another_command_is_refused_by_name() -> Result<(
 }
 
 #[tokio::test]
+async fn a_command_that_comes_alone_and_was_applied_before_is_answered_and_not_judged() -> Result<()>
+{
+    let case = Case::new("alone", &["--duplicate-window-ms", "100"]).await?;
+    let name = &case.name;
+    case.execute(&format!(
+        "ALTER DATABASE {name} SET track_functions = 'all';
+         CREATE TABLE app.once (n integer PRIMARY KEY);
+         CREATE FUNCTION app.once(body jsonb) RETURNS integer LANGUAGE sql AS $$
+             INSERT INTO app.once VALUES ((body->>'n')::integer) RETURNING n $$;
+         SELECT farwrite.register('app.once', 'app.once(jsonb)');"
+    ))
+    .await?;
+    let worker = case.serving(&["--lanes", "1"]).await?;
+    let inbox = format!("farwrite.{name}.reply.jfk.test");
+    let mut replies = case.client.subscribe(inbox.clone()).await?;
+    let message = Message { reply: Some(inbox), ..Message::append("a", 7).named("app.once") };
+    case.publish(&message).await?;
+    for _ in 0..2 {
+        let reply = tokio::time::timeout(DEADLINE, replies.next()).await?.context("no reply")?;
+        let outcome = farwrite_schemas::Reply::decode(&reply.payload)?.outcome;
+        let output = match &outcome {
+            Outcome::Applied { output } => output.get(),
+            _ => "",
+        };
+        ensure!(output == "7", "{outcome:?}");
+        // Run again it would violate a key.
+        case.publish_past_window(&message).await?;
+    }
+    case.settled().await?;
+    ensure!(case.count("SELECT count(*) FROM app.once").await? == 1);
+    // What is counted is told at the latest when the sessions end.
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    case.until("only what was new went without being looked up", async || {
+        let calls = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_user_functions
+                     WHERE schemaname = 'farwrite' AND funcname = ";
+        let calls = async |name| {
+            let sql = sqlx::AssertSqlSafe(format!("{calls}'{name}'"));
+            anyhow::Ok(
+                sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut case.primary().await?).await?,
+            )
+        };
+        // A call that fails is not counted.
+        Ok((calls("apply_one").await?, calls("apply").await?) == (1, 2))
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_no_command_is_kept_with_its_bytes_and_blocks_nobody() -> Result<()> {
     let case = Case::new("dead_letters", &[]).await?;
     let _worker = case.serving_worker().await?;

@@ -18,7 +18,7 @@ use crate::{
     verdict::{Happened, Verdict},
 };
 
-use super::{batch::Item, one_statement, sort::Bounds, staged, work::Work};
+use super::{batch::Item, one_statement, sort::Bounds, staged};
 
 /// Commands that share the first subtransaction of a guarded batch; their number follows what
 /// happens.
@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How carefully an attempt is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Care {
+    /// Plain, and the one command is taken to be new. Failing tells nothing about it, since it was
+    /// not looked up.
+    Fresh,
     /// Without subtransactions: the first command that fails fails the batch.
     Plain,
     /// With subtransactions: a command's own fault becomes its rejection.
@@ -218,9 +221,15 @@ pub(super) async fn attempt(
     manner: Manner,
 ) -> Result<Committed, Failure> {
     let attempt = async {
-        if manner.staged || !items.iter().all(is_plain_function) {
+        if manner.staged || !items.iter().all(one_statement::fits) {
             staged::attempt(connection, items, fence, manner).await
         } else {
+            if let [item] = items
+                && manner.care == Care::Fresh
+                && let Some(committed) = one_statement::attempt_one(connection, item, fence).await?
+            {
+                return Ok(committed);
+            }
             one_statement::attempt(connection, items, fence, manner.care).await
         }
     };
@@ -232,13 +241,6 @@ pub(super) async fn attempt(
         let reason = format!("no answer for {} s", limit.as_secs());
         Err(Failure::World { reason, blames: true })
     })
-}
-
-/// Whether a command needs nothing but its function: no schedule, and not parked.
-fn is_plain_function(item: &Item) -> bool {
-    matches!(item.work, Work::Function(_))
-        && item.parked.is_none()
-        && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
 }
 
 /// Moves a lane that has nothing to do along to what was read past it: only the fence, committed.

@@ -1,8 +1,12 @@
-//! A batch of function commands as one statement, `farwrite.apply`: its own transaction, one round
-//! trip.
+//! A batch of function commands as one statement, `farwrite.apply`, and a command that comes alone as
+//! a shorter one, `farwrite.apply_one`: its own transaction, one round trip.
 
-use farwrite_schemas::Outcome;
-use sqlx::{Connection, PgConnection};
+use farwrite_schemas::{Envelope, Outcome};
+use sqlx::{
+    Connection, FromRow, PgConnection, Postgres,
+    postgres::{PgArguments, PgRow},
+    query::QueryAs,
+};
 
 use crate::failpoint::Failpoint;
 
@@ -10,7 +14,23 @@ use super::{
     attempt::{Care, Committed, Failure, Fence, GROUP, OnlyAfterCommit, Settled},
     batch::Item,
     columns::Columns,
+    work::Work,
 };
+
+/// Whether a command needs nothing but its function: no schedule, and not parked.
+pub(super) fn fits(item: &Item) -> bool {
+    matches!(item.work, Work::Function(_))
+        && item.parked.is_none()
+        && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
+}
+
+/// Whether a command that comes alone may be tried without having been looked up. Ids without a
+/// time have a ledger of their own.
+pub(super) fn may_be_fresh(item: &Item) -> bool {
+    let is_simple =
+        |envelope: &Envelope| envelope.id.unix_ms().is_some() && envelope.context.is_none();
+    fits(item) && item.expires_ns.is_none() && item.delivery.envelope.as_ref().is_ok_and(is_simple)
+}
 
 type Row = (i32, Vec<Option<String>>, Vec<Option<String>>, Vec<bool>);
 
@@ -32,7 +52,7 @@ pub(super) async fn attempt(
     .bind(fence.to.sequence.cast_signed())
     .bind(fence.to.at_ns)
     .bind(columns.at_ns)
-    .bind(if care == Care::Plain { 0 } else { GROUP })
+    .bind(if care == Care::Guarded { GROUP } else { 0 })
     .bind(columns.ids)
     .bind(columns.fingerprints)
     .bind(columns.sequences)
@@ -45,18 +65,7 @@ pub(super) async fn attempt(
     .bind(columns.bodies)
     .bind(columns.expires_ns)
     .bind(columns.contexts);
-    let (done, outcomes, answers, repeated): Row = if Failpoint::BeforeCommit.is_armed() {
-        // The same statement in a transaction that is held open, so that a test can die within.
-        let mut tx = connection.begin().await?;
-        let row = statement.fetch_one(&mut *tx).await?;
-        Failpoint::BeforeCommit.pass();
-        tx.commit().await?;
-        row
-    } else {
-        // Reads to the end of the answer, the commit included: sqlx does so to see what a deferred
-        // constraint says.
-        statement.fetch_one(connection).await?
-    };
+    let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
     let only_after_commit = OnlyAfterCommit::committed();
     let done = usize::try_from(done).unwrap_or(0).min(items.len());
     let settled = (outcomes.into_iter().zip(answers).zip(repeated).take(done))
@@ -71,4 +80,68 @@ pub(super) async fn attempt(
         _ => fence.to,
     };
     Ok(Committed { settled, position, waits: false, _only_after_commit: only_after_commit })
+}
+
+/// Applies a command that comes alone and may be fresh. `None` where nothing was done: the whole
+/// statement is to do it, or to say why not.
+pub(super) async fn attempt_one(
+    connection: &mut PgConnection,
+    item: &Item,
+    fence: &Fence<'_>,
+) -> Result<Option<Committed>, Failure> {
+    let (Ok(envelope), Work::Function(function)) = (&item.delivery.envelope, &item.work) else {
+        return Ok(None);
+    };
+    // Checked for UTF-8 when it was decoded.
+    let body = std::str::from_utf8(item.delivery.body()).unwrap_or("");
+    let statement = sqlx::query_as(
+        "SELECT applied, answer FROM farwrite.apply_one(
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+    )
+    .bind(fence.takeover.stream_id)
+    .bind(fence.lane.cast_signed())
+    .bind(fence.takeover.epoch.0)
+    .bind(fence.from.cast_signed())
+    .bind(fence.to.sequence.cast_signed())
+    .bind(fence.to.at_ns)
+    .bind(function.number)
+    .bind(envelope.id.uuid())
+    .bind(envelope.fingerprint.as_uuid())
+    .bind(envelope.name.as_str())
+    .bind(envelope.version.cast_signed())
+    .bind(envelope.key.as_ref().map(|key| key.as_str()))
+    .bind(envelope.origin.as_str())
+    .bind(item.delivery.sequence.cast_signed())
+    .bind(item.delivery.at_ns)
+    .bind(body);
+    let (applied, answer): (Option<bool>, Option<String>) = commit(connection, statement).await?;
+    if applied != Some(true) {
+        return Ok(None);
+    }
+    let only_after_commit = OnlyAfterCommit::committed();
+    let outcome = Outcome::from_ledger("applied", answer).map_err(Failure::unreadable)?;
+    let settled = vec![Settled::Ended { outcome, repeated: false }];
+    let (position, waits) = (fence.to, false);
+    Ok(Some(Committed { settled, position, waits, _only_after_commit: only_after_commit }))
+}
+
+/// Runs a statement that is its own transaction.
+async fn commit<R>(
+    connection: &mut PgConnection,
+    statement: QueryAs<'_, Postgres, R, PgArguments>,
+) -> Result<R, sqlx::Error>
+where
+    R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    if Failpoint::BeforeCommit.is_armed() {
+        // The same statement in a transaction that is held open, so that a test can die within.
+        let mut tx = connection.begin().await?;
+        let row = statement.fetch_one(&mut *tx).await?;
+        Failpoint::BeforeCommit.pass();
+        tx.commit().await?;
+        return Ok(row);
+    }
+    // Reads to the end of the answer, the commit included: sqlx does so to see what a deferred
+    // constraint says.
+    statement.fetch_one(connection).await
 }
