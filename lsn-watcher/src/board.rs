@@ -33,6 +33,10 @@ use crate::{
 /// Waiters woken before the source yields, and collected under one lock: about 50 µs of work.
 const WAKE_CHUNK: usize = 1_024;
 
+/// How long after an answer a server that is asked again answers quickly: 75 µs after 0.3 ms and
+/// 200 to 300 after a pause, in which its process and its connection's were asleep.
+const AWAKE_FOR: Duration = Duration::from_millis(10);
+
 /// The bounds of a board.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -117,6 +121,8 @@ pub(crate) struct State {
     polls: u64,
     pub(crate) closed: bool,
     youngest: Option<Instant>,
+    /// Somebody will come soon: since when that is known, until the next question.
+    expected: Option<Instant>,
     /// Of the last waiter that came.
     number: u64,
     queues: [BTreeMap<(Lsn, u64), Waker>; 3],
@@ -210,6 +216,19 @@ impl Board {
     /// Tells the source that somebody has registered.
     pub(crate) fn announce(&self) {
         self.registered.notify_one();
+    }
+
+    /// Has the server asked once, for somebody who will come in a moment, unless it is awake.
+    pub(crate) fn expect(&self) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let is_awake = state.heard_at.is_some_and(|then| now - then < AWAKE_FOR);
+        if is_awake || state.waiters() > 0 {
+            return;
+        }
+        state.expected = Some(now);
+        drop(state);
+        self.announce();
     }
 
     pub(crate) fn waiters(&self) -> usize {
@@ -318,8 +337,8 @@ impl Board {
 impl Audience for Board {
     fn demand(&self) -> Option<Demand> {
         let state = self.lock();
-        let youngest = state.youngest.filter(|_| state.waiters() > 0)?;
-        Some(Demand { youngest, at_once: false })
+        let youngest = state.youngest.filter(|_| state.waiters() > 0);
+        Some(Demand { youngest: youngest.max(state.expected)?, at_once: false })
     }
 
     async fn demanded(&self) {
@@ -335,6 +354,7 @@ impl Audience for Board {
     fn asking(&self) {
         let mut state = self.lock();
         state.polls += 1;
+        state.expected = None;
         state.asked_at.get_or_insert_with(Instant::now);
     }
 

@@ -334,6 +334,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_is_expected_finds_a_server_that_is_awake() {
+        let stage = stage([at(5)]).await;
+        let sleep = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        sleep(1_000).await;
+        stage.board.expect();
+        sleep(5).await;
+        assert_eq!(stage.server.asked_ms(), [0, 1_000], "once");
+        stage.board.expect();
+        sleep(1_000).await;
+        assert_eq!(stage.server.asked_ms(), [0, 1_000], "it is awake");
+        stage.board.expect();
+        stage.wait(5, 100).await.unwrap();
+        sleep(1_000).await;
+        assert_eq!(stage.server.asked_ms(), [0, 1_000, 2_005], "whoever comes has that answer");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn asks_eagerly_at_first_and_patiently_when_nothing_moves() {
         let stage = stage([at(5)]).await;
         tokio::time::sleep(Duration::from_secs(10)).await;

@@ -104,6 +104,12 @@ impl Watcher {
         Timed::new(Wait::new(&self.shared.board, target.into()), timeout)
     }
 
+    /// Tells that somebody will [`wait`](Self::wait) in a moment. A replica that was not asked of late
+    /// is asked once, so that it and the way to it are awake by then. Over NATS it does nothing.
+    pub fn expect_wait(&self) {
+        self.shared.board.expect();
+    }
+
     /// The furthest position seen on the present connection, whenever that was: a hint for logs
     /// and dashboards. Only [`wait`](Self::wait) says what is visible now.
     #[must_use]

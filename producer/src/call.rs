@@ -293,7 +293,7 @@ impl<O: DeserializeOwned> Call<O> {
     pub fn submit(self) -> impl Future<Output = Result<Committed<O>, SubmitError>> + use<O> {
         let producer = self.producer.clone();
         let awaiting = self.enter_awaiting();
-        async move { producer.inner.submit(awaiting?).await?.committed() }
+        async move { producer.inner.submit(awaiting?, || {}).await?.committed() }
     }
 
     /// Writes: answers when this region's replica shows the command's effects. Where reads go to

@@ -223,6 +223,13 @@ impl Reads {
         }
     }
 
+    /// Tells that somebody will wait in a moment.
+    pub(crate) fn expect_wait(&self) {
+        if let Self::Somewhere { here, .. } = self {
+            here.watcher.expect_wait();
+        }
+    }
+
     /// Waits until a bookmark is visible where reads go. A producer without reads never gets here.
     pub(crate) async fn wait(
         &self,

@@ -185,11 +185,16 @@ impl Applied {
 }
 
 impl Inner {
-    /// Submits a call that has its place, and counts how that ended.
-    pub(crate) async fn submit(&self, awaiting: Awaiting) -> Result<Applied, SubmitError> {
+    /// Submits a call that has its place, and counts how that ended. When it is accepted and its
+    /// outcome is not there yet, that is told.
+    pub(crate) async fn submit(
+        &self,
+        awaiting: Awaiting,
+        tell_accepted: impl FnOnce(),
+    ) -> Result<Applied, SubmitError> {
         let began = awaiting.entered.began;
         let deadline = awaiting.entered.deadline;
-        let result = match self.outcome_of(awaiting).await {
+        let result = match self.outcome_of(awaiting, tell_accepted).await {
             Ok(reply) => {
                 self.forget_ended(reply.id);
                 self.applied(reply, deadline).await
@@ -201,7 +206,11 @@ impl Inner {
         result
     }
 
-    async fn outcome_of(&self, awaiting: Awaiting) -> Result<Reply, SubmitError> {
+    async fn outcome_of(
+        &self,
+        awaiting: Awaiting,
+        tell_accepted: impl FnOnce(),
+    ) -> Result<Reply, SubmitError> {
         let Awaiting { mut entered, fingerprint, mut reply } = awaiting;
         let id = entered.message.id;
         let accepted = tokio::select! {
@@ -212,6 +221,7 @@ impl Inner {
             }
             published = self.publish(&mut entered) => published?,
         };
+        tell_accepted();
         // The next call of the key need not wait for the outcome.
         entered.turn = None;
         let mut last_heard = LastHeard::Nothing;

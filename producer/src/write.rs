@@ -171,7 +171,8 @@ impl Inner {
         also_in: &[Origin],
     ) -> Result<Visible<O>, WriteError<O>> {
         let deadline = awaiting.entered.deadline;
-        let committed = self.submit(awaiting).await?.committed()?;
+        // What the stream has stored is committed a moment later.
+        let committed = self.submit(awaiting, || self.reads.expect_wait()).await?.committed()?;
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         // The other regions are asked at once, not one after the other.
