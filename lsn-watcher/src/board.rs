@@ -223,7 +223,7 @@ impl Board {
         let mut state = self.lock();
         let now = Instant::now();
         let is_awake = state.heard_at.is_some_and(|then| now - then < AWAKE_FOR);
-        if is_awake || state.waiters() > 0 {
+        if is_awake || state.asked_at.is_some() || state.waiters() > 0 {
             return;
         }
         state.expected = Some(now);

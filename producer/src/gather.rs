@@ -18,6 +18,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use async_nats::{Statistics, connection::State};
@@ -34,7 +35,7 @@ use crate::{
     gathered::{BatchEnd, Why, Wire},
     message::Message,
     metrics,
-    pace::{Gather, Leave, Pace},
+    pace::{Gather, Leave, Left, Pace},
 };
 
 /// A larger body goes alone: writing it costs more than the sync that a batch would save.
@@ -81,6 +82,8 @@ struct Queue {
     connection: u64,
     alone: usize,
     batches: usize,
+    /// When a batch ended last.
+    batch_ended_at: Option<Instant>,
     last_number: u64,
     waiting: VecDeque<Waiter>,
 }
@@ -109,6 +112,7 @@ impl Gatherer {
             connection: u64::MAX,
             alone: 0,
             batches: 0,
+            batch_ended_at: None,
             last_number: 0,
             waiting: VecDeque::new(),
         };
@@ -147,10 +151,10 @@ impl Gatherer {
     pub(crate) fn acknowledged(&self, place: Option<Place>, left: Instant) {
         let now = Instant::now();
         let mut queue = self.shared.queue();
-        let among = place.as_ref().filter(|place| place.connection == queue.connection);
-        let among = among.map_or(0, |place| place.among);
+        let here = place.as_ref().filter(|place| place.connection == queue.connection);
+        let (after, told) = (now.saturating_duration_since(left), here.map(|place| place.left));
         let Queue { pace, alone, .. } = &mut *queue;
-        pace.acknowledged(among, *alone, now.saturating_duration_since(left), now);
+        pace.acknowledged(told, *alone, after, now);
         if let Some(place) = place {
             place.give_back(queue);
         }
@@ -190,22 +194,23 @@ impl Shared {
     }
 
     fn place(self: &Arc<Self>, queue: &mut Queue) -> Place {
-        queue.pace.left_alone();
         queue.alone += 1;
-        Place {
-            shared: Arc::clone(self),
-            connection: queue.connection,
-            among: queue.alone,
-            is_given_back: false,
-        }
+        let left = queue.pace.left_alone(queue.alone);
+        let connection = queue.connection;
+        Place { shared: Arc::clone(self), connection, left, is_given_back: false }
     }
 
     /// A batch has ended, on this connection or an earlier one.
-    fn ended(&self, connection: u64, learn: impl FnOnce(&mut Pace)) {
+    /// What is learnt of it depends on how long ago the one before it ended.
+    fn ended(&self, connection: u64, learn: impl FnOnce(&mut Pace, Duration)) {
         let mut queue = self.queue();
+        let now = Instant::now();
+        let before = queue.batch_ended_at.replace(now);
+        let since_last =
+            before.map_or(Duration::MAX, |before| now.saturating_duration_since(before));
         if queue.connection == connection {
             queue.batches -= 1;
-            learn(&mut queue.pace);
+            learn(&mut queue.pace, since_last);
         }
     }
 
@@ -290,8 +295,8 @@ impl Batch {
         };
         metrics::batch_ended(result, count);
         tracing::debug!(id, count, result, "batch");
-        shared.ended(connection, |pace| match &end {
-            BatchEnd::Stored(_) => pace.stored(count, left.elapsed()),
+        shared.ended(connection, |pace, since_last| match &end {
+            BatchEnd::Stored(_) => pace.stored(count, left.elapsed(), since_last),
             BatchEnd::Refused(Why::TooMany) => pace.too_many(),
             BatchEnd::Refused(Why::Impossible) => {
                 if pace.impossible() {
@@ -381,8 +386,7 @@ impl Drop for Caller<'_> {
 pub(crate) struct Place {
     shared: Arc<Shared>,
     connection: u64,
-    /// How many were under way when it left, itself included.
-    among: usize,
+    left: Left,
     is_given_back: bool,
 }
 

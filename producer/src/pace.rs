@@ -48,7 +48,7 @@ const BATCH_MAX: usize = 512;
 /// from the server there are as many more as it stores while one is on the way; a stream takes 50
 /// at once, of all producers.
 const BATCHES: u32 = 1;
-const BATCHES_MAX: u32 = 8;
+const BATCHES_MAX: u32 = 4;
 
 /// What a batch costs the server beside its messages, until one was measured.
 const BATCH_COST: Duration = Duration::from_millis(3);
@@ -77,7 +77,7 @@ const SLOW_ENOUGH: usize = 128;
 const PROBES: usize = 64;
 const PROBED_ENOUGH: u32 = 128;
 
-/// Gathered commands after which alone is tried again, at first and at last: twice as many each
+/// Commands while gathering after which alone is tried again, at first and at last: twice as many each
 /// time that gathering was right, so that a wrong turn is soon put right, and a right one costs
 /// little (at 50,000 a second, 50 ms every 1.3 s).
 const PROBE_AFTER: usize = 2_048;
@@ -109,7 +109,10 @@ pub(crate) struct Pace {
     alone_cost: Duration,
     slow_in_a_row: usize,
     probe: Probe,
+    /// Commands that went out since it began to gather, together or alone.
     gathered: usize,
+    /// Publishes that went out alone, ever.
+    alone: u64,
     probe_after: usize,
     refused_in_a_row: u32,
     rest: u32,
@@ -119,18 +122,38 @@ pub(crate) struct Pace {
 /// What was timed while probing.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
+    /// The last publish that left before probing began.
+    after: u64,
     timed: u32,
-    /// How long they were under way beyond the way itself, and among how many when they left.
-    waited: Duration,
+    /// How long they were under way, at least, altogether, and among how many when they left.
+    quickest: Duration,
+    took: Duration,
     among: u32,
-    /// How long after the one before each was acknowledged.
+    /// How long after another one an acknowledgement came, while many were under way.
     gaps: Duration,
     last_at: Option<Instant>,
 }
 
 impl Probe {
-    const NOTHING: Self =
-        Self { timed: 0, waited: Duration::ZERO, among: 0, gaps: Duration::ZERO, last_at: None };
+    const fn after(last: u64) -> Self {
+        Self {
+            after: last,
+            timed: 0,
+            quickest: Duration::MAX,
+            took: Duration::ZERO,
+            among: 0,
+            gaps: Duration::ZERO,
+            last_at: None,
+        }
+    }
+}
+
+/// A publish that left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    number: u64,
+    /// How many were under way alone, itself included.
+    among: usize,
 }
 
 /// What may leave now.
@@ -159,8 +182,9 @@ impl Pace {
             batch_cost: BATCH_COST,
             alone_cost: ALONE_COST,
             slow_in_a_row: 0,
-            probe: Probe::NOTHING,
+            probe: Probe::after(0),
             gathered: 0,
+            alone: 0,
             probe_after: PROBE_AFTER,
             refused_in_a_row: 0,
             rest: 0,
@@ -221,7 +245,7 @@ impl Pace {
     }
 
     fn batches_at_once(&self) -> usize {
-        (BATCHES + times(self.way(), self.batch_cost)).min(BATCHES_MAX) as usize
+        BATCHES.saturating_add(times(self.way(), self.batch_cost)).min(BATCHES_MAX) as usize
     }
 
     /// From how many on a batch is stored sooner than each alone.
@@ -229,33 +253,49 @@ impl Pace {
         (times(self.batch_cost, self.alone_cost) as usize).max(MANY).min(self.batch_max)
     }
 
-    /// A publish goes out alone, whatever becomes of it.
-    pub(crate) const fn left_alone(&mut self) {
+    /// A publish goes out alone, whatever becomes of it, and is one of so many that are under way.
+    pub(crate) fn left_alone(&mut self, among: usize) -> Left {
         self.rest = self.rest.saturating_sub(1);
+        self.alone += 1;
+        self.went(1);
+        Left { number: self.alone, among }
     }
 
-    /// A publish that went out alone, with so many others under way, was acknowledged, while so many
-    /// still are.
+    /// So many commands went out.
+    fn went(&mut self, count: usize) {
+        if self.wish == Gather::IfFaster && self.mode == Mode::Gathering {
+            self.gathered += count;
+            if self.gathered >= self.probe_after {
+                self.turn(Mode::Probing);
+            }
+        }
+    }
+
+    /// A publish that went out alone was acknowledged, while so many still are under way. Without
+    /// `left` it tells how long the way is, and not whether it is crowded.
     pub(crate) fn acknowledged(
         &mut self,
-        among: usize,
+        left: Option<Left>,
         alone: usize,
         after: Duration,
         now: Instant,
     ) {
         self.quickest = self.quickest.min(after);
         let is_settled = self.wish != Gather::IfFaster || self.mode == Mode::Gathering;
-        if is_settled || self.rest > 0 {
+        let Some(Left { number, among }) = left.filter(|_| !is_settled && self.rest == 0) else {
             return;
-        }
-        let waited = after - self.quickest;
+        };
         if self.mode == Mode::Probing {
-            return self.probed(among, alone, waited, now);
+            // Who left before was beside batches.
+            if number > self.probe.after {
+                self.probed(among, alone, after, now);
+            }
+            return;
         }
         if among < MANY {
             return;
         }
-        let is_slow = waited > self.as_batches(among) * 3 / 2;
+        let is_slow = after - self.quickest > self.as_batches(among) * 3 / 2;
         self.slow_in_a_row = if is_slow { self.slow_in_a_row + 1 } else { 0 };
         if self.slow_in_a_row >= SLOW_ENOUGH.max(among + among / 4) {
             self.probe_after = PROBE_AFTER;
@@ -266,28 +306,34 @@ impl Pace {
     /// One of many that went alone to find out how they fare. Where the server is near, each waits
     /// for those in front of it; where it is far, most are on the way, and acknowledgements come one
     /// after the other as they are stored, or in clusters. So the larger of two costs is taken.
-    fn probed(&mut self, among: usize, alone: usize, waited: Duration, now: Instant) {
+    fn probed(&mut self, among: usize, alone: usize, after: Duration, now: Instant) {
         let probe = &mut self.probe;
-        let gap = probe.last_at.replace(now).map(|last_at| now.saturating_duration_since(last_at));
         if alone < MANY {
+            probe.last_at = None;
             return;
         }
+        let last_at = probe.last_at.replace(now).unwrap_or(now);
+        probe.gaps += now.saturating_duration_since(last_at);
         probe.timed += 1;
-        probe.waited += waited;
+        probe.quickest = probe.quickest.min(after);
+        probe.took += after;
         probe.among += factor(among);
-        probe.gaps += gap.unwrap_or_default();
         if probe.timed < PROBED_ENOUGH {
             return;
         }
-        let waited = probe.waited / probe.timed;
-        let cost = (probe.gaps / probe.timed).max(probe.waited / probe.among.max(1));
+        // Of these, since the way may have become longer than it ever was.
+        let way = probe.quickest;
+        let waited = probe.took.saturating_sub(way * probe.timed);
+        let cost = (probe.gaps / probe.timed).max(waited / probe.among.max(1));
+        // Who waits for less than a batch takes, or than the way varies, gains nothing by one.
+        let waits = waited / probe.timed > BATCH_COST.max(way / 8);
         let costs_more = cost > self.as_batches(self.batch_max) / factor(self.batch_max) * 3 / 2;
-        // Who waits for less than a batch takes gains nothing by one.
-        if costs_more && waited > BATCH_COST {
+        if costs_more && waits {
             self.alone_cost = cost;
             self.probe_after = (self.probe_after * 2).min(PROBE_AFTER_MAX);
             self.turn(Mode::Gathering);
         } else {
+            self.batch_cost = BATCH_COST;
             self.turn(Mode::Alone);
         }
     }
@@ -297,15 +343,14 @@ impl Pace {
         self.batch_cost * factor(count.div_ceil(self.batch_max)) + MESSAGE_COST * factor(count)
     }
 
-    /// A batch was stored.
-    pub(crate) fn stored(&mut self, count: usize, after: Duration) {
+    /// A batch was stored so long after it left, and after the one before it was, which it may have
+    /// waited for. A single one that is held up must not keep all others from leaving.
+    pub(crate) fn stored(&mut self, count: usize, after: Duration, since_last: Duration) {
         self.refused_in_a_row = 0;
-        let cost = after.saturating_sub(self.way() + MESSAGE_COST * factor(count));
-        self.batch_cost = (self.batch_cost * 7 + cost) / 8;
-        self.gathered += count;
-        if self.wish == Gather::IfFaster && self.gathered >= self.probe_after {
-            self.turn(Mode::Probing);
-        }
+        let cost = after.saturating_sub(self.way()).min(since_last);
+        let cost = cost.saturating_sub(MESSAGE_COST * factor(count)).min(self.batch_cost * 2);
+        self.batch_cost = ((self.batch_cost * 7 + cost) / 8).max(BATCH_COST / 10);
+        self.went(count);
     }
 
     /// A batch was refused for what was in it, or got no answer. Now and then that is an id that
@@ -331,7 +376,7 @@ impl Pace {
         tracing::debug!(?mode, batch_cost = ?self.batch_cost, alone_cost = ?self.alone_cost, "how commands are published");
         self.mode = mode;
         (self.slow_in_a_row, self.gathered) = (0, 0);
-        self.probe = Probe::NOTHING;
+        self.probe = Probe::after(self.alone);
     }
 }
 
@@ -356,7 +401,8 @@ mod tests {
 
     /// Times `count` publishes, each among `among` others, on a broker that needs `each` for one.
     fn time(pace: &mut Pace, count: usize, among: usize, each: Duration) {
-        pace.acknowledged(1, 1, each, Instant::now());
+        let left = pace.left_alone(1);
+        pace.acknowledged(Some(left), 1, each, Instant::now());
         time_on(pace, count, among, each);
     }
 
@@ -365,7 +411,20 @@ mod tests {
         let mut now = Instant::now();
         for _ in 0..count {
             now += each;
-            pace.acknowledged(among, among, each * factor(among), now);
+            let left = pace.left_alone(among);
+            pace.acknowledged(Some(left), among, each * factor(among), now);
+        }
+    }
+
+    /// As many probes as decide, on a broker that needs `each` for one: the first ones find nobody
+    /// in front of them.
+    fn probe(pace: &mut Pace, each: Duration) {
+        let began = Instant::now();
+        for number in 1..=PROBED_ENOUGH as usize {
+            let among = number.min(PROBES);
+            let left = pace.left_alone(among);
+            let (after, at) = (each * factor(among), began + each * factor(number));
+            pace.acknowledged(Some(left), PROBES, after, at);
         }
     }
 
@@ -376,7 +435,7 @@ mod tests {
                 return;
             }
             let took = pace.way() + batch_cost + MESSAGE_COST * factor(BATCH_MAX);
-            pace.stored(BATCH_MAX, took);
+            pace.stored(BATCH_MAX, took, took);
         }
         panic!("it never probes");
     }
@@ -405,7 +464,10 @@ mod tests {
         }
         let mut pace = pace(Gather::IfFaster);
         let now = Instant::now();
-        (0..1_000).for_each(|_| pace.acknowledged(1_000, 1_000, far, now));
+        for _ in 0..1_000 {
+            let left = pace.left_alone(1_000);
+            pace.acknowledged(Some(left), 1_000, far, now);
+        }
         assert_eq!(pace.leave(1_000, 0, 1), ALL_ALONE, "far away is not slow");
     }
 
@@ -441,12 +503,12 @@ mod tests {
         assert_eq!(pace.leave(0, 1, MANY), Leave::Nothing, "not beside a batch");
         assert_eq!(pace.leave(PROBES, 0, MANY), Leave::Alone(1));
         assert_eq!(pace.leave(PROBES + 1, 0, MANY), Leave::Nothing);
-        time(&mut pace, PROBED_ENOUGH as usize, PROBES, SYNCED);
+        probe(&mut pace, SYNCED);
         assert!(is_gathering(&pace));
-        pace.stored(PROBE_AFTER, Duration::from_millis(30));
+        pace.stored(PROBE_AFTER, Duration::from_millis(30), Duration::from_secs(1));
         assert!(is_gathering(&pace), "it was right: less often");
         gather(&mut pace, BATCH_COST);
-        time(&mut pace, PROBED_ENOUGH as usize, PROBES, UNSYNCED);
+        probe(&mut pace, UNSYNCED);
         assert_eq!(pace.leave(0, 0, MANY), ALL_ALONE);
         time(&mut pace, 2_000, 1_000, SYNCED);
         pace.connected(true);
@@ -459,17 +521,42 @@ mod tests {
         time(&mut pace, 2_000, 1_000, SYNCED);
         // 64 alone take less than such a batch; thousands would not.
         gather(&mut pace, Duration::from_millis(20));
-        time(&mut pace, PROBED_ENOUGH as usize, PROBES, SYNCED);
+        probe(&mut pace, SYNCED);
         assert!(is_gathering(&pace));
-        assert!(matches!(pace.leave(0, 0, 40), Leave::Alone(_)), "few are stored sooner alone");
+        assert!(matches!(pace.leave(0, 0, 20), Leave::Alone(_)), "few are stored sooner alone");
+    }
+
+    #[test]
+    fn one_batch_that_is_held_up_keeps_nobody_from_leaving() {
+        let mut pace = pace(Gather::IfFaster);
+        time(&mut pace, 2_000, 1_000, SYNCED);
+        pace.stored(10, Duration::from_secs(1), Duration::from_secs(1));
+        assert_eq!(pace.leave(0, 0, MANY + 1), Leave::Together(BATCH_MAX));
+        for _ in 0..20 {
+            pace.stored(10, Duration::from_secs(1), Duration::from_secs(1));
+        }
+        assert_eq!(pace.leave(0, 0, 95), Leave::Alone(ALONE + 1), "each time it is worth less");
+        for _ in 0..PROBE_AFTER {
+            pace.left_alone(1);
+        }
+        assert_eq!(pace.leave(0, 0, 95), Leave::Alone(PROBES + 1), "so alone is tried");
+        let left = pace.left_alone(PROBES);
+        for _ in 0..2 * PROBED_ENOUGH {
+            pace.acknowledged(None, PROBES, Duration::from_secs(1), Instant::now());
+        }
+        assert_eq!(pace.leave(0, 0, 95), Leave::Alone(PROBES + 1), "a retry is no probe");
+        pace.acknowledged(Some(left), PROBES, SYNCED, Instant::now());
+        assert_eq!(pace.probe.timed, 1);
     }
 
     /// Acknowledgements of a wave that left at once, in the order in which they are stored.
     fn wave(pace: &mut Pace, count: usize, way: Duration, each: Duration) {
-        let left = Instant::now();
+        let began = Instant::now();
+        let lefts: Vec<_> = (1..=count).map(|among| pace.left_alone(among)).collect();
         for place in 1..=count {
             let after = way + each * factor(place);
-            pace.acknowledged(place, count - place, after, left + after);
+            let left = lefts[place - 1];
+            pace.acknowledged(Some(left), count - place, after, began + after);
         }
     }
 
@@ -477,7 +564,7 @@ mod tests {
     fn far_from_the_server_what_is_on_the_way_holds_nobody_up() {
         let far = Duration::from_millis(80);
         let mut pace = pace(Gather::IfFaster);
-        pace.acknowledged(1, 1, far, Instant::now());
+        pace.acknowledged(None, 1, far, Instant::now());
         time_on(&mut pace, 2_000, 1_000, SYNCED);
         assert_eq!(pace.leave(0, 0, 1), Leave::Alone(ALONE + 400), "80 ms of 200 µs");
         assert_eq!(pace.leave(100, 0, MANY), Leave::Together(BATCH_MAX));
@@ -498,7 +585,8 @@ mod tests {
         let mut now = Instant::now();
         for _ in 0..PROBED_ENOUGH {
             now += far / 32;
-            pace.acknowledged(32, 32, far, now);
+            let left = pace.left_alone(32);
+            pace.acknowledged(Some(left), 32, far, now);
         }
         assert_eq!(pace.leave(0, 0, 1), ALL_ALONE, "32 in flight wait for nothing but the way");
     }
@@ -528,11 +616,11 @@ mod tests {
             pace.refused();
             for _ in 0..rest {
                 assert_eq!(pace.leave(0, 0, MANY), ALL_ALONE);
-                pace.left_alone();
+                pace.left_alone(1);
             }
             assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX));
         }
-        pace.stored(2, Duration::from_millis(1));
+        pace.stored(2, Duration::from_millis(1), Duration::from_secs(1));
         pace.refused();
         assert_eq!(pace.leave(0, 0, MANY), Leave::Together(BATCH_MAX), "it begins anew");
     }

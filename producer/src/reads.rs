@@ -223,9 +223,11 @@ impl Reads {
         }
     }
 
-    /// Tells that somebody will wait in a moment.
+    /// Tells that somebody will wait in a moment. A primary is asked one question, and no more.
     pub(crate) fn expect_wait(&self) {
-        if let Self::Somewhere { here, .. } = self {
+        if let Self::Somewhere { here, .. } = self
+            && here.meant == ReadFrom::Replica
+        {
             here.watcher.expect_wait();
         }
     }

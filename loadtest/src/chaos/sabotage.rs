@@ -25,7 +25,8 @@ const FENCE: [Change; 5] = [
 ];
 
 /// What the ledger knows is not looked up, nor does its key keep a second row out.
-const LEDGER: [Change; 4] = [
+const LEDGER: [Change; 5] = [
+    ("apply_one", " AND NOT farwrite.is_known(p_id)", ""),
     (
         "apply_one",
         "RETURNING true, l.answer",

@@ -33,9 +33,6 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How carefully an attempt is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Care {
-    /// Plain, and the one command is taken to be new. Failing tells nothing about it, since it was
-    /// not looked up.
-    Fresh,
     /// Without subtransactions: the first command that fails fails the batch.
     Plain,
     /// With subtransactions: a command's own fault becomes its rejection.
@@ -225,7 +222,7 @@ pub(super) async fn attempt(
             staged::attempt(connection, items, fence, manner).await
         } else {
             if let [item] = items
-                && manner.care == Care::Fresh
+                && manner.care == Care::Plain
                 && let Some(committed) = one_statement::attempt_one(connection, item, fence).await?
             {
                 return Ok(committed);

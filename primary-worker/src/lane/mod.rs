@@ -341,16 +341,9 @@ impl Lane {
         if self.guarded && items.len() > 1 {
             return self.apply_in_parts(items, self.end(source)).await;
         }
-        let care = match items {
-            [item] if !self.waits && one_statement::may_be_fresh(item) => Care::Fresh,
-            _ => Care::Plain,
-        };
-        match (self.attempt(items, self.end(source), care).await?, &mut *items) {
+        match (self.attempt(items, self.end(source), Care::Plain).await?, &mut *items) {
             (Ok(committed), items) => self.settle(items, committed).await,
-            (Err(failed), [item]) => {
-                let failed = (care == Care::Plain).then_some(failed);
-                self.apply_alone(item, self.end(source), failed).await
-            }
+            (Err(failed), [item]) => self.apply_alone(item, self.end(source), Some(failed)).await,
             (Err(_), items) => {
                 metrics::batch_retried();
                 self.apply_in_parts(items, self.end(source)).await

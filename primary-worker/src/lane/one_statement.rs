@@ -1,7 +1,7 @@
 //! A batch of function commands as one statement, `farwrite.apply`, and a command that comes alone as
 //! a shorter one, `farwrite.apply_one`: its own transaction, one round trip.
 
-use farwrite_schemas::{Envelope, Outcome};
+use farwrite_schemas::Outcome;
 use sqlx::{
     Connection, FromRow, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
@@ -22,14 +22,6 @@ pub(super) fn fits(item: &Item) -> bool {
     matches!(item.work, Work::Function(_))
         && item.parked.is_none()
         && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
-}
-
-/// Whether a command that comes alone may be tried without having been looked up. Ids without a
-/// time have a ledger of their own.
-pub(super) fn may_be_fresh(item: &Item) -> bool {
-    let is_simple =
-        |envelope: &Envelope| envelope.id.unix_ms().is_some() && envelope.context.is_none();
-    fits(item) && item.expires_ns.is_none() && item.delivery.envelope.as_ref().is_ok_and(is_simple)
 }
 
 type Row = (i32, Vec<Option<String>>, Vec<Option<String>>, Vec<bool>);
@@ -82,8 +74,8 @@ pub(super) async fn attempt(
     Ok(Committed { settled, position, waits: false, _only_after_commit: only_after_commit })
 }
 
-/// Applies a command that comes alone and may be fresh. `None` where nothing was done: the whole
-/// statement is to do it, or to say why not.
+/// Applies a command that comes alone. `None` where nothing was done: the whole statement is to do
+/// it, or to say why not.
 pub(super) async fn attempt_one(
     connection: &mut PgConnection,
     item: &Item,
@@ -92,6 +84,10 @@ pub(super) async fn attempt_one(
     let (Ok(envelope), Work::Function(function)) = (&item.delivery.envelope, &item.work) else {
         return Ok(None);
     };
+    // Ids without a time have a ledger of their own.
+    if envelope.id.unix_ms().is_none() || envelope.context.is_some() || item.expires_ns.is_some() {
+        return Ok(None);
+    }
     // Checked for UTF-8 when it was decoded.
     let body = std::str::from_utf8(item.delivery.body()).unwrap_or("");
     let statement = sqlx::query_as(

@@ -303,7 +303,7 @@ impl Outcomes<'_> {
                 continue;
             }
             let outcome = match self.care {
-                Care::Fresh | Care::Plain => step(tx, item).await?,
+                Care::Plain => step(tx, item).await?,
                 Care::Guarded => guarded_step(tx, item).await?,
             };
             self.outcomes[index] = Some(outcome);
@@ -325,7 +325,7 @@ impl Outcomes<'_> {
         let columns = Columns::of(indexes.iter().map(|index| &self.items[*index]));
         let nothing: Vec<Option<String>> = vec![None; indexes.len()];
         let group = match self.care {
-            Care::Fresh | Care::Plain => 0,
+            Care::Plain => 0,
             Care::Guarded => GROUP,
         };
         let (outcomes, answers): (Vec<Option<String>>, Vec<Option<String>>) = sqlx::query_as(
