@@ -82,6 +82,7 @@ mod metrics;
 mod outcome;
 mod pace;
 mod position;
+mod probe;
 mod producer;
 mod publish;
 mod publish_error;

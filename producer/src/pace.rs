@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::probe::{Probe, Probed};
+
 /// When a producer gathers what waits into atomic batches of JetStream's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gather {
@@ -58,7 +60,7 @@ const MESSAGE_COST: Duration = Duration::from_micros(10);
 
 /// Publishes in flight that a measurement needs, and that a batch needs at least: fewer are stored as
 /// fast alone.
-const MANY: usize = 16;
+pub(crate) const MANY: usize = 16;
 
 /// Publishes under way alone before others wait for them, while gathering; far from the server as
 /// many more as it stores while one is on the way, up to so many.
@@ -72,10 +74,8 @@ const ALONE_COST: Duration = Duration::from_micros(200);
 /// more than one pause of a process or a disk can hold up. One that is not slow begins the row anew.
 const SLOW_ENOUGH: usize = 128;
 
-/// Publishes in flight while probing, beside those that are only on the way, and how many are timed
-/// before it is decided: their average is. A broker that stores 5,000 a second is held up for 25 ms.
+/// Publishes in flight while probing, beside those that are only on the way.
 const PROBES: usize = 64;
-const PROBED_ENOUGH: u32 = 128;
 
 /// Commands while gathering after which alone is tried again, at first and at last: twice as many each
 /// time that gathering was right, so that a wrong turn is soon put right, and a right one costs
@@ -119,41 +119,13 @@ pub(crate) struct Pace {
     batch_max: usize,
 }
 
-/// What was timed while probing.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    /// The last publish that left before probing began.
-    after: u64,
-    timed: u32,
-    /// How long they were under way, at least, altogether, and among how many when they left.
-    quickest: Duration,
-    took: Duration,
-    among: u32,
-    /// How long after another one an acknowledgement came, while many were under way.
-    gaps: Duration,
-    last_at: Option<Instant>,
-}
-
-impl Probe {
-    const fn after(last: u64) -> Self {
-        Self {
-            after: last,
-            timed: 0,
-            quickest: Duration::MAX,
-            took: Duration::ZERO,
-            among: 0,
-            gaps: Duration::ZERO,
-            last_at: None,
-        }
-    }
-}
-
 /// A publish that left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Left {
-    number: u64,
+    /// Its number among all that did on this connection, from 1.
+    pub(crate) number: u64,
     /// How many were under way alone, itself included.
-    among: usize,
+    pub(crate) among: usize,
 }
 
 /// What may leave now.
@@ -282,16 +254,14 @@ impl Pace {
     ) {
         self.quickest = self.quickest.min(after);
         let is_settled = self.wish != Gather::IfFaster || self.mode == Mode::Gathering;
-        let Some(Left { number, among }) = left.filter(|_| !is_settled && self.rest == 0) else {
-            return;
-        };
+        let Some(left) = left.filter(|_| !is_settled && self.rest == 0) else { return };
         if self.mode == Mode::Probing {
-            // Who left before was beside batches.
-            if number > self.probe.after {
-                self.probed(among, alone, after, now);
+            if let Some(probed) = self.probe.acknowledged(left, alone, after, now) {
+                self.probed(probed);
             }
             return;
         }
+        let among = left.among;
         if among < MANY {
             return;
         }
@@ -303,32 +273,11 @@ impl Pace {
         }
     }
 
-    /// One of many that went alone to find out how they fare. Where the server is near, each waits
-    /// for those in front of it; where it is far, most are on the way, and acknowledgements come one
-    /// after the other as they are stored, or in clusters. So the larger of two costs is taken.
-    fn probed(&mut self, among: usize, alone: usize, after: Duration, now: Instant) {
-        let probe = &mut self.probe;
-        if alone < MANY {
-            probe.last_at = None;
-            return;
-        }
-        let last_at = probe.last_at.replace(now).unwrap_or(now);
-        probe.gaps += now.saturating_duration_since(last_at);
-        probe.timed += 1;
-        probe.quickest = probe.quickest.min(after);
-        probe.took += after;
-        probe.among += factor(among);
-        if probe.timed < PROBED_ENOUGH {
-            return;
-        }
-        // Of these, since the way may have become longer than it ever was.
-        let way = probe.quickest;
-        let waited = probe.took.saturating_sub(way * probe.timed);
-        let cost = (probe.gaps / probe.timed).max(waited / probe.among.max(1));
-        // Who waits for less than a batch takes, or than the way varies, gains nothing by one.
-        let waits = waited / probe.timed > BATCH_COST.max(way / 8);
+    /// Enough went alone to tell how they fare.
+    fn probed(&mut self, Probed { cost, waited, way }: Probed) {
         let costs_more = cost > self.as_batches(self.batch_max) / factor(self.batch_max) * 3 / 2;
-        if costs_more && waits {
+        // Who waits for less than a batch takes, or than the way varies, gains nothing by one.
+        if costs_more && waited > BATCH_COST.max(way / 8) {
             self.alone_cost = cost;
             self.probe_after = (self.probe_after * 2).min(PROBE_AFTER_MAX);
             self.turn(Mode::Gathering);
@@ -380,7 +329,7 @@ impl Pace {
     }
 }
 
-fn factor(count: usize) -> u32 {
+pub(crate) fn factor(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -420,7 +369,10 @@ mod tests {
     /// in front of them.
     fn probe(pace: &mut Pace, each: Duration) {
         let began = Instant::now();
-        for number in 1..=PROBED_ENOUGH as usize {
+        for number in 1..=500 {
+            if pace.mode != Mode::Probing {
+                break;
+            }
             let among = number.min(PROBES);
             let left = pace.left_alone(among);
             let (after, at) = (each * factor(among), began + each * factor(number));
@@ -540,13 +492,10 @@ mod tests {
             pace.left_alone(1);
         }
         assert_eq!(pace.leave(0, 0, 95), Leave::Alone(PROBES + 1), "so alone is tried");
-        let left = pace.left_alone(PROBES);
-        for _ in 0..2 * PROBED_ENOUGH {
+        for _ in 0..500 {
             pace.acknowledged(None, PROBES, Duration::from_secs(1), Instant::now());
         }
         assert_eq!(pace.leave(0, 0, 95), Leave::Alone(PROBES + 1), "a retry is no probe");
-        pace.acknowledged(Some(left), PROBES, SYNCED, Instant::now());
-        assert_eq!(pace.probe.timed, 1);
     }
 
     /// Acknowledgements of a wave that left at once, in the order in which they are stored.
@@ -583,7 +532,7 @@ mod tests {
         time_on(&mut pace, 2_000, 1_000, SYNCED);
         gather(&mut pace, BATCH_COST);
         let mut now = Instant::now();
-        for _ in 0..PROBED_ENOUGH {
+        for _ in 0..200 {
             now += far / 32;
             let left = pace.left_alone(32);
             pace.acknowledged(Some(left), 32, far, now);

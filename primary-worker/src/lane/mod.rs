@@ -32,10 +32,13 @@ mod judge;
 mod line;
 mod one_statement;
 mod park;
+mod parts;
 mod queue;
 mod settle;
 mod sort;
 mod staged;
+mod suspects;
+mod trial;
 mod work;
 
 use std::{
@@ -44,11 +47,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farwrite_schemas::{EnvelopeError, Outcome};
+use farwrite_schemas::EnvelopeError;
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::{
     config::Config,
@@ -64,9 +67,8 @@ use crate::{
     veto::MayAnswer,
 };
 
-use attempt::{Care, Committed, FailedCommand, Fence, GUARDED_MAX, Manner, Settled};
+use attempt::{Care, Committed, FailedCommand, Fence, Manner};
 use batch::{Batch, Item, Parked, Source};
-use judge::Next;
 use queue::{Queued, ReadTo};
 use settle::Settler;
 use sort::Bounds;
@@ -76,18 +78,13 @@ pub(crate) use attempt::Failure;
 pub(crate) use judge::Refreshed;
 pub(crate) use line::{HASH_VERSION, lane_hash, line};
 pub(crate) use queue::Dispatcher;
+pub(crate) use trial::{Attempted, attempt_for_trial};
 
 /// How long a lane has nothing to do before it is moved along to what was read past it, and looks
 /// whether somebody put something into its lines.
 const IDLE: Duration = Duration::from_millis(500);
 /// How long a lane whose lines are full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
-/// First and longest pause before what was decided about a command is recorded again.
-const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How often a command may run alone and take its backend or its memory down.
-const SUSPECT_MAX: i32 = 3;
-/// How many such runs a lane remembers.
-const SUSPECTS_MAX: i32 = 64;
 
 /// Why a lane ended.
 #[derive(Debug)]
@@ -364,149 +361,12 @@ impl Lane {
         if item.parked.is_some() { self.position } else { item.delivery.place() }
     }
 
-    /// Counts that a command is about to run alone, committed before it does. One that was counted
-    /// too often is not run any more. False for one that does not run.
-    async fn suspect(&mut self, item: &mut Item) -> Result<bool, LaneEnd> {
-        if item.work.is_settled() {
-            return Ok(false);
-        }
-        let takeover = &self.shared.takeover;
-        let attempts: Result<Option<i32>, sqlx::Error> = sqlx::query_scalar(
-            "UPDATE farwrite.lanes
-             SET suspects = (suspects || $4::bigint)[greatest(1, cardinality(suspects) + 2 - $5):]
-             WHERE stream_id = $1 AND lane = $2 AND epoch = $3
-             RETURNING cardinality(array_positions(suspects, $4))",
-        )
-        .bind(takeover.stream_id)
-        .bind(self.number.cast_signed())
-        .bind(takeover.epoch.0)
-        .bind(item.delivery.sequence.cast_signed())
-        .bind(SUSPECTS_MAX)
-        .fetch_optional(&mut self.connection)
-        .await;
-        let attempts = attempts.map_err(|error| self.world(&error))?.ok_or(LaneEnd::Fenced)?;
-        if attempts > SUSPECT_MAX {
-            let message = format!(
-                "it ran alone {SUSPECT_MAX} times, and each time its backend, its memory or the worker was gone"
-            );
-            item.work = Work::dead_letter("took_the_primary_down", message, true);
-        }
-        Ok(true)
-    }
-
-    /// A command that was counted came to an end, whichever: it took nothing down.
-    async fn acquit(&mut self, item: &Item) -> Result<(), LaneEnd> {
-        let takeover = &self.shared.takeover;
-        let acquitted = sqlx::query(
-            "UPDATE farwrite.lanes SET suspects = array_remove(suspects, $4)
-             WHERE stream_id = $1 AND lane = $2 AND epoch = $3",
-        )
-        .bind(takeover.stream_id)
-        .bind(self.number.cast_signed())
-        .bind(takeover.epoch.0)
-        .bind(item.delivery.sequence.cast_signed())
-        .execute(&mut self.connection)
-        .await;
-        acquitted.map(drop).map_err(|error| self.world(&error))
-    }
-
     /// How many more commands from there run alone, after an unclean end.
     fn careful(&mut self, source: Source) -> &mut usize {
         match source {
             Source::Stream { .. } => &mut self.careful_stream,
             Source::Parked => &mut self.careful_parked,
         }
-    }
-
-    /// A batch that failed plain, or may well fail: guarded, and where that fails too, one by one.
-    async fn apply_in_parts(&mut self, mut items: &mut [Item], end: Place) -> Result<(), LaneEnd> {
-        // Until a whole batch had no failure, the next ones begin guarded: where one in a hundred
-        // is rejected, nine of ten batches would fail plain.
-        self.guarded = false;
-        while !items.is_empty() {
-            let done = match self.attempt(items, end, Care::Guarded).await? {
-                Ok(committed) => {
-                    let done = committed.settled.len();
-                    self.guarded |= committed.settled.iter().any(Settled::is_rejected);
-                    self.settle(&items[..done], committed).await?;
-                    done
-                }
-                Err(_) => {
-                    let part = items.len().min(GUARDED_MAX);
-                    for index in 0..part {
-                        let is_last = index + 1 == items.len();
-                        let to = if is_last { end } else { self.place(&items[index]) };
-                        self.apply_alone(&mut items[index], to, None).await?;
-                    }
-                    part
-                }
-            };
-            items = &mut items[done..];
-        }
-        Ok(())
-    }
-
-    /// One command in a transaction of its own: what happens to it now is its own doing.
-    async fn apply_alone(
-        &mut self,
-        item: &mut Item,
-        to: Place,
-        failed: Option<FailedCommand>,
-    ) -> Result<(), LaneEnd> {
-        self.reconsider(item).await?;
-        let mut last = failed;
-        let mut pause = RECORD_PAUSE.0;
-        loop {
-            if let Some(failed) = last.take() {
-                if item.work.is_settled() {
-                    let code = failed.rejection.code;
-                    warn!(
-                        lane = self.number,
-                        code, "what was decided could not be recorded: trying again"
-                    );
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RECORD_PAUSE.1);
-                } else {
-                    self.judge(item, failed)?;
-                }
-            }
-            match self.attempt(std::slice::from_mut(item), to, Care::Plain).await? {
-                Ok(committed) => return self.settle(std::slice::from_ref(item), committed).await,
-                Err(failed) => last = Some(failed),
-            }
-        }
-    }
-
-    /// Decides about a command that failed alone, and tells operators.
-    fn judge(&mut self, item: &mut Item, failed: FailedCommand) -> Result<(), LaneEnd> {
-        let (lane, sequence) = (self.number, item.delivery.sequence);
-        let code = failed.rejection.code.clone();
-        if code == "FW003" {
-            self.functions.forget();
-        }
-        let reason = failed.rejection.to_string();
-        let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
-        let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
-        match (next, &item.work) {
-            (Next::Refresh, _) => return Err(LaneEnd::World { lane, reason, blames: false }),
-            (Next::Again, _) => {
-                warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
-            }
-            (Next::Record, Work::Park(park)) => {
-                let reason = park.reason.word();
-                warn!(lane, sequence, id, attempts, code, reason, wait = ?park.wait, "parked");
-            }
-            (Next::Record, Work::DeadLetter { letter, .. }) => {
-                let reason = &letter.reason;
-                error!(lane, sequence, id, attempts, code, reason, "dead-lettered");
-            }
-            // A rejection is told to its caller.
-            (
-                Next::Record,
-                Work::Reject(_) | Work::Function(_) | Work::Handler(_) | Work::Atomic { .. },
-            ) => {}
-        }
-        Ok(())
     }
 
     /// One attempt; a failure that is not a command's ends the lane. While as much waits as may,
@@ -653,58 +513,6 @@ impl Lane {
             }
         }
     }
-}
-
-/// What a try of one command came to; nothing of it is recorded.
-pub(crate) enum Attempted {
-    /// It would end so.
-    Ended(Outcome),
-    /// It would be parked.
-    Parked(Park),
-}
-
-/// Runs one command alone, in the transaction that is open, as a lane would with what it took from
-/// its queue.
-pub(crate) async fn attempt_for_trial(
-    connection: &mut PgConnection,
-    delivery: Delivery,
-    config: &Config,
-    handlers: &Handlers,
-) -> Result<Attempted, Failure> {
-    let mut functions = Functions::default();
-    functions.refresh(connection).await?;
-    let known = Known { config, handlers, functions: &functions };
-    let Some(work) = known.work_of(&delivery, None, true) else {
-        return Err(Failure::internal("a command has no work"));
-    };
-    let mut item = Item::new(delivery, work, None, None);
-    if !item.work.is_settled() {
-        match staged::run_alone(connection, &item).await {
-            Ok(outcome) => return Ok(Attempted::Ended(outcome)),
-            Err(Failure::Command(failed)) => {
-                // As if it had failed once before: what follows is decided, not tried again.
-                item.attempts = 1;
-                let refreshed = Refreshed::default();
-                let (verdict, rejection) = (failed.verdict, failed.rejection.clone());
-                if judge::judge(&mut item, failed, config, &refreshed) == Next::Refresh {
-                    let again = FailedCommand { verdict, rejection, part: None };
-                    judge::judge(&mut item, again, config, &refreshed);
-                }
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(match item.work {
-        Work::Park(park) => Attempted::Parked(park),
-        Work::Reject(rejection) => Attempted::Ended(Outcome::Rejected(rejection)),
-        Work::DeadLetter { letter, .. } => Attempted::Ended(Outcome::DeadLettered(letter)),
-        Work::Atomic { refused: Some(refused), .. } => {
-            Attempted::Ended(Outcome::Rejected(refused.rejection))
-        }
-        Work::Function(_) | Work::Handler(_) | Work::Atomic { refused: None, .. } => {
-            return Err(Failure::internal("a command that failed was not judged"));
-        }
-    })
 }
 
 /// The anchor of a batch: the last of its messages that came from the stream, unless that one

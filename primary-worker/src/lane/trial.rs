@@ -1,0 +1,66 @@
+//! One command as a lane would run it, in a transaction that somebody else rolls back.
+
+use farwrite_schemas::Outcome;
+use sqlx::PgConnection;
+
+use crate::{config::Config, functions::Functions, handler::Handlers, stream::Delivery};
+
+use super::{
+    attempt::{FailedCommand, Failure},
+    batch::Item,
+    judge::{self, Next, Refreshed},
+    staged,
+    work::{Known, Park, Work},
+};
+
+/// What a try of one command came to; nothing of it is recorded.
+pub(crate) enum Attempted {
+    /// It would end so.
+    Ended(Outcome),
+    /// It would be parked.
+    Parked(Park),
+}
+
+/// Runs one command alone, in the transaction that is open, as a lane would with what it took from
+/// its queue.
+pub(crate) async fn attempt_for_trial(
+    connection: &mut PgConnection,
+    delivery: Delivery,
+    config: &Config,
+    handlers: &Handlers,
+) -> Result<Attempted, Failure> {
+    let mut functions = Functions::default();
+    functions.refresh(connection).await?;
+    let known = Known { config, handlers, functions: &functions };
+    let Some(work) = known.work_of(&delivery, None, true) else {
+        return Err(Failure::internal("a command has no work"));
+    };
+    let mut item = Item::new(delivery, work, None, None);
+    if !item.work.is_settled() {
+        match staged::run_alone(connection, &item).await {
+            Ok(outcome) => return Ok(Attempted::Ended(outcome)),
+            Err(Failure::Command(failed)) => {
+                // As if it had failed once before: what follows is decided, not tried again.
+                item.attempts = 1;
+                let refreshed = Refreshed::default();
+                let (verdict, rejection) = (failed.verdict, failed.rejection.clone());
+                if judge::judge(&mut item, failed, config, &refreshed) == Next::Refresh {
+                    let again = FailedCommand { verdict, rejection, part: None };
+                    judge::judge(&mut item, again, config, &refreshed);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(match item.work {
+        Work::Park(park) => Attempted::Parked(park),
+        Work::Reject(rejection) => Attempted::Ended(Outcome::Rejected(rejection)),
+        Work::DeadLetter { letter, .. } => Attempted::Ended(Outcome::DeadLettered(letter)),
+        Work::Atomic { refused: Some(refused), .. } => {
+            Attempted::Ended(Outcome::Rejected(refused.rejection))
+        }
+        Work::Function(_) | Work::Handler(_) | Work::Atomic { refused: None, .. } => {
+            return Err(Failure::internal("a command that failed was not judged"));
+        }
+    })
+}
