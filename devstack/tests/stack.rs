@@ -75,7 +75,10 @@ async fn a_cut_link_holds_everything_back_and_loses_nothing() -> Result<()> {
     let home = async_nats::connect(stack.nats().url()).await?;
     let far = async_nats::connect(stack.nats_url("jfk")?).await?;
     let mut heard = home.subscribe("cut").await?;
-    home.flush().await?;
+    // A flush only writes; what comes back on the same connection says that the server has read it.
+    home.publish("cut", "begin".into()).await?;
+    let begin = tokio::time::timeout(DEADLINE, heard.next()).await?.context("ended")?;
+    ensure!(begin.payload == "begin");
     stack.nats_link("jfk")?.cut();
     for n in 0..100 {
         far.publish("cut", format!("{n}").into()).await?;

@@ -9,7 +9,11 @@
 use std::{borrow::Cow, time::Duration};
 
 use farwrite_schemas::{Outcome, Rejection};
-use sqlx::{PgConnection, postgres::PgDatabaseError};
+use sqlx::{
+    PgConnection, Postgres,
+    postgres::{PgArguments, PgDatabaseError},
+    query::QueryAs,
+};
 
 use crate::{
     handler::HandlerError,
@@ -47,6 +51,22 @@ pub(super) struct Fence<'a> {
     pub(super) to: Place,
     /// The last message applied once this is committed.
     pub(super) anchor: Option<&'a Anchor>,
+}
+
+impl Fence<'_> {
+    /// Binds what the first statement of every batch begins with, as its first six parameters.
+    pub(super) fn bind<'q, R>(
+        &self,
+        statement: QueryAs<'q, Postgres, R, PgArguments>,
+    ) -> QueryAs<'q, Postgres, R, PgArguments> {
+        statement
+            .bind(self.takeover.stream_id)
+            .bind(self.lane.cast_signed())
+            .bind(self.takeover.epoch.0)
+            .bind(self.from.cast_signed())
+            .bind(self.to.sequence.cast_signed())
+            .bind(self.to.at_ns)
+    }
 }
 
 /// How an attempt is made.
@@ -247,19 +267,15 @@ pub(super) async fn move_along(
     fence: &Fence<'_>,
 ) -> Result<bool, Failure> {
     let anchor = fence.anchor;
-    let waits: bool = sqlx::query_scalar(
+    let statement = sqlx::query_as(
         "SELECT parked > 0 OR paused FROM farwrite.fence($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(fence.takeover.stream_id)
-    .bind(fence.lane.cast_signed())
-    .bind(fence.takeover.epoch.0)
-    .bind(fence.from.cast_signed())
-    .bind(fence.to.sequence.cast_signed())
-    .bind(fence.to.at_ns)
-    .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
-    .bind(anchor.map(|anchor| anchor.at_ns))
-    .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
-    .fetch_one(connection)
-    .await?;
+    );
+    let (waits,): (bool,) = fence
+        .bind(statement)
+        .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
+        .bind(anchor.map(|anchor| anchor.at_ns))
+        .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+        .fetch_one(connection)
+        .await?;
     Ok(waits)
 }

@@ -36,27 +36,23 @@ pub(super) async fn attempt(
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
-    )
-    .bind(fence.takeover.stream_id)
-    .bind(fence.lane.cast_signed())
-    .bind(fence.takeover.epoch.0)
-    .bind(fence.from.cast_signed())
-    .bind(fence.to.sequence.cast_signed())
-    .bind(fence.to.at_ns)
-    .bind(columns.at_ns)
-    .bind(if care == Care::Guarded { GROUP } else { 0 })
-    .bind(columns.ids)
-    .bind(columns.fingerprints)
-    .bind(columns.sequences)
-    .bind(columns.functions)
-    .bind(columns.set_forms)
-    .bind(columns.names)
-    .bind(columns.versions)
-    .bind(columns.keys)
-    .bind(columns.origins)
-    .bind(columns.bodies)
-    .bind(columns.expires_ns)
-    .bind(columns.contexts);
+    );
+    let statement = fence
+        .bind(statement)
+        .bind(columns.at_ns)
+        .bind(if care == Care::Guarded { GROUP } else { 0 })
+        .bind(columns.ids)
+        .bind(columns.fingerprints)
+        .bind(columns.sequences)
+        .bind(columns.functions)
+        .bind(columns.set_forms)
+        .bind(columns.names)
+        .bind(columns.versions)
+        .bind(columns.keys)
+        .bind(columns.origins)
+        .bind(columns.bodies)
+        .bind(columns.expires_ns)
+        .bind(columns.contexts);
     let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
     let only_after_commit = OnlyAfterCommit::committed();
     let done = usize::try_from(done).unwrap_or(0).min(items.len());
@@ -93,23 +89,19 @@ pub(super) async fn attempt_one(
     let statement = sqlx::query_as(
         "SELECT applied, answer FROM farwrite.apply_one(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-    )
-    .bind(fence.takeover.stream_id)
-    .bind(fence.lane.cast_signed())
-    .bind(fence.takeover.epoch.0)
-    .bind(fence.from.cast_signed())
-    .bind(fence.to.sequence.cast_signed())
-    .bind(fence.to.at_ns)
-    .bind(function.number)
-    .bind(envelope.id.uuid())
-    .bind(envelope.fingerprint.as_uuid())
-    .bind(envelope.name.as_str())
-    .bind(envelope.version.cast_signed())
-    .bind(envelope.key.as_ref().map(|key| key.as_str()))
-    .bind(envelope.origin.as_str())
-    .bind(item.delivery.sequence.cast_signed())
-    .bind(item.delivery.at_ns)
-    .bind(body);
+    );
+    let statement = fence
+        .bind(statement)
+        .bind(function.number)
+        .bind(envelope.id.uuid())
+        .bind(envelope.fingerprint.as_uuid())
+        .bind(envelope.name.as_str())
+        .bind(envelope.version.cast_signed())
+        .bind(envelope.key.as_ref().map(|key| key.as_str()))
+        .bind(envelope.origin.as_str())
+        .bind(item.delivery.sequence.cast_signed())
+        .bind(item.delivery.at_ns)
+        .bind(body);
     let (applied, answer): (Option<bool>, Option<String>) = commit(connection, statement).await?;
     if applied != Some(true) {
         return Ok(None);

@@ -56,10 +56,13 @@ pub(super) async fn attempt(
         }
         _ => (items, fence.to),
     };
+    // The last one that this transaction applies, not the last of those that are left for the next.
+    let last = super::last_of_stream(items);
+    let fence = &Fence { to, anchor: last.as_ref().or(fence.anchor), ..*fence };
     let mut tx = connection.begin().await?;
     // Before the database reads its clock: what is counted from here is never too little.
     let read_at = Instant::now();
-    let (xid, facts) = open(&mut tx, items, fence, to).await?;
+    let (xid, facts) = open(&mut tx, items, fence).await?;
     let fates = sort::sort(items, &facts, manner.bounds).map_err(|sort::Full| Failure::Full)?;
     let nothing = vec![None; items.len()];
     let clock = Some(Clock { now_ns: facts.now_ns, read_at });
@@ -195,7 +198,6 @@ async fn open(
     tx: &mut PgConnection,
     items: &[Item],
     fence: &Fence<'_>,
-    to: Place,
 ) -> Result<(String, Facts), Failure> {
     let entries = || {
         let entry = |(index, item): (usize, &_)| Some((index, Item::ledger_entry(item)?));
@@ -206,25 +208,21 @@ async fn open(
     let lines: Vec<String> =
         items.iter().filter_map(|item| Some(line(item.delivery.envelope.as_ref().ok()?))).collect();
     let anchor = fence.anchor;
-    let mut opened: Opened = sqlx::query_as(
+    let statement = sqlx::query_as(
         "SELECT xid, now_ns, outcomes, answers, parked, parked_ids, parked_fingerprints, parked_sequences, parked_ahead,
                 held_lines, held_commands, paused_names, paused_keys
          FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    )
-    .bind(fence.takeover.stream_id)
-    .bind(fence.lane.cast_signed())
-    .bind(fence.takeover.epoch.0)
-    .bind(fence.from.cast_signed())
-    .bind(to.sequence.cast_signed())
-    .bind(to.at_ns)
-    .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
-    .bind(anchor.map(|anchor| anchor.at_ns))
-    .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
-    .bind(&ids)
-    .bind(&fingerprints)
-    .bind(&lines)
-    .fetch_one(tx)
-    .await?;
+    );
+    let mut opened: Opened = fence
+        .bind(statement)
+        .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
+        .bind(anchor.map(|anchor| anchor.at_ns))
+        .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+        .bind(&ids)
+        .bind(&fingerprints)
+        .bind(&lines)
+        .fetch_one(tx)
+        .await?;
     let mut known = vec![None; items.len()];
     let answers = opened.outcomes.iter().zip(&opened.answers);
     for ((index, _), (outcome, answer)) in entries().zip(answers) {
