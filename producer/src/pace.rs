@@ -112,7 +112,7 @@ pub(crate) struct Pace {
     /// Commands that went out since it began to gather, together or alone.
     gathered: usize,
     /// Publishes that went out alone, ever.
-    alone: u64,
+    left: u64,
     probe_after: usize,
     refused_in_a_row: u32,
     rest: u32,
@@ -156,7 +156,7 @@ impl Pace {
             slow_in_a_row: 0,
             probe: Probe::after(0),
             gathered: 0,
-            alone: 0,
+            left: 0,
             probe_after: PROBE_AFTER,
             refused_in_a_row: 0,
             rest: 0,
@@ -174,13 +174,6 @@ impl Pace {
         if !self.is_possible || self.rest > 0 {
             return Leave::Alone(usize::MAX);
         }
-        let (few, many, alone_max) = match self.wish {
-            Gather::Always => (2, MANY, 1),
-            Gather::Never | Gather::IfFaster => {
-                let many = self.worth_a_batch();
-                (many, many, ALONE + self.on_the_way())
-            }
-        };
         match self.mode {
             Mode::Alone => Leave::Alone(usize::MAX),
             // Beside a batch, alone would be timed as slow.
@@ -189,16 +182,33 @@ impl Pace {
                 0 => Leave::Nothing,
                 count => Leave::Alone(count),
             },
-            Mode::Gathering if batches >= self.batches_at_once() => Leave::Nothing,
-            // They are in front of a batch, which would be timed with them.
-            Mode::Gathering if alone > alone_max => Leave::Nothing,
-            // The more are under way, the larger the next one.
-            Mode::Gathering if waiting >= (many * (batches + 1)).min(self.batch_max) => {
-                Leave::Together(self.batch_max)
+            Mode::Gathering => self.leave_gathering(alone, batches, waiting),
+        }
+    }
+
+    fn leave_gathering(&self, alone: usize, batches: usize, waiting: usize) -> Leave {
+        let (few, many, alone_max) = match self.wish {
+            Gather::Always => (2, MANY, 1),
+            Gather::Never | Gather::IfFaster => {
+                let many = self.worth_a_batch();
+                (many, many, ALONE + self.on_the_way())
             }
-            Mode::Gathering if alone >= alone_max || batches > 0 => Leave::Nothing,
-            Mode::Gathering if waiting >= few => Leave::Together(self.batch_max),
-            Mode::Gathering => Leave::Alone(alone_max - alone),
+        };
+        // Those that are alone are in front of a batch, which would be timed with them.
+        if batches >= self.batches_at_once() || alone > alone_max {
+            return Leave::Nothing;
+        }
+        // The more are under way, the larger the next one.
+        if waiting >= (many * (batches + 1)).min(self.batch_max) {
+            return Leave::Together(self.batch_max);
+        }
+        if alone >= alone_max || batches > 0 {
+            return Leave::Nothing;
+        }
+        if waiting >= few {
+            Leave::Together(self.batch_max)
+        } else {
+            Leave::Alone(alone_max - alone)
         }
     }
 
@@ -228,9 +238,9 @@ impl Pace {
     /// A publish goes out alone, whatever becomes of it, and is one of so many that are under way.
     pub(crate) fn left_alone(&mut self, among: usize) -> Left {
         self.rest = self.rest.saturating_sub(1);
-        self.alone += 1;
+        self.left += 1;
         self.went(1);
-        Left { number: self.alone, among }
+        Left { number: self.left, among }
     }
 
     /// So many commands went out.
@@ -325,7 +335,7 @@ impl Pace {
         tracing::debug!(?mode, batch_cost = ?self.batch_cost, alone_cost = ?self.alone_cost, "how commands are published");
         self.mode = mode;
         (self.slow_in_a_row, self.gathered) = (0, 0);
-        self.probe = Probe::after(self.alone);
+        self.probe = Probe::after(self.left);
     }
 }
 

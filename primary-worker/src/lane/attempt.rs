@@ -241,12 +241,6 @@ pub(super) async fn attempt(
         if manner.staged || !items.iter().all(one_statement::fits) {
             staged::attempt(connection, items, fence, manner).await
         } else {
-            if let [item] = items
-                && manner.care == Care::Plain
-                && let Some(committed) = one_statement::attempt_one(connection, item, fence).await?
-            {
-                return Ok(committed);
-            }
             one_statement::attempt(connection, items, fence, manner.care).await
         }
     };

@@ -32,6 +32,12 @@ pub(super) async fn attempt(
     fence: &Fence<'_>,
     care: Care,
 ) -> Result<Committed, Failure> {
+    if let [item] = items
+        && care == Care::Plain
+        && let Some(committed) = attempt_one(connection, item, fence).await?
+    {
+        return Ok(committed);
+    }
     let columns = Columns::of(items.iter());
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
@@ -72,7 +78,7 @@ pub(super) async fn attempt(
 
 /// Applies a command that comes alone. `None` where nothing was done: the whole statement is to do
 /// it, or to say why not.
-pub(super) async fn attempt_one(
+async fn attempt_one(
     connection: &mut PgConnection,
     item: &Item,
     fence: &Fence<'_>,

@@ -50,14 +50,14 @@ pub(super) async fn attempt(
     manner: Manner,
 ) -> Result<Committed, Failure> {
     // With a savepoint each, no more commands than subtransactions that do no harm.
-    let (items, to) = match items.get(..GUARDED_MAX) {
+    let (items, to, last) = match items.get(..GUARDED_MAX) {
         Some(part) if manner.care == Care::Guarded && part.len() < items.len() => {
-            (part, part.last().map_or(fence.to, |item| stay_or(fence, item)))
+            let to = part.last().map_or(fence.to, |item| stay_or(fence, item));
+            // The last one that this transaction applies, not the last of those that are left.
+            (part, to, super::last_of_stream(part))
         }
-        _ => (items, fence.to),
+        _ => (items, fence.to, None),
     };
-    // The last one that this transaction applies, not the last of those that are left for the next.
-    let last = super::last_of_stream(items);
     let fence = &Fence { to, anchor: last.as_ref().or(fence.anchor), ..*fence };
     let mut tx = connection.begin().await?;
     // Before the database reads its clock: what is counted from here is never too little.
