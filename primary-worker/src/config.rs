@@ -44,7 +44,7 @@ pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Everything that a worker needs to know.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     /// Farwrite's name of the database; part of every subject.
     pub database: DatabaseName,
@@ -95,7 +95,7 @@ pub struct Config {
 }
 
 /// The settings of a stream that `migrate` makes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewStream {
     /// Copies in a cluster.
     pub replicas: usize,

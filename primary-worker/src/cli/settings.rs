@@ -12,7 +12,7 @@ struct Setting {
     flag: &'static str,
     environment: &'static str,
     value: &'static str,
-    default: Option<&'static str>,
+    default: Option<fn() -> String>,
     help: &'static str,
 }
 
@@ -50,70 +50,70 @@ const SETTINGS: &[Setting] = &[
         flag: "lanes",
         environment: "FARWRITE_LANES",
         value: "N",
-        default: Some("4"),
+        default: Some(|| config::LANES.to_string()),
         help: "How many lanes apply in parallel; may change at any start",
     },
     Setting {
         flag: "batch-max-commands",
         environment: "FARWRITE_BATCH_MAX_COMMANDS",
         value: "N",
-        default: Some("256"),
+        default: Some(|| config::BATCH_MAX_COMMANDS.to_string()),
         help: "Most commands in one transaction",
     },
     Setting {
         flag: "ledger-keep-hours",
         environment: "FARWRITE_LEDGER_KEEP_HOURS",
         value: "HOURS",
-        default: Some("168"),
+        default: Some(|| hours(config::LEDGER_KEEP).to_string()),
         help: "How long outcomes are kept, and repeated ids known",
     },
     Setting {
         flag: "statement-timeout-ms",
         environment: "FARWRITE_STATEMENT_TIMEOUT_MS",
         value: "MS",
-        default: Some("30000"),
+        default: Some(|| config::STATEMENT_TIMEOUT.as_millis().to_string()),
         help: "How long one statement of a batch may run",
     },
     Setting {
         flag: "attempts-max",
         environment: "FARWRITE_ATTEMPTS_MAX",
         value: "N",
-        default: Some("10"),
+        default: Some(|| config::ATTEMPTS_MAX.to_string()),
         help: "How often a command may fail alone by chance before it is dead-lettered",
     },
     Setting {
         flag: "retry-pause-ms",
         environment: "FARWRITE_RETRY_PAUSE_MS",
         value: "MS",
-        default: Some("1000"),
+        default: Some(|| config::RETRY_PAUSE.as_millis().to_string()),
         help: "How long such a command is parked first; doubles each time, up to 5 minutes",
     },
     Setting {
         flag: "unknown-keep-s",
         environment: "FARWRITE_UNKNOWN_KEEP_S",
         value: "SECONDS",
-        default: Some("86400"),
+        default: Some(|| config::UNKNOWN_KEEP.as_secs().to_string()),
         help: "How long a command waits for a handler, function or table that is not there yet",
     },
     Setting {
         flag: "parked-max",
         environment: "FARWRITE_PARKED_MAX",
         value: "N",
-        default: Some("1000000"),
+        default: Some(|| config::PARKED_MAX.to_string()),
         help: "How many commands may be parked, shared by the lanes; then a lane stops",
     },
     Setting {
         flag: "parked-max-per-key",
         environment: "FARWRITE_PARKED_MAX_PER_KEY",
         value: "N",
-        default: Some("100000"),
+        default: Some(|| config::PARKED_MAX_PER_KEY.to_string()),
         help: "How many commands of one key may be parked; more are dead-lettered",
     },
     Setting {
         flag: "context-allow",
         environment: "FARWRITE_CONTEXT_ALLOW",
         value: "NAMES",
-        default: Some(""),
+        default: Some(String::new),
         help: "Members that a command's context may have, separated by commas [default: none]",
     },
     Setting {
@@ -127,21 +127,21 @@ const SETTINGS: &[Setting] = &[
         flag: "trim-min-age-s",
         environment: "FARWRITE_TRIM_MIN_AGE_S",
         value: "SECONDS",
-        default: Some("3600"),
+        default: Some(|| config::TRIM_MIN_AGE.as_secs().to_string()),
         help: "How long a command stays in the stream at least after it was applied",
     },
     Setting {
         flag: "lease-ms",
         environment: "FARWRITE_LEASE_MS",
         value: "MS",
-        default: Some("5000"),
+        default: Some(|| config::LEASE.as_millis().to_string()),
         help: "How long the worker that owns the database may be silent before another takes over",
     },
     Setting {
         flag: "take-over",
         environment: "FARWRITE_TAKE_OVER",
         value: "true|false",
-        default: Some("false"),
+        default: Some(|| false.to_string()),
         help: "Begin by taking over even from a worker that works, instead of standing by",
     },
     Setting {
@@ -155,28 +155,28 @@ const SETTINGS: &[Setting] = &[
         flag: "stream-replicas",
         environment: "FARWRITE_STREAM_REPLICAS",
         value: "N",
-        default: Some("1"),
+        default: Some(|| NewStream::default().replicas.to_string()),
         help: "migrate: copies of a new stream in a NATS cluster",
     },
     Setting {
         flag: "stream-max-bytes",
         environment: "FARWRITE_STREAM_MAX_BYTES",
         value: "BYTES",
-        default: Some("4294967296"),
+        default: Some(|| config::STREAM_MAX_BYTES.to_string()),
         help: "migrate: size at which a new stream refuses publishes",
     },
     Setting {
         flag: "duplicate-window-ms",
         environment: "FARWRITE_DUPLICATE_WINDOW_MS",
         value: "MS",
-        default: Some("120000"),
+        default: Some(|| config::DUPLICATE_WINDOW.as_millis().to_string()),
         help: "migrate: how long a new stream suppresses repeated ids itself",
     },
     Setting {
         flag: "log",
         environment: "FARWRITE_LOG",
         value: "FILTER",
-        default: Some("info"),
+        default: Some(|| ALL.log.to_owned()),
         help: "What is logged, such as info or warn,farwrite_primary_worker=debug",
     },
 ];
@@ -208,7 +208,7 @@ pub(super) fn with_settings(command: Command, wanted: Wanted) -> Command {
         let required = matches!(setting.flag, "database" | "database-url" | "nats-url");
         command.arg(match setting.default {
             Some(_) if setting.flag == "log" => arg.default_value(wanted.log),
-            Some(default) => arg.default_value(default),
+            Some(default) => arg.default_value(default()),
             None => arg.required(required),
         })
     })
@@ -224,8 +224,8 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     }
     config.lanes = number(matches, "lanes", config.lanes)?;
     config.batch_max_commands = number(matches, "batch-max-commands", config.batch_max_commands)?;
-    let hours: u64 = number(matches, "ledger-keep-hours", config::LEDGER_KEEP.as_secs() / 3_600)?;
-    config.ledger_keep = Duration::from_secs(hours.saturating_mul(3_600));
+    let keep_hours: u64 = number(matches, "ledger-keep-hours", hours(config.ledger_keep))?;
+    config.ledger_keep = Duration::from_secs(keep_hours.saturating_mul(3_600));
     config.statement_timeout =
         milliseconds(matches, "statement-timeout-ms", config.statement_timeout)?;
     config.attempts_max = number(matches, "attempts-max", config.attempts_max)?;
@@ -266,6 +266,10 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     Ok(config)
 }
 
+fn hours(duration: Duration) -> u64 {
+    duration.as_secs() / 3_600
+}
+
 /// The text of a setting or flag, where it has one.
 pub(super) fn text(matches: &ArgMatches, flag: &str) -> Option<String> {
     matches.get_one::<String>(flag).cloned()
@@ -279,4 +283,20 @@ fn number<N: FromStr>(matches: &ArgMatches, flag: &str, default: N) -> Result<N,
 fn milliseconds(matches: &ArgMatches, flag: &str, default: Duration) -> Result<Duration, String> {
     let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
     Ok(Duration::from_millis(number(matches, flag, default)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_set_is_as_a_worker_of_the_library_has_it() {
+        let needed = ["--database", "shop", "--database-url", "postgres://a/b", "--nats-url", "c"];
+        // Whatever the environment of the tests sets is not asked for.
+        let args = ["worker"].into_iter().chain(needed);
+        let command = with_settings(Command::new("worker"), ALL).mut_args(|arg| arg.env(None::<&str>));
+        let config = config_of(&command.get_matches_from(args)).unwrap();
+        let database = DatabaseName::new("shop").unwrap();
+        assert!(config == Config::new(database, "postgres://a/b".to_owned(), "c".to_owned()));
+    }
 }
