@@ -16,12 +16,8 @@ fn body(bytes: usize) -> String {
 }
 
 fn decode(id: &str, body: &str) -> Envelope {
-    let header = |name: &str| match name {
-        headers::COMMAND_ID => Some(id),
-        headers::KEY => Some("k000001"),
-        _ => None,
-    };
-    decode_envelope("farwrite.shop.cmd.jfk.order.place", header, body.as_bytes())
+    let headers = [(headers::COMMAND_ID, id), (headers::KEY, "k000001")];
+    decode_envelope("farwrite.shop.cmd.jfk.order.place", headers, body.as_bytes())
         .expect("a command")
 }
 

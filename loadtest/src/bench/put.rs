@@ -55,6 +55,8 @@ impl Command for PutInRust {
 pub(super) struct Puts {
     random: fastrand::Rng,
     value: String,
+    /// Of so many shares of the keys, this one.
+    share: (u32, u32),
 }
 
 impl Puts {
@@ -62,17 +64,27 @@ impl Puts {
     pub(super) fn of(body_bytes: usize) -> Self {
         let empty = serde_json::json!({"key": key(0), "value": ""}).to_string();
         let value = "v".repeat(body_bytes.saturating_sub(empty.len()).max(1));
-        Self { random: fastrand::Rng::new(), value }
+        Self { random: fastrand::Rng::new(), value, share: (0, 1) }
+    }
+
+    /// With keys that no other share has.
+    pub(super) fn share(self, share: u32, of: u32) -> Self {
+        Self { share: (share, of), ..self }
+    }
+
+    fn key(&mut self) -> String {
+        let (share, of) = self.share;
+        key(self.random.u32(..KEYS / of) * of + share)
     }
 
     /// The next one.
     pub(super) fn next(&mut self) -> Put {
-        Put { key: key(self.random.u32(..KEYS)), value: self.value.clone() }
+        Put { key: self.key(), value: self.value.clone() }
     }
 
     /// One that is refused.
     pub(super) fn refused(&mut self) -> Put {
-        Put { key: key(self.random.u32(..KEYS)), value: String::new() }
+        Put { key: self.key(), value: String::new() }
     }
 
     /// Whether something comes to pass that does in so many of a hundred cases.
@@ -91,6 +103,15 @@ fn key(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_have_no_key_in_common() {
+        let keys = |share| {
+            let mut puts = Puts::of(256).share(share, 8);
+            (0..1_000).map(|_| puts.next().key).collect::<std::collections::HashSet<_>>()
+        };
+        assert!(keys(0).is_disjoint(&keys(7)));
+    }
 
     #[test]
     fn bodies_have_the_size_that_is_asked_for() {

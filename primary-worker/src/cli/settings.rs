@@ -294,7 +294,8 @@ mod tests {
         let needed = ["--database", "shop", "--database-url", "postgres://a/b", "--nats-url", "c"];
         // Whatever the environment of the tests sets is not asked for.
         let args = ["worker"].into_iter().chain(needed);
-        let command = with_settings(Command::new("worker"), ALL).mut_args(|arg| arg.env(None::<&str>));
+        let command =
+            with_settings(Command::new("worker"), ALL).mut_args(|arg| arg.env(None::<&str>));
         let config = config_of(&command.get_matches_from(args)).unwrap();
         let database = DatabaseName::new("shop").unwrap();
         assert!(config == Config::new(database, "postgres://a/b".to_owned(), "c".to_owned()));

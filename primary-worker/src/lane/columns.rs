@@ -1,8 +1,44 @@
 //! Function commands as parallel arrays: how a batch of them travels to PostgreSQL.
 
-use sqlx::types::Uuid;
+use sqlx::{
+    Encode, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo},
+    types::Uuid,
+};
+
+use crate::stream::Delivery;
 
 use super::{batch::Item, work::Work};
+
+/// A command's body, as PostgreSQL's `text`: it was checked for UTF-8 when the command was decoded.
+pub(super) struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    pub(super) fn of(delivery: &'a Delivery) -> Self {
+        Self(delivery.body())
+    }
+}
+
+impl Type<Postgres> for Body<'_> {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+}
+
+impl PgHasArrayType for Body<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        <&str as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Body<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+}
 
 /// The columns of some commands of a batch.
 #[derive(Default)]
@@ -18,7 +54,7 @@ pub(super) struct Columns<'a> {
     pub(super) versions: Vec<i32>,
     pub(super) keys: Vec<Option<&'a str>>,
     pub(super) origins: Vec<&'a str>,
-    pub(super) bodies: Vec<&'a str>,
+    pub(super) bodies: Vec<Body<'a>>,
     /// Empty when nothing expires.
     pub(super) expires_ns: Vec<Option<i64>>,
     /// Empty when nothing has a context.
@@ -73,8 +109,7 @@ impl<'a> Columns<'a> {
             columns.versions.push(envelope.version.cast_signed());
             columns.keys.push(envelope.key.as_ref().map(|key| key.as_str()));
             columns.origins.push(envelope.origin.as_str());
-            // Checked for UTF-8 when it was decoded.
-            columns.bodies.push(std::str::from_utf8(item.delivery.body()).unwrap_or(""));
+            columns.bodies.push(Body::of(&item.delivery));
             if set_forms {
                 columns.set_forms.push(function.set_form);
             }

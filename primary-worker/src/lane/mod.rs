@@ -49,7 +49,7 @@ use std::{
 
 use farwrite_schemas::EnvelopeError;
 use sqlx::PgConnection;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -220,10 +220,17 @@ impl Lane {
         metrics::lane_queue(self.number, self.queue.len());
         // What a changed number of lanes makes this lane read again, below its own position.
         let position = self.position.sequence;
-        let (deliveries, _room): (Vec<Delivery>, Vec<OwnedSemaphorePermit>) =
-            taken.drain(..).filter(|(delivery, _)| delivery.sequence > position).unzip();
+        // Kept until they are applied.
+        let mut room = Vec::with_capacity(taken.len());
+        let mut deliveries = Vec::with_capacity(taken.len());
+        for (delivery, permit) in taken.drain(..) {
+            if delivery.sequence > position {
+                deliveries.push((delivery, None));
+                room.push(permit);
+            }
+        }
         Failpoint::BeforeApply.pass();
-        self.apply_all(deliveries.into_iter().map(|delivery| (delivery, None)).collect()).await
+        self.apply_all(deliveries).await
     }
 
     /// Applies parked commands that are due, one batch of them, and sees when to look again: at

@@ -13,7 +13,7 @@ use crate::failpoint::Failpoint;
 use super::{
     attempt::{Care, Committed, Failure, Fence, GROUP, OnlyAfterCommit, Settled},
     batch::Item,
-    columns::Columns,
+    columns::{Body, Columns},
     work::Work,
 };
 
@@ -62,13 +62,12 @@ pub(super) async fn attempt(
     let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
     let only_after_commit = OnlyAfterCommit::committed();
     let done = usize::try_from(done).unwrap_or(0).min(items.len());
-    let settled = (outcomes.into_iter().zip(answers).zip(repeated).take(done))
-        .map(|((outcome, answer), repeated)| {
-            Outcome::from_ledger(outcome.as_deref().unwrap_or(""), answer)
-                .map(|outcome| Settled::Ended { outcome, repeated })
-                .map_err(Failure::unreadable)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut settled = Vec::with_capacity(done);
+    for ((outcome, answer), repeated) in outcomes.into_iter().zip(answers).zip(repeated).take(done)
+    {
+        let outcome = Outcome::from_ledger(outcome.as_deref().unwrap_or(""), answer);
+        settled.push(Settled::Ended { outcome: outcome.map_err(Failure::unreadable)?, repeated });
+    }
     let position = match items[..done].last() {
         Some(last) if done < items.len() => last.delivery.place(),
         _ => fence.to,
@@ -90,8 +89,6 @@ async fn attempt_one(
     if envelope.id.unix_ms().is_none() || envelope.context.is_some() || item.expires_ns.is_some() {
         return Ok(None);
     }
-    // Checked for UTF-8 when it was decoded.
-    let body = std::str::from_utf8(item.delivery.body()).unwrap_or("");
     let statement = sqlx::query_as(
         "SELECT applied, answer FROM farwrite.apply_one(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
@@ -107,7 +104,7 @@ async fn attempt_one(
         .bind(envelope.origin.as_str())
         .bind(item.delivery.sequence.cast_signed())
         .bind(item.delivery.at_ns)
-        .bind(body);
+        .bind(Body::of(&item.delivery));
     let (applied, answer): (Option<bool>, Option<String>) = commit(connection, statement).await?;
     if applied != Some(true) {
         return Ok(None);

@@ -15,8 +15,12 @@ use std::{
     time::Duration,
 };
 
+use ::metrics::Gauge;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, Permit},
+    },
     task::JoinSet,
 };
 use tracing::{info, warn};
@@ -83,13 +87,22 @@ struct Inlet {
 impl Inlet {
     /// Waits for room. False when the lane has gone.
     async fn put(&self, delivery: Delivery) -> bool {
-        // One message never asks for more than there is: the stream bounds its size.
-        let bytes = u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(&self.room).acquire_many_owned(bytes).await else {
-            return false;
-        };
+        let room = Arc::clone(&self.room).acquire_many_owned(room_for(&delivery)).await;
+        let Ok(permit) = room else { return false };
         self.sender.send((delivery, permit)).await.is_ok()
     }
+
+    /// A slot and room for it, where there are; not waited for.
+    fn room_now(&self, delivery: &Delivery) -> Option<(Permit<'_, Queued>, OwnedSemaphorePermit)> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(room_for(delivery)).ok()?;
+        Some((self.sender.try_reserve().ok()?, room))
+    }
+}
+
+/// Bytes of a lane's room that a message takes. One never asks for more than there is: the stream
+/// bounds its size.
+fn room_for(delivery: &Delivery) -> u32 {
+    u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// Hands messages to lanes.
@@ -102,12 +115,14 @@ pub(crate) struct Dispatcher {
     own_readers: JoinSet<()>,
     /// How many of them there were.
     count: u32,
+    backlog: Gauge,
 }
 
 impl Dispatcher {
     pub(super) fn new(read_to: ReadTo, stream: Verified, name: String) -> Self {
         let own_readers = JoinSet::new();
-        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0 }
+        let backlog = metrics::backlog();
+        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0, backlog }
     }
 
     /// Adds the queue of the next lane.
@@ -147,10 +162,14 @@ impl Sink for Dispatcher {
                 return true;
             }
         }
-        match tokio::time::timeout(FULL_FOR, self.inlets[lane].put(delivery)).await {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(_) => self.skip(lane, place.sequence),
+        if let Some((slot, room)) = self.inlets[lane].room_now(&delivery) {
+            slot.send((delivery, room));
+        } else {
+            match tokio::time::timeout(FULL_FOR, self.inlets[lane].put(delivery)).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(_) => self.skip(lane, place.sequence),
+            }
         }
         // After the message is in its queue: a lane that sees this sequence and an empty queue has
         // nothing left up to it.
@@ -159,7 +178,7 @@ impl Sink for Dispatcher {
     }
 
     fn remaining(&mut self, messages: u64) {
-        metrics::backlog(messages);
+        self.backlog.set(messages as f64);
     }
 }
 

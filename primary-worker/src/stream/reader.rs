@@ -32,6 +32,7 @@ use bytes::Bytes;
 use farwrite_schemas::{CommandId, Envelope, EnvelopeError, decode_envelope, headers};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 use tracing::{info, warn};
 
@@ -73,12 +74,12 @@ pub(crate) struct Delivery {
     pub(crate) envelope: Result<Envelope, EnvelopeError>,
 }
 
-/// A header of a message. Looking through the few that are there costs less than the map's own
-/// look-up, which makes an owned name of each that it is asked for.
-fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a str> {
-    let mut headers = message.headers.as_ref()?.iter();
-    let (_, values) = headers.find(|(known, _)| AsRef::<str>::as_ref(*known) == name)?;
-    Some(values.first()?.as_str())
+/// All headers of a message, name and value.
+fn headers_of(message: &async_nats::Message) -> impl Iterator<Item = (&str, &str)> {
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    headers.flat_map(|(name, values)| {
+        values.iter().map(|value| (AsRef::<str>::as_ref(name), value.as_str()))
+    })
 }
 
 impl Delivery {
@@ -88,8 +89,8 @@ impl Delivery {
     }
 
     fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
-        let header = |name: &str| header(&message, name);
-        let envelope = decode_envelope(message.subject.as_str(), header, &message.payload);
+        let headers = headers_of(&message);
+        let envelope = decode_envelope(message.subject.as_str(), headers, &message.payload);
         Self { sequence, at_ns, message, envelope }
     }
 
@@ -142,9 +143,10 @@ impl Delivery {
         &self.message.payload
     }
 
-    /// A header of the message.
+    /// A header of the message. Looking through the few that are there costs less than the map's
+    /// own look-up, which makes an owned name of each that it is asked for.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        header(&self.message, name)
+        headers_of(&self.message).find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// When the command is no longer to be applied, in Unix nanoseconds.
@@ -165,12 +167,7 @@ impl Delivery {
 
     /// All headers, as they came: name and value, in their order.
     pub(crate) fn all_headers(&self) -> Vec<(&str, &str)> {
-        let headers = self.message.headers.iter().flat_map(|headers| headers.iter());
-        headers
-            .flat_map(|(name, values)| {
-                values.iter().map(|value| (AsRef::<str>::as_ref(name), value.as_str()))
-            })
-            .collect()
+        headers_of(&self.message).collect()
     }
 
     /// Bytes that it holds in memory.
@@ -404,16 +401,25 @@ impl Reader {
     async fn forward(&mut self, messages: pull::Stream, sink: &mut impl Sink) -> ConsumerEnd {
         info!(next = self.next, "reading");
         let mut messages = pin!(messages);
-        let connects = self.connects();
+        let statistics = self.context.client().statistics();
+        let connects = || statistics.connects.load(Ordering::Relaxed);
+        let connected = connects();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let next = tokio::time::timeout(LOOK_EVERY, messages.next()).await;
-            if self.connects() != connects {
+            // A message that is there already is taken without a look at the clock.
+            let next = tokio::select! {
+                biased;
+                next = messages.next() => Some(next),
+                _ = looks.tick() => None,
+            };
+            if connects() != connected {
                 return ConsumerEnd::Broken("connected again: something may be lost".to_owned());
             }
             let message = match next {
-                Ok(Some(message)) => message,
-                Ok(None) => return ConsumerEnd::Broken("the subscription ended".to_owned()),
-                Err(_) => continue,
+                Some(Some(message)) => message,
+                Some(None) => return ConsumerEnd::Broken("the subscription ended".to_owned()),
+                None => continue,
             };
             let message = match message {
                 Ok(message) => message,
@@ -440,10 +446,5 @@ impl Reader {
             self.next = sequence + 1;
             self.last = Some(last);
         }
-    }
-
-    /// How often the client has connected.
-    fn connects(&self) -> u64 {
-        self.context.client().statistics().connects.load(Ordering::Relaxed)
     }
 }

@@ -1,10 +1,12 @@
 //! What Farwrite is compared with, as good as an expert would write it.
 
+mod batched;
 mod direct;
 mod one_by_one;
 mod raw_publish;
 mod rpc_and_poll;
 
+pub(super) use batched::Batched;
 pub(super) use direct::{Direct, RemoteApply};
 pub(super) use one_by_one::{OneByOne, commands_for};
 pub(super) use raw_publish::{RawPublish, subject};

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{BODY_BYTES, Findings, SMALL, Settings};
 use crate::bench::{
-    baseline::{Direct, OneByOne, commands_for, subject},
+    baseline::{Batched, Direct, OneByOne, commands_for, subject},
     fill::{Filling, fill},
     measure::{Samples, Target, against, row},
     put::Puts,
@@ -129,8 +129,12 @@ enum Contestant {
     FarwriteInSets,
     /// The one with this index of the connections.
     Direct(usize),
+    Batched,
     OneByOne,
 }
+
+/// Connections of the bare batches: as many as the worker's lanes.
+const LANES: u32 = 8;
 
 /// Functions of the database, beside connections to the primary and the consumer of an afternoon.
 pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
@@ -144,11 +148,13 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         for connections in CONNECTIONS {
             direct.push(Direct::connect(stage.primary(), "bench", connections, body_bytes).await?);
         }
+        let mut batched = Batched::connect(stage.primary(), "bench", LANES, body_bytes).await?;
         let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
+        let mut bare = Samples::default();
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
         let load = Load::puts("bench", settings.commands, body_bytes);
         let set = Load { names: Names::One("item.put_all"), ..load };
-        let mut contestants = vec![Contestant::Farwrite, Contestant::OneByOne];
+        let mut contestants = vec![Contestant::Farwrite, Contestant::OneByOne, Contestant::Batched];
         contestants.extend((0..CONNECTIONS.len()).map(Contestant::Direct));
         contestants.extend((body_bytes == SMALL).then_some(Contestant::FarwriteInSets));
         // The first drain meets empty tables, which no other does.
@@ -167,6 +173,7 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
                         let rate = direct[index].run(settings.turn() / 2).await?;
                         theirs[index].push(rate);
                     }
+                    Contestant::Batched => bare.push(batched.run(settings.turn() / 2).await?),
                     Contestant::OneByOne => {
                         queue.push(one_by_one.run(commands_for(settings.turn())).await?);
                     }
@@ -181,6 +188,9 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
             let baseline = format!("direct, {connections}");
             findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
         }
+        // No target: what is left of it says what stream, order and answers cost.
+        let beside_batches = row(&measure, &ours);
+        findings.rows.push(against(beside_batches, &ours, "bare batches", &bare, None));
         let seven = Some(Target::RatioAtLeast(7.0));
         let beside_queue = row(&measure, &ours);
         findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
@@ -204,9 +214,17 @@ pub(super) async fn rust(settings: &Settings) -> Result<Findings> {
     };
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     drain(&stage, Load { commands: load.commands / 2, ..load }).await?;
+    let mut random = fastrand::Rng::new();
     for _ in settings.rounds() {
-        ours.push(drain(&stage, load).await?.per_second);
-        theirs.push(one_by_one.run(commands_for(settings.turn())).await?);
+        let mut turns = [Contestant::Farwrite, Contestant::OneByOne];
+        random.shuffle(&mut turns);
+        for contestant in turns {
+            if matches!(contestant, Contestant::Farwrite) {
+                ours.push(drain(&stage, load).await?.per_second);
+            } else {
+                theirs.push(one_by_one.run(commands_for(settings.turn())).await?);
+            }
+        }
     }
     stage.strike().await?;
     let row = row("drain-rust", format!("commands applied, {SMALL} B"), "/s", &ours);
