@@ -448,3 +448,44 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> async_nats::Message {
+        let headers = [
+            (headers::COMMAND_ID, CommandId::now().to_string()),
+            (headers::KEY, "k1".to_owned()),
+            (headers::REPLY, "farwrite.shop.reply.jfk.x".to_owned()),
+            (headers::VERSION, "2".to_owned()),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let subject = "farwrite.shop.cmd.jfk.order.place".to_owned();
+        Delivery::kept(subject, headers, b"{}".to_vec(), 1, 0).message
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_came() {
+        let delivery = Delivery::read(message(), 7, 9);
+        let envelope = delivery.envelope.as_ref().unwrap();
+        assert_eq!((envelope.version, delivery.sequence, delivery.at_ns), (2, 7, 9));
+        assert_eq!(delivery.header(headers::REPLY), Some("farwrite.shop.reply.jfk.x"));
+        assert_eq!(delivery.header("Farwrite-Reply-To"), None);
+        assert_eq!(delivery.message_id(), Some(envelope.id.to_string()).as_deref());
+        assert_eq!(delivery.all_headers().len(), 4);
+    }
+
+    #[inline(never)]
+    fn hot_read_a_message(message: async_nats::Message) -> Delivery {
+        Delivery::read(message, 1, 0)
+    }
+
+    /// For `loadtest/counts.sh`.
+    #[test]
+    fn reading_a_message() {
+        let messages: Vec<_> = (0..1_000).map(|_| message()).collect();
+        let all: Vec<_> = messages.into_iter().map(hot_read_a_message).collect();
+        assert!(all.iter().all(|delivery| delivery.envelope.is_ok()));
+    }
+}
