@@ -6,14 +6,8 @@ use farwrite_schemas::DatabaseName;
 
 use crate::primary;
 
-/// Lanes by default. Measured on two cores: functions do as well with 4, but handlers in Rust, whose
-/// lanes wait for a round trip each, do a fifth to a third more with 8, and no more with 16.
-pub(crate) const LANES: u32 = 8;
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
 pub(crate) const LANES_MAX: u32 = 64;
-/// Commands in a batch by default. Measured: 256 is the knee, where a batch takes 6 ms in the
-/// median; 1,024 gives a quarter more throughput for ten times the 99th percentile.
-pub(crate) const BATCH_MAX_COMMANDS: usize = 256;
 /// Bytes of commands that wait for one lane: bounds the worker's memory with large bodies.
 pub(crate) const LANE_MAX_BYTES: usize = 8 << 20;
 /// How long the ledger keeps an outcome by default.
@@ -120,6 +114,14 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// Lanes by default. Measured on two cores: functions do as well with 4, but handlers in Rust,
+    /// whose lanes wait for a round trip each, do a seventh to a third more with 8, and no more with
+    /// 16.
+    pub const LANES: u32 = 8;
+    /// Commands in a batch by default. Measured: 256 is the knee, where a batch takes 6 ms in the
+    /// median; 1,024 gives a quarter more throughput for ten times the 99th percentile.
+    pub const BATCH_MAX_COMMANDS: usize = 256;
+
     /// A configuration with the defaults of everything that has one.
     #[must_use]
     pub fn new(database: DatabaseName, database_url: String, nats_url: String) -> Self {
@@ -128,8 +130,8 @@ impl Config {
             database,
             database_url,
             nats_url,
-            lanes: LANES,
-            batch_max_commands: BATCH_MAX_COMMANDS,
+            lanes: Self::LANES,
+            batch_max_commands: Self::BATCH_MAX_COMMANDS,
             ledger_keep: LEDGER_KEEP,
             statement_timeout: STATEMENT_TIMEOUT,
             attempts_max: ATTEMPTS_MAX,

@@ -104,7 +104,7 @@ impl EnvelopeError {
     }
 }
 
-/// The headers that an envelope is read from; of one that comes twice, the first.
+/// The values of [`headers::OF_ENVELOPE`]; of a header that comes twice, the first.
 #[derive(Default)]
 struct Headers<'a> {
     id: Option<&'a str>,
@@ -238,6 +238,15 @@ mod tests {
         assert_eq!(envelope.expires_at_ms, Some(1_764_000_000_000));
         assert_eq!(envelope.not_before_ms, Some(0));
         assert_eq!(envelope.context.as_deref(), Some("{\"tenant\": \"acme\"}"));
+    }
+
+    #[test]
+    fn each_header_of_the_envelope_is_read() {
+        for header in headers::OF_ENVELOPE {
+            let id = (headers::COMMAND_ID, ID);
+            let decoded = decode(SUBJECT, &[(header, ""), id], b"{}");
+            assert!(decoded.is_err(), "none of them may be empty: {header} was not read");
+        }
     }
 
     #[test]

@@ -20,5 +20,7 @@ pub const NOT_BEFORE: &str = "Farwrite-Not-Before";
 /// What row-level security and triggers may want to know of the caller: a JSON object, which the
 /// worker sets as the setting `farwrite.context` while the command runs, where it allows it.
 pub const CONTEXT: &str = "Farwrite-Context";
+/// Those that an [`Envelope`](crate::Envelope) is read from.
+pub const OF_ENVELOPE: [&str; 6] = [COMMAND_ID, KEY, VERSION, EXPIRES_AT, NOT_BEFORE, CONTEXT];
 /// The W3C trace context, passed through as it is.
 pub const TRACEPARENT: &str = "traceparent";

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command, value_parser};
+use farwrite_primary_worker::Config;
 
 use super::{
     html, machine,
@@ -129,7 +130,8 @@ async fn begin(settings: &Settings) -> Result<Report> {
     note("commands in a full stream", settings.commands.to_string());
     note("far region's round trip", format!("{} ms", settings.rtt.as_millis()));
     note("hot_standby_feedback", "off; on for `write`, for all contestants".to_owned());
-    note("worker", "its defaults: 8 lanes, batches of at most 256".to_owned());
+    let (lanes, batch) = (Config::LANES, Config::BATCH_MAX_COMMANDS);
+    note("worker", format!("its defaults: {lanes} lanes, batches of at most {batch}"));
     Ok(Report { machine: machine::look()?, versions, settings: said, ..Report::default() })
 }
 

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use farwrite_devstack::{Builder, Devstack, Postgres, Program};
+use farwrite_primary_worker::Config;
 use farwrite_producer::{Limits, Producer};
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -80,11 +81,14 @@ impl Stage {
         command
     }
 
-    /// Starts a worker, with its defaults.
+    /// Starts a worker with its defaults, whatever the environment says of those that the report
+    /// names.
     pub(super) fn worker(&self, applier: Applier, database: &str) -> Result<Worker> {
         let metrics = free_address()?;
         let mut command = self.command(applier, "run", database);
         command.args(["--metrics-addr", &metrics.to_string()]);
+        command.args(["--lanes", &Config::LANES.to_string()]);
+        command.args(["--batch-max-commands", &Config::BATCH_MAX_COMMANDS.to_string()]);
         Ok(Worker { program: self.stack.spawn(command, applier.program())?, metrics })
     }
 

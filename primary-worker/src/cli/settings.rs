@@ -50,14 +50,14 @@ const SETTINGS: &[Setting] = &[
         flag: "lanes",
         environment: "FARWRITE_LANES",
         value: "N",
-        default: Some(|| config::LANES.to_string()),
+        default: Some(|| Config::LANES.to_string()),
         help: "How many lanes apply in parallel; may change at any start",
     },
     Setting {
         flag: "batch-max-commands",
         environment: "FARWRITE_BATCH_MAX_COMMANDS",
         value: "N",
-        default: Some(|| config::BATCH_MAX_COMMANDS.to_string()),
+        default: Some(|| Config::BATCH_MAX_COMMANDS.to_string()),
         help: "Most commands in one transaction",
     },
     Setting {

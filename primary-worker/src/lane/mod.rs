@@ -128,6 +128,8 @@ pub(crate) struct Lane {
     careful_parked: usize,
     /// Whether the last batch had rejections, so that the next begins guarded.
     guarded: bool,
+    /// How many commands to offer to a guarded attempt.
+    part: usize,
 }
 
 /// What all lanes of a takeover share.
@@ -173,6 +175,7 @@ pub(crate) fn open(
         careful_stream: careful,
         careful_parked: careful,
         guarded: false,
+        part: shared.config.batch_max_commands,
     });
     let lanes = lanes.collect();
     (dispatcher, lanes)

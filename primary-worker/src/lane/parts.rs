@@ -29,21 +29,26 @@ impl Lane {
         // is rejected, nine of ten batches would fail plain.
         self.guarded = false;
         while !items.is_empty() {
-            let done = match self.attempt(items, end, Care::Guarded).await? {
+            let offered = items.len().min(self.part);
+            let to = if offered == items.len() { end } else { self.place(&items[offered - 1]) };
+            let part = &mut items[..offered];
+            let done = match self.attempt(part, to, Care::Guarded).await? {
                 Ok(committed) => {
                     let done = committed.settled.len();
                     self.guarded |= committed.settled.iter().any(Settled::is_rejected);
-                    self.settle(&items[..done], committed).await?;
+                    self.part =
+                        next_part(self.part, offered, done, self.shared.config.batch_max_commands);
+                    self.settle(&part[..done], committed).await?;
                     done
                 }
                 Err(_) => {
-                    let part = items.len().min(GUARDED_MAX);
-                    for index in 0..part {
+                    let alone = offered.min(GUARDED_MAX);
+                    for index in 0..alone {
                         let is_last = index + 1 == items.len();
                         let to = if is_last { end } else { self.place(&items[index]) };
                         self.apply_alone(&mut items[index], to, None).await?;
                     }
-                    part
+                    alone
                 }
             };
             items = &mut items[done..];
@@ -112,5 +117,26 @@ impl Lane {
             ) => {}
         }
         Ok(())
+    }
+}
+
+/// How many commands to offer to the next guarded attempt, after one of as many as `part`, or as there
+/// were. One settles as many as its subtransactions last for; what is offered beyond that is sent,
+/// and looked up, in vain.
+fn next_part(part: usize, offered: usize, done: usize, max: usize) -> usize {
+    if done < offered { done.max(1) } else { part.max(offered + offered / 4 + 1).min(max) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_offered_as_were_settled_and_more_while_all_are() {
+        assert_eq!(next_part(256, 256, 90, 256), 90);
+        assert_eq!(next_part(90, 90, 90, 256), 113);
+        assert_eq!(next_part(250, 250, 250, 256), 256);
+        assert_eq!(next_part(90, 3, 3, 256), 90, "there were no more");
+        assert_eq!((next_part(1, 1, 1, 256), next_part(1, 1, 0, 256)), (2, 1));
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! The first byte says what the rest is read as, counted from the digit `0`: see [`CASES`]. A
 //! command is a subject, then lines `Name: value` of headers, an empty line and the body, any
-//! bytes; everything else is the bytes or the text themselves. Every header that the envelope
-//! reads must be in [`HEADERS`]: one that is missing there is not written again, and missed.
+//! bytes; everything else is the bytes or the text themselves. [`HEADERS`] are those of
+//! `headers::OF_ENVELOPE`.
 //!
 //! Out of reach: a body over `BODY_MAX_BYTES`, which is longer than any input of a run, and what
 //! the client library makes of the broker's bytes before they are a subject, headers and a body.
@@ -72,6 +72,7 @@ fn command(message: &[u8]) {
     let (head, body) = end.map_or((message, &[][..]), |end| (&message[..end], &message[end + 2..]));
     let Ok(head) = str::from_utf8(head) else { return };
     let (subject, lines) = head.split_once('\n').unwrap_or((head, ""));
+    assert_eq!(HEADERS.map(|(name, _)| name), headers::OF_ENVELOPE);
     let headers = lines.split('\n').filter_map(|line| line.split_once(": "));
     match decode_envelope(subject, headers, body) {
         Ok(envelope) => {

@@ -1,21 +1,20 @@
 //! Batches straight to the primary: what Farwrite's worker would do if it had nothing else to do.
 //!
 //! A transaction a batch, with a row for each id, by which a repetition is known, and the app's
-//! function called for what is new. No stream and no answers: the rest of a command's cost is what
-//! those take. Each connection has keys of its own, or they would deadlock.
+//! function called for what is new. The rest of a command's cost is what the stream, the fence and
+//! the lane's position, the ledger's outcomes, tidying between commands and the answers take. Each
+//! connection has keys of its own, or they would deadlock.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use farwrite_devstack::Postgres;
+use farwrite_primary_worker::Config;
 use sqlx::PgConnection;
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
 use crate::bench::put::Puts;
-
-/// Commands in a batch, as many as in the worker's.
-const BATCH: usize = 256;
 
 /// Connections that are open, and what each puts.
 pub(in crate::bench) struct Batched(Vec<(PgConnection, Puts)>);
@@ -58,19 +57,21 @@ impl Batched {
     }
 }
 
-/// One batch; how many commands were applied.
+/// One batch, as many commands as in the worker's; how many were applied.
 async fn apply(connection: &mut PgConnection, puts: &mut Puts) -> Result<i64> {
-    let ids: Vec<Uuid> = (0..BATCH).map(|_| Uuid::now_v7()).collect();
-    let bodies = (0..BATCH).map(|_| serde_json::to_string(&puts.next()));
-    let applied = sqlx::query_scalar(
+    let ids: Vec<Uuid> = (0..Config::BATCH_MAX_COMMANDS).map(|_| Uuid::now_v7()).collect();
+    let bodies = ids.iter().map(|_| serde_json::to_string(&puts.next()));
+    let bodies = bodies.collect::<Result<Vec<_>, _>>()?;
+    let applied: i64 = sqlx::query_scalar(
         "WITH new AS (
              INSERT INTO bench.seen SELECT unnest($1) ON CONFLICT DO NOTHING RETURNING id
          )
          SELECT count(bench.put(body::jsonb)) FROM unnest($1, $2) AS u (id, body) JOIN new USING (id)",
     )
-    .bind(ids)
-    .bind(bodies.collect::<Result<Vec<_>, _>>()?)
+    .bind(&ids)
+    .bind(bodies)
     .fetch_one(connection)
     .await?;
+    ensure!(usize::try_from(applied)? == ids.len(), "{applied} of {} were applied", ids.len());
     Ok(applied)
 }

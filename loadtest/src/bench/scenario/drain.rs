@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use async_nats::{Subject, jetstream};
 use bytes::Bytes;
 use farwrite_devstack::Devstack;
+use farwrite_primary_worker::Config;
 use tokio::time::Instant;
 
 use super::{BODY_BYTES, Findings, SMALL, Settings};
@@ -133,9 +134,6 @@ enum Contestant {
     OneByOne,
 }
 
-/// Connections of the bare batches: as many as the worker's lanes.
-const LANES: u32 = 8;
-
 /// Functions of the database, beside connections to the primary and the consumer of an afternoon.
 pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
     const CONNECTIONS: [usize; 3] = [1, 8, 32];
@@ -148,7 +146,8 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         for connections in CONNECTIONS {
             direct.push(Direct::connect(stage.primary(), "bench", connections, body_bytes).await?);
         }
-        let mut batched = Batched::connect(stage.primary(), "bench", LANES, body_bytes).await?;
+        let mut batched =
+            Batched::connect(stage.primary(), "bench", Config::LANES, body_bytes).await?;
         let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
         let mut bare = Samples::default();
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
@@ -188,7 +187,7 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
             let baseline = format!("direct, {connections}");
             findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
         }
-        // No target: what is left of it says what stream, order and answers cost.
+        // No target: what all that costs which makes a batch Farwrite's.
         let beside_batches = row(&measure, &ours);
         findings.rows.push(against(beside_batches, &ours, "bare batches", &bare, None));
         let seven = Some(Target::RatioAtLeast(7.0));
