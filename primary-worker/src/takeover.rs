@@ -49,6 +49,8 @@ pub(crate) struct LanePosition {
     pub(crate) sequence: u64,
     /// The last message that it applied, if any.
     pub(crate) anchor: Option<Anchor>,
+    /// Commands that ran alone after an unclean end and did not come back, by sequence.
+    pub(crate) suspects: Vec<i64>,
 }
 
 /// Taking over did not succeed.
@@ -299,7 +301,7 @@ async fn stream_row(connection: &mut PgConnection, name: &str) -> Result<StreamR
 
 impl LanePosition {
     const fn at(sequence: u64) -> Self {
-        Self { sequence, anchor: None }
+        Self { sequence, anchor: None, suspects: Vec::new() }
     }
 }
 
@@ -372,23 +374,20 @@ async fn lane_rows(
     stream_id: i32,
     generation: Option<i32>,
 ) -> Result<Vec<LanePosition>, sqlx::Error> {
-    let rows: Vec<(i64, i64, Option<i64>, Option<String>)> = sqlx::query_as(
-        "SELECT sequence, anchor_sequence, anchor_at, anchor_id FROM farwrite.lanes
+    type Row = (i64, i64, Option<i64>, Option<String>, Vec<i64>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT sequence, anchor_sequence, anchor_at, anchor_id, suspects FROM farwrite.lanes
          WHERE stream_id = $1 AND generation = coalesce($2, generation) ORDER BY lane",
     )
     .bind(stream_id)
     .bind(generation)
     .fetch_all(connection)
     .await?;
-    let lane =
-        |(sequence, anchor_sequence, anchor_at, id): (i64, i64, Option<i64>, Option<String>)| {
-            let anchor = anchor_at.map(|at_ns| Anchor {
-                sequence: anchor_sequence.unsigned_abs(),
-                at_ns,
-                id,
-            });
-            LanePosition { sequence: sequence.unsigned_abs(), anchor }
-        };
+    let lane = |(sequence, anchor_sequence, anchor_at, id, suspects): Row| {
+        let sequence_of_anchor = anchor_sequence.unsigned_abs();
+        let anchor = anchor_at.map(|at_ns| Anchor { sequence: sequence_of_anchor, at_ns, id });
+        LanePosition { sequence: sequence.unsigned_abs(), anchor, suspects }
+    };
     Ok(rows.into_iter().map(lane).collect())
 }
 

@@ -26,7 +26,7 @@ use crate::{
     health::Health,
     heartbeat::Pulse,
     hints::Hints,
-    lane::{Refreshed, Shared},
+    lane::{Refreshed, Shared, Turns},
     lease, metrics, migrate,
     primary::{self, PrimaryError, Purpose, Start},
     serving::Serving,
@@ -212,6 +212,7 @@ impl Worker {
         let stream = Verified { context, stream, identity };
         let shared = Shared {
             may_answer: MayAnswer::default(),
+            turns: Turns::default(),
             confirm,
             config: Arc::clone(config),
             takeover: Arc::new(takeover),

@@ -36,7 +36,9 @@ async fn killed_at(point: Failpoint) -> Result<()> {
     let case = Case::new(point.name(), &["--duplicate-window-ms", "100"]).await?;
     let publishing = publish(&case);
     let killing = async {
-        for pass in [1, 2, 5, 9] {
+        // As often as a command may run alone when the worker dies, and no more: the fourth time it
+        // would be taken for the cause.
+        for pass in [1, 4, 9] {
             // A takeover is passed once in a life.
             let pass = if point == Failpoint::AfterTakeover { 1 } else { pass };
             let armed = format!("{}:{pass}", point.name());

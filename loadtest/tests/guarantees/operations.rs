@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::HeaderMap;
+use farwrite_primary_worker::Config;
 use farwrite_schemas::{CommandId, Outcome, headers};
 use serde_json::{Value, json};
 
@@ -424,7 +425,7 @@ async fn status_and_outcome_say_where_everything_stands() -> Result<()> {
     };
     let now = status(0, &[]).await?;
     ensure!(
-        now["owner"]["lane_connections"] == 4 && now["owner"]["released_at"].is_null(),
+        now["owner"]["lane_connections"] == Config::LANES && now["owner"]["released_at"].is_null(),
         "{now}"
     );
     ensure!(now["streams"][0]["last_sequence"] == 4, "{now}");

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use farwrite_devstack::Devstack;
+use farwrite_devstack::{Devstack, Program};
+use farwrite_schemas::CommandId;
 use tokio::sync::OnceCell;
 
 use crate::support::{Case, Message};
@@ -30,13 +31,7 @@ async fn is_found(case: &Case, poison: &str) -> Result<()> {
     }
     let worker = case.worker()?;
     let Some(id) = poisonous else { anyhow::bail!("nothing was published") };
-    // The connection that asks goes down with the server.
-    let mut ended = case.ended(id).await;
-    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none()
-    {
-        ended = case.ended(id).await;
-    }
-    let ended = ended?;
+    let ended = found(case, &worker, id).await?;
     ensure!(
         ended == ("dead_lettered".to_owned(), "took_the_primary_down".to_owned()),
         "{ended:?}\n{}",
@@ -67,6 +62,45 @@ async fn a_command_that_kills_its_backend_and_one_that_eats_its_memory_are_found
                SELECT farwrite.register('app.hoard', 'app.hoard(jsonb)')";
     case.execute(sql).await?;
     is_found(&case, "app.hoard").await
+}
+
+#[tokio::test]
+async fn what_is_under_way_in_other_lanes_is_not_blamed_for_a_poisonous_command() -> Result<()> {
+    // Not the one that the others take down.
+    let stack = Box::leak(Box::new(Devstack::builder().start().await?));
+    let case = Case::on(stack, "innocents", &[]).await?;
+    let sql = "CREATE TABLE app.nothing (n integer);
+               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
+               CREATE FUNCTION app.slow(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$
+               BEGIN PERFORM pg_sleep(0.3); RETURN app.append(body, meta); END $$;
+               SELECT farwrite.register('app.crash', 'app.crash(jsonb)'),
+                      farwrite.register('app.slow', 'app.slow(jsonb, farwrite.meta)')";
+    case.execute(sql).await?;
+    let poison = Message::append("poison", 0).named("app.crash");
+    case.publish(&poison).await?;
+    // The first command of every lane, in all likelihood.
+    for key in 0..24 {
+        case.publish(&Message::append(&format!("key {key}"), 0).named("app.slow")).await?;
+    }
+    let worker = case.worker()?;
+    let ended = found(&case, &worker, poison.id).await?;
+    ensure!(ended.1 == "took_the_primary_down", "{ended:?}\n{}", worker.log_tail());
+    case.settled().await?;
+    let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
+    ensure!(letters == 1, "{letters} commands were blamed\n{}", worker.log_tail());
+    ensure!(case.effects().await?.len() == 24);
+    Ok(())
+}
+
+/// How a command ended. The connection that asks goes down with the server.
+async fn found(case: &Case, worker: &Program, id: CommandId) -> Result<(String, String)> {
+    let mut ended = case.ended(id).await;
+    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none()
+    {
+        ended = case.ended(id).await;
+    }
+    ended
 }
 
 /// `app.poll` asks to be tried later, for as long as `app.open` is empty.
@@ -115,12 +149,7 @@ async fn a_poisonous_command_is_found_beside_one_that_is_tried_again_and_again()
     case.parked("later", 1).await?;
     let poison = Message::append("b", 1).named("app.crash");
     case.publish(&poison).await?;
-    let mut ended = case.ended(poison.id).await;
-    while ended.as_ref().is_err_and(|error| error.is::<sqlx::Error>()) && worker.status()?.is_none()
-    {
-        ended = case.ended(poison.id).await;
-    }
-    let ended = ended?;
+    let ended = found(&case, &worker, poison.id).await?;
     ensure!(ended.1 == "took_the_primary_down", "{ended:?}\n{}", worker.log_tail());
     Ok(())
 }

@@ -63,7 +63,7 @@ use crate::{
     heartbeat::Pulse,
     metrics,
     stream::{Anchor, Delivery, Place, Verified, storable},
-    takeover::{LanePosition, Takeover},
+    takeover::Takeover,
     veto::MayAnswer,
 };
 
@@ -78,6 +78,7 @@ pub(crate) use attempt::Failure;
 pub(crate) use judge::Refreshed;
 pub(crate) use line::{HASH_VERSION, lane_hash, line};
 pub(crate) use queue::Dispatcher;
+pub(crate) use suspects::Turns;
 pub(crate) use trial::{Attempted, attempt_for_trial};
 
 /// How long a lane has nothing to do before it is moved along to what was read past it, and looks
@@ -126,6 +127,8 @@ pub(crate) struct Lane {
     /// are parked. Apart, since there may always be some of the one that are tried before the other.
     careful_stream: usize,
     careful_parked: usize,
+    /// Those that were counted when they ran alone, and did not come back, by sequence.
+    counted: Vec<i64>,
     /// Whether the last batch had rejections, so that the next begins guarded.
     guarded: bool,
     /// How many commands to offer to a guarded attempt.
@@ -145,6 +148,7 @@ pub(crate) struct Shared {
     /// Where answers are left that must wait for required standbys, if there are any.
     pub(crate) confirm: Option<mpsc::Sender<Unconfirmed>>,
     pub(crate) may_answer: MayAnswer,
+    pub(crate) turns: Turns,
 }
 
 /// Makes the lanes of a takeover over their connections, and what hands messages to them.
@@ -159,21 +163,22 @@ pub(crate) fn open(
     let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
     let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
     let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
-    let lanes = positions.map(|(number, (LanePosition { sequence, anchor }, connection))| Lane {
+    let lanes = positions.map(|(number, (position, connection))| Lane {
         number: u32::try_from(number).unwrap_or(u32::MAX),
         shared: shared.clone(),
         functions: Functions::default(),
         connection,
         queue: dispatcher.add(),
         read_to: read_to.clone(),
-        position: Place { sequence: *sequence, at_ns: 0 },
-        anchor: anchor.clone(),
+        position: Place { sequence: position.sequence, at_ns: 0 },
+        anchor: position.anchor.clone(),
         settler: Settler::new(shared),
         stop: stop.clone(),
         waits: true,
         look_at: Instant::now(),
         careful_stream: careful,
         careful_parked: careful,
+        counted: position.suspects.clone(),
         guarded: false,
         part: shared.config.batch_max_commands,
     });
@@ -335,6 +340,7 @@ impl Lane {
             } else {
                 self.place(&alone[index])
             };
+            let _turn = self.turn(&alone[index]).await?;
             let is_suspect = self.suspect(&mut alone[index]).await?;
             self.apply_alone(&mut alone[index], to, None).await?;
             if is_suspect {

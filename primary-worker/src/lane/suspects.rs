@@ -1,5 +1,13 @@
 //! Commands that run alone after an unclean end, each counted before it does: one that takes its
 //! backend, its memory or the worker down every time is found by its count, and not run any more.
+//!
+//! Lanes run such commands at the same time, and what one of them takes down counts for all that
+//! were under way. So one that was counted before has its turn while no other lane's has: only its
+//! own doing brings its count further.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{Lane, LaneEnd, batch::Item, work::Work};
 
@@ -8,7 +16,34 @@ const SUSPECT_MAX: i32 = 3;
 /// How many such runs a lane remembers.
 const SUSPECTS_MAX: i32 = 64;
 
+/// What the lanes of a takeover take turns by.
+#[derive(Clone, Default)]
+pub(crate) struct Turns(Arc<RwLock<()>>);
+
+/// A turn to run alone in: beside others that were not counted before, or without any.
+pub(super) type Turn = (Option<OwnedRwLockReadGuard<()>>, Option<OwnedRwLockWriteGuard<()>>);
+
 impl Lane {
+    /// Waits for a command's turn to run alone: no longer than a command may run, since a lane that
+    /// stands still must not stop the others.
+    pub(super) async fn turn(&self, item: &Item) -> Result<Turn, LaneEnd> {
+        let turns = Arc::clone(&self.shared.turns.0);
+        let was_counted = self.counted.contains(&item.delivery.sequence.cast_signed());
+        let turn = async {
+            match was_counted {
+                true => (None, Some(turns.write_owned().await)),
+                false => (Some(turns.read_owned().await), None),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(LaneEnd::Drained),
+            turn = tokio::time::timeout(self.shared.config.statement_timeout, turn) => {
+                Ok(turn.unwrap_or_default())
+            }
+        }
+    }
+
     /// Counts that a command is about to run alone, committed before it does. One that was counted
     /// too often is not run any more. False for one that does not run.
     pub(super) async fn suspect(&mut self, item: &mut Item) -> Result<bool, LaneEnd> {

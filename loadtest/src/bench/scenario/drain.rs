@@ -152,10 +152,15 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         let mut bare = Samples::default();
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
         let load = Load::puts("bench", settings.commands, body_bytes);
-        let set = Load { names: Names::One("item.put_all"), ..load };
-        let mut contestants = vec![Contestant::Farwrite, Contestant::OneByOne, Contestant::Batched];
+        let (names, commands) = (Names::One("item.put_all"), settings.commands / 2);
+        let set = Load { names, commands, ..load };
+        let mut contestants = vec![
+            Contestant::Farwrite,
+            Contestant::FarwriteInSets,
+            Contestant::OneByOne,
+            Contestant::Batched,
+        ];
         contestants.extend((0..CONNECTIONS.len()).map(Contestant::Direct));
-        contestants.extend((body_bytes == SMALL).then_some(Contestant::FarwriteInSets));
         // The first drain meets empty tables, which no other does.
         drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
         let mut random = fastrand::Rng::new();
@@ -193,9 +198,10 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         let seven = Some(Target::RatioAtLeast(7.0));
         let beside_queue = row(&measure, &ours);
         findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
-        if body_bytes == SMALL {
-            let row = row(&format!("the same, function in set form, {body_bytes} B"), &in_sets);
-            findings.rows.push(against(row, &in_sets, "direct, 32", &theirs[2], None));
+        let in_sets_measure = format!("the same, function in set form, {body_bytes} B");
+        for (baseline, theirs) in [("direct, 32", &theirs[2]), ("one-by-one queue", &queue)] {
+            let row = row(&in_sets_measure, &in_sets);
+            findings.rows.push(against(row, &in_sets, baseline, theirs, None));
         }
     }
     Ok(findings)
