@@ -129,6 +129,8 @@ pub(crate) struct Lane {
     careful_parked: usize,
     /// Those that were counted when they ran alone, and did not come back, by sequence.
     counted: Vec<i64>,
+    /// Whether it has a turn to run such a command in: what it runs meanwhile, to make room, is in it.
+    has_turn: bool,
     /// Whether the last batch had rejections, so that the next begins guarded.
     guarded: bool,
     /// How many commands to offer to a guarded attempt.
@@ -179,6 +181,7 @@ pub(crate) fn open(
         careful_stream: careful,
         careful_parked: careful,
         counted: position.suspects.clone(),
+        has_turn: false,
         guarded: false,
         part: shared.config.batch_max_commands,
     });
@@ -340,13 +343,16 @@ impl Lane {
             } else {
                 self.place(&alone[index])
             };
-            let _turn = self.turn(&alone[index]).await?;
+            let turn = self.turn(&alone[index]).await?;
+            let is_first = !std::mem::replace(&mut self.has_turn, true);
             let is_suspect = self.suspect(&mut alone[index]).await?;
             self.apply_alone(&mut alone[index], to, None).await?;
             if is_suspect {
                 self.acquit(&alone[index]).await?;
                 *self.careful(source) -= 1;
             }
+            self.has_turn = !is_first;
+            drop(turn);
         }
         if items.is_empty() {
             return Ok(());

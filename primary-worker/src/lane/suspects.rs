@@ -27,6 +27,9 @@ impl Lane {
     /// Waits for a command's turn to run alone: no longer than a command may run, since a lane that
     /// stands still must not stop the others.
     pub(super) async fn turn(&self, item: &Item) -> Result<Turn, LaneEnd> {
+        if self.has_turn {
+            return Ok(Turn::default());
+        }
         let turns = Arc::clone(&self.shared.turns.0);
         let was_counted = self.counted.contains(&item.delivery.sequence.cast_signed());
         let turn = async {
