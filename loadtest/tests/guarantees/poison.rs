@@ -16,6 +16,13 @@ async fn stack() -> Result<&'static Devstack> {
     STACK.get_or_try_init(|| Devstack::builder().start()).await
 }
 
+/// `app.crash` kills its backend, and the whole server restarts with it.
+const CRASH: &str = "
+    CREATE TABLE app.nothing (n integer);
+    CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
+    SELECT farwrite.register('app.crash', 'app.crash(jsonb)');";
+
 /// Publishes a poisonous command among good ones, before it, behind it in its key, and of other
 /// keys; all but it are applied, and it is found.
 async fn is_found(case: &Case, poison: &str) -> Result<()> {
@@ -48,12 +55,7 @@ async fn is_found(case: &Case, poison: &str) -> Result<()> {
 #[tokio::test]
 async fn a_command_that_kills_its_backend_and_one_that_eats_its_memory_are_found() -> Result<()> {
     let case = Case::on(stack().await?, "crashes", &[]).await?;
-    // The whole server restarts with it, every time.
-    let sql = "CREATE TABLE app.nothing (n integer);
-               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
-               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
-               SELECT farwrite.register('app.crash', 'app.crash(jsonb)')";
-    case.execute(sql).await?;
+    case.execute(CRASH).await?;
     is_found(&case, "app.crash").await?;
     // Out of shared memory is out of memory (53200): the table of locks is full.
     let case = Case::on(stack().await?, "memory", &[]).await?;
@@ -69,14 +71,11 @@ async fn what_is_under_way_in_other_lanes_is_not_blamed_for_a_poisonous_command(
     // Not the one that the others take down.
     let stack = Box::leak(Box::new(Devstack::builder().start().await?));
     let case = Case::on(stack, "innocents", &[]).await?;
-    let sql = "CREATE TABLE app.nothing (n integer);
-               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
-               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
-               CREATE FUNCTION app.slow(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$
-               BEGIN PERFORM pg_sleep(0.3); RETURN app.append(body, meta); END $$;
-               SELECT farwrite.register('app.crash', 'app.crash(jsonb)'),
-                      farwrite.register('app.slow', 'app.slow(jsonb, farwrite.meta)')";
-    case.execute(sql).await?;
+    case.execute(CRASH).await?;
+    let slow = "CREATE FUNCTION app.slow(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_sleep(0.3); RETURN app.append(body, meta); END $$;
+                SELECT farwrite.register('app.slow', 'app.slow(jsonb, farwrite.meta)')";
+    case.execute(slow).await?;
     let poison = Message::append("poison", 0).named("app.crash");
     case.publish(&poison).await?;
     // The first command of every lane, in all likelihood.
@@ -139,11 +138,7 @@ async fn a_poisonous_command_is_found_beside_one_that_is_tried_again_and_again()
     let stack = Box::leak(Box::new(Devstack::builder().start().await?));
     let case = Case::on(stack, "two_suspects", &[]).await?;
     case.execute(POLL).await?;
-    let sql = "CREATE TABLE app.nothing (n integer);
-               CREATE FUNCTION app.crash(body jsonb) RETURNS void LANGUAGE plpgsql AS $$
-               BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
-               SELECT farwrite.register('app.crash', 'app.crash(jsonb)')";
-    case.execute(sql).await?;
+    case.execute(CRASH).await?;
     let worker = case.serving(&["--lanes", "1"]).await?;
     case.publish(&Message::append("a", 1).named("app.poll")).await?;
     case.parked("later", 1).await?;

@@ -127,8 +127,6 @@ pub(crate) struct Lane {
     /// are parked. Apart, since there may always be some of the one that are tried before the other.
     careful_stream: usize,
     careful_parked: usize,
-    /// Those that were counted when they ran alone, and did not come back, by sequence.
-    counted: Vec<i64>,
     /// Whether it has a turn to run such a command in: what it runs meanwhile, to make room, is in it.
     has_turn: bool,
     /// Whether the last batch had rejections, so that the next begins guarded.
@@ -180,7 +178,6 @@ pub(crate) fn open(
         look_at: Instant::now(),
         careful_stream: careful,
         careful_parked: careful,
-        counted: position.suspects.clone(),
         has_turn: false,
         guarded: false,
         part: shared.config.batch_max_commands,

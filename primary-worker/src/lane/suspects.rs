@@ -31,7 +31,9 @@ impl Lane {
             return Ok(Turn::default());
         }
         let turns = Arc::clone(&self.shared.turns.0);
-        let was_counted = self.counted.contains(&item.delivery.sequence.cast_signed());
+        let before = self.shared.takeover.lanes.get(self.number as usize);
+        let sequence = item.delivery.sequence.cast_signed();
+        let was_counted = before.is_some_and(|lane| lane.suspects.contains(&sequence));
         let turn = async {
             match was_counted {
                 true => (None, Some(turns.write_owned().await)),
