@@ -1,4 +1,5 @@
-//! Straight to the primary: one prepared upsert a transaction, on connections that are held.
+//! Straight to the primary, on connections that are held: one prepared upsert a transaction, or a
+//! batch.
 //!
 //! The same with a synchronous replica that applies before the commit returns is PostgreSQL's own
 //! way to read one's writes.
@@ -10,49 +11,70 @@ use farwrite_devstack::Postgres;
 use sqlx::{Connection, PgConnection};
 use tokio::{task::JoinSet, time::Instant};
 
+use super::batched;
 use crate::bench::put::Puts;
 
-/// Connections that are open and warm.
+/// What a transaction holds.
+#[derive(Clone, Copy)]
+pub(in crate::bench) enum Transaction {
+    /// One prepared upsert.
+    Upsert,
+    /// A batch of commands (`batched`). Each connection has keys of its own, or they would deadlock.
+    Batch,
+}
+
+/// Connections that are open and warm, and what each puts.
 pub(in crate::bench) struct Direct {
-    connections: Vec<PgConnection>,
-    body_bytes: usize,
+    connections: Vec<(PgConnection, Puts)>,
+    transaction: Transaction,
 }
 
 impl Direct {
     pub(in crate::bench) async fn connect(
         primary: &Postgres,
         database: &str,
-        connections: usize,
+        connections: u32,
         body_bytes: usize,
+        transaction: Transaction,
     ) -> Result<Self> {
         let mut open = Vec::new();
-        for _ in 0..connections {
+        for number in 0..connections {
             let mut connection = primary.connect(database).await?;
-            Puts::of(body_bytes).next().store(&mut connection).await?;
-            open.push(connection);
+            let puts = Puts::of(body_bytes);
+            let mut puts = match transaction {
+                Transaction::Upsert => puts,
+                Transaction::Batch => puts.share(number, connections),
+            };
+            puts.next().store(&mut connection).await?;
+            open.push((connection, puts));
         }
-        Ok(Self { connections: open, body_bytes })
+        Ok(Self { connections: open, transaction })
     }
 
     /// Upserts on all of them for so long; how many a second.
     pub(in crate::bench) async fn run(&mut self, duration: Duration) -> Result<f64> {
         let began = Instant::now();
+        let transaction = self.transaction;
         let mut tasks = JoinSet::new();
-        for mut connection in self.connections.drain(..) {
-            let mut puts = Puts::of(self.body_bytes);
+        for (mut connection, mut puts) in self.connections.drain(..) {
             tasks.spawn(async move {
                 let mut done = 0_u64;
                 while began.elapsed() < duration {
-                    puts.next().store(&mut connection).await?;
-                    done += 1;
+                    done += match transaction {
+                        Transaction::Upsert => {
+                            puts.next().store(&mut connection).await?;
+                            1
+                        }
+                        Transaction::Batch => batched::apply(&mut connection, &mut puts).await?,
+                    };
                 }
-                anyhow::Ok((connection, done))
+                anyhow::Ok((connection, puts, done))
             });
         }
         let mut total = 0;
         while let Some(done) = tasks.join_next().await {
-            let (connection, done) = done??;
-            self.connections.push(connection);
+            let (connection, puts, done) = done??;
+            self.connections.push((connection, puts));
             total += done;
         }
         Ok(total as f64 / began.elapsed().as_secs_f64())

@@ -6,8 +6,7 @@ mod one_by_one;
 mod raw_publish;
 mod rpc_and_poll;
 
-pub(super) use batched::Batched;
-pub(super) use direct::{Direct, RemoteApply};
+pub(super) use direct::{Direct, RemoteApply, Transaction};
 pub(super) use one_by_one::{OneByOne, commands_for};
 pub(super) use raw_publish::{RawPublish, subject};
 pub(super) use rpc_and_poll::{NEXT_POSITION, PollingLoop, RpcAndPoll};

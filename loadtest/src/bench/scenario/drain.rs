@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{BODY_BYTES, Findings, SMALL, Settings};
 use crate::bench::{
-    baseline::{Batched, Direct, OneByOne, commands_for, subject},
+    baseline::{Direct, OneByOne, Transaction, commands_for, subject},
     fill::{Filling, fill},
     measure::{Samples, Target, against, row},
     put::Puts,
@@ -136,18 +136,20 @@ enum Contestant {
 
 /// Functions of the database, beside connections to the primary and the consumer of an afternoon.
 pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
-    const CONNECTIONS: [usize; 3] = [1, 8, 32];
+    const CONNECTIONS: [u32; 3] = [1, 8, 32];
     let mut findings = Findings::default();
     for body_bytes in BODY_BYTES {
         let stage = Stage::set(Devstack::builder()).await?;
         stage.database("bench").await?;
         let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
+        let connect = async |connections, transaction| {
+            Direct::connect(stage.primary(), "bench", connections, body_bytes, transaction).await
+        };
         let mut direct = Vec::new();
         for connections in CONNECTIONS {
-            direct.push(Direct::connect(stage.primary(), "bench", connections, body_bytes).await?);
+            direct.push(connect(connections, Transaction::Upsert).await?);
         }
-        let mut batched =
-            Batched::connect(stage.primary(), "bench", Config::LANES, body_bytes).await?;
+        let mut batched = connect(Config::LANES, Transaction::Batch).await?;
         let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
         let mut bare = Samples::default();
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());

@@ -10,7 +10,7 @@ use super::{
     drain::{Load, drain},
 };
 use crate::bench::{
-    baseline::Direct,
+    baseline::{Direct, Transaction},
     measure::{Samples, Target, against, row},
     stage::Stage,
 };
@@ -34,8 +34,9 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     let builder = Devstack::builder().environment("LD_PRELOAD", library.display().to_string());
     let stage = Stage::set(builder).await?;
     stage.database("bench").await?;
-    let mut direct = Direct::connect(stage.primary(), "bench", 32, SMALL).await?;
-    let mut one = Direct::connect(stage.primary(), "bench", 1, SMALL).await?;
+    let mut direct =
+        Direct::connect(stage.primary(), "bench", 32, SMALL, Transaction::Upsert).await?;
+    let mut one = Direct::connect(stage.primary(), "bench", 1, SMALL, Transaction::Upsert).await?;
     let load = Load::puts("bench", settings.commands / 4, SMALL);
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     let mut alone = Samples::default();
