@@ -8,7 +8,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use farwrite_schemas::{
-    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, Progress, Timeline,
+    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, Progress, SERVER_START_QUERY,
+    Timeline,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
@@ -19,12 +20,9 @@ use crate::{GoneReason, branches::Told, metrics};
 /// serves only a graph.
 const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
-const START: &str = "\
-    SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8,
-           current_setting('server_version_num')::int";
 /// The first version with `WAIT FOR LSN`, as `server_version_num` has it
 /// (<https://www.postgresql.org/docs/19/sql-wait-for.html>).
-const AWAITS_SINCE: i32 = 190_000;
+const AWAITS_SINCE: u32 = 190_000;
 /// Role, position, the receiver's state and timeline, in this order: each is read from the one before
 /// it, so that none is read earlier. A server that is promoted in between tells the position where
 /// replay ended.
@@ -105,7 +103,6 @@ pub(crate) struct Replica {
 struct Link {
     connection: PgConnection,
     server_start_us: i64,
-    version: i32,
     age_read_at: Option<Instant>,
 }
 
@@ -139,7 +136,8 @@ impl Server for Replica {
     }
 
     fn can_await(&self) -> bool {
-        self.server_waits && self.link.as_ref().is_some_and(|link| link.version >= AWAITS_SINCE)
+        let version = self.link.as_ref().and_then(|link| link.connection.server_version_num());
+        self.server_waits && version.is_some_and(|version| version >= AWAITS_SINCE)
     }
 
     async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), GoneReason> {
@@ -173,8 +171,9 @@ impl Server for Replica {
 impl Link {
     async fn open(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(options).await?;
-        let (server_start_us, version) = sqlx::query_as(START).fetch_one(&mut connection).await?;
-        Ok(Self { connection, server_start_us, version, age_read_at: None })
+        let server_start_us =
+            sqlx::query_scalar(SERVER_START_QUERY).fetch_one(&mut connection).await?;
+        Ok(Self { connection, server_start_us, age_read_at: None })
     }
 
     async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), sqlx::Error> {

@@ -267,8 +267,8 @@ impl Builder {
         Self { watch: Watch::Given(watcher), ..self }
     }
 
-    /// How the pool of [`Producer::reads`] behaves. Its `after_connect` is replaced by the
-    /// producer's own for a replica, which checks what the connection shows.
+    /// How the pool of [`Producer::reads`] behaves. Its `after_connect` and `before_acquire` are
+    /// replaced by the producer's own, which check what a connection shows.
     pub fn pool(self, options: PgPoolOptions) -> Self {
         Self { pool: options, ..self }
     }

@@ -84,6 +84,7 @@ mod pace;
 mod position;
 mod probe;
 mod producer;
+mod promise;
 mod publish;
 mod publish_error;
 mod read_at;
@@ -104,7 +105,7 @@ pub use ask::LastHeard;
 pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
 pub use elsewhere::{ElsewhereError, MissingRegion};
-pub use farwrite_lsn_watcher::{Doubt, GoneReason, Seen, WaitError, Watcher};
+pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, Seen, WaitError, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
     KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,

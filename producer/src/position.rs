@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 use sqlx::{PgConnection, types::Uuid};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::producer::Producer;
 
-/// How long one waits for the replayed position to move where nothing is received. 250 ms: longer
-/// than the replay of any commit but one that drops thousands of tables. Where the primary is away
-/// as well, nothing moves, and every bookmark of a read takes this long.
-const MOVES_WITHIN: Duration = Duration::from_millis(250);
-/// How often it is looked at meanwhile. Only after a restart of the replica.
+/// How often one looks whether the replayed position has moved where nothing is received. With the
+/// pauses 250 ms: longer than the replay of any commit but one that drops thousands of tables. Looks are
+/// counted and not time, since a process that is held for so long would look once. Where the primary
+/// is away as well, nothing moves, and every bookmark of a read takes this long.
+const LOOKS: u32 = 50;
+/// The pause before each. Only after a restart of the replica.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The server's role, position and timeline, and the branch of the position. Where nothing was
@@ -61,17 +62,16 @@ pub(crate) async fn ask(
     connection: &mut PgConnection,
     database: &DatabaseName,
 ) -> Result<Position, sqlx::Error> {
-    let first = ask_once(connection, database).await?;
-    let Some(replayed) = first.replayed else { return Ok(first.position) };
-    let began = Instant::now();
-    loop {
+    let mut said = ask_once(connection, database).await?;
+    let Some(replayed) = said.replayed else { return Ok(said.position) };
+    for _ in 0..LOOKS {
         sleep(LOOK_EVERY).await;
-        let next = ask_once(connection, database).await?;
-        let has_moved = next.replayed.is_none_or(|now| now > replayed);
-        if has_moved || began.elapsed() >= MOVES_WITHIN {
-            return Ok(next.position);
+        said = ask_once(connection, database).await?;
+        if said.replayed.is_none_or(|now| now > replayed) {
+            break;
         }
     }
+    Ok(said.position)
 }
 
 async fn ask_once(

@@ -49,7 +49,7 @@ pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
 pub use nats_url::{NatsCredentials, NatsServers};
 pub use outcome::{DeadLetter, Outcome, Rejection};
-pub use progress::{INTEREST_MAX_EPOCHS, Interest, Progress};
+pub use progress::{INTEREST_MAX_EPOCHS, Interest, Progress, SERVER_START_QUERY};
 pub use recorded::{OUTCOMES_QUERY, OutcomeRow, Recorded, Standing};
 pub use reply::{
     LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,

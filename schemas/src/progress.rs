@@ -7,6 +7,10 @@ use crate::{Branch, Epoch, Lsn, Timeline};
 /// Most epochs that one interest asks about; further ones are not looked at.
 pub const INTEREST_MAX_EPOCHS: usize = 16;
 
+/// Reads [`Progress::server_start_us`].
+pub const SERVER_START_QUERY: &str =
+    "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+
 /// An app's interest in a position: while it has one that is not reached, the watcher polls and
 /// broadcasts. It is said again as long as it lasts, so that a lost message only delays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

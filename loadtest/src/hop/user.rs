@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Result, ensure};
 use farwrite_producer::{
-    Bookmark, Command, CommandId, Key, KeyError, Producer, ReadAt, ReadFrom, WriteError,
+    Bookmark, Command, CommandId, Key, KeyError, Producer, Reached, ReadAt, ReadFrom, WriteError,
 };
 use fastrand::Rng;
 use serde::Serialize;
@@ -31,6 +31,22 @@ fn key(user: u32) -> String {
     format!("user {user}")
 }
 
+/// What a read showed.
+#[derive(Debug)]
+#[expect(dead_code, reason = "told as a whole of a read that showed less than it should")]
+struct Read {
+    own: i64,
+    others: i64,
+    /// Where, and at which bookmark.
+    region: usize,
+    at: Bookmark,
+    from: ReadFrom,
+    reached: Reached,
+    /// Its own bookmark.
+    bookmark: Option<Bookmark>,
+    ended: Instant,
+}
+
 pub(super) struct User {
     number: u32,
     users: u32,
@@ -39,8 +55,8 @@ pub(super) struct User {
     /// What they carry from request to request, as a cookie would.
     bookmark: Option<Bookmark>,
     written: i64,
-    /// What they have read of others.
-    seen: HashMap<u32, i64>,
+    /// What they have read of others, and what there was to know of the read.
+    seen: HashMap<u32, Read>,
     report: Report,
 }
 
@@ -60,8 +76,8 @@ impl User {
         Ok(self.report)
     }
 
-    fn somewhere(&mut self) -> Producer {
-        self.producers[self.random.usize(..self.producers.len())].clone()
+    fn somewhere(&mut self) -> usize {
+        self.random.usize(..self.producers.len())
     }
 
     async fn write(&mut self) -> Result<()> {
@@ -70,8 +86,8 @@ impl User {
         let began = Instant::now();
         // A user whose request fails sends it again, wherever they are by then.
         let bookmark = loop {
-            let producer = self.somewhere();
-            let error = match producer.call(&command).id(id).write().await {
+            let region = self.somewhere();
+            let error = match self.producers[region].call(&command).id(id).write().await {
                 Ok(visible) => break visible.bookmark,
                 Err(WriteError::NotVisible { committed, .. }) => break committed.bookmark,
                 Err(error) => error,
@@ -98,9 +114,9 @@ impl User {
         let Some(bookmark) = self.bookmark.clone() else { return Ok(()) };
         let other = self.random.u32(..self.users);
         let began = Instant::now();
-        let (own, others, from, read) = loop {
-            let producer = self.somewhere();
-            let error = match self.read_at(&producer, &bookmark, other).await {
+        let read = loop {
+            let region = self.somewhere();
+            let error = match self.read_at(region, &bookmark, other).await {
                 Ok(read) => break read,
                 Err(error) => error,
             };
@@ -108,24 +124,28 @@ impl User {
             ensure!(began.elapsed() < PATIENCE, "a read gets nowhere: {error:#}");
         };
         self.report.reads += 1;
-        self.report.on_primary += u64::from(from == ReadFrom::Primary);
-        self.report.stale += u64::from(own < self.written);
-        let seen = self.seen.entry(other).or_default();
-        self.report.went_back += u64::from(others < *seen);
-        *seen = others.max(*seen);
-        if let Some(read) = read {
-            self.note(read);
+        self.report.on_primary += u64::from(read.from == ReadFrom::Primary);
+        let is_stale = read.own < self.written;
+        let before = self.seen.get(&other).filter(|before| read.others < before.others);
+        let went_back = before.is_some();
+        if is_stale || went_back {
+            let (user, written) = (self.number, self.written);
+            println!("user {user} wrote {written} and read {read:?}, having read {before:?}");
+        }
+        self.report.stale += u64::from(is_stale);
+        self.report.went_back += u64::from(went_back);
+        if let Some(bookmark) = &read.bookmark {
+            self.note(bookmark.clone());
+        }
+        if !went_back {
+            self.seen.insert(other, read);
         }
         Ok(())
     }
 
-    async fn read_at(
-        &self,
-        producer: &Producer,
-        bookmark: &Bookmark,
-        other: u32,
-    ) -> Result<(i64, i64, ReadFrom, Option<Bookmark>)> {
-        let ReadAt { pool, from, .. } = producer.read_at(bookmark).await?;
+    async fn read_at(&self, region: usize, at: &Bookmark, other: u32) -> Result<Read> {
+        let producer = &self.producers[region];
+        let ReadAt { pool, from, reached } = producer.read_at(at).await?;
         let mut connection = pool.acquire().await?;
         let numbers: Vec<(String, i64)> =
             sqlx::query_as("SELECT key, n FROM numbers WHERE key = ANY ($1)")
@@ -135,6 +155,8 @@ impl User {
         let bookmark = producer.bookmark(&mut connection).await?;
         let numbers: HashMap<String, i64> = numbers.into_iter().collect();
         let of = |user| numbers.get(&key(user)).copied().unwrap_or(0);
-        Ok((of(self.number), of(other), from, bookmark))
+        let (own, others) = (of(self.number), of(other));
+        let (at, ended) = (at.clone(), Instant::now());
+        Ok(Read { own, others, region, at, from, reached, bookmark, ended })
     }
 }
