@@ -11,7 +11,7 @@ use farwrite_schemas::{Lsn, Timeline};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
     /// How far the replica has replayed; at or past what was waited for. On a server that is no
-    /// replica, how far it has flushed.
+    /// replica, up to where it shows its own commits.
     pub lsn: Lsn,
     /// Whether the server is a replica. False on a primary, whose own commits need no wait, and on
     /// a replica that was promoted.

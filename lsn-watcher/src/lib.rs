@@ -54,6 +54,7 @@ mod region;
 mod replica;
 mod sabotage;
 mod service;
+mod shown;
 mod target;
 mod visible;
 mod wait;

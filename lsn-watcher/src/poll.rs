@@ -192,7 +192,7 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         match before.map(|before| before.in_recovery) {
             Some(true) if !sight.in_recovery => tracing::warn!("the replica was promoted"),
             None if !sight.in_recovery => {
-                tracing::info!("the server is a primary: its own commits are visible at once");
+                tracing::info!("the server is a primary: it shows its own commits");
             }
             Some(_) | None => {}
         }

@@ -14,7 +14,12 @@ use farwrite_schemas::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::{GoneReason, branches::Told, metrics};
+use crate::{
+    GoneReason,
+    branches::Told,
+    metrics,
+    shown::{Shown, UNDER_WAY, UnderWay, UnderWayRow},
+};
 
 /// How often the age of the last replayed commit is read for the metrics: it costs little, but it
 /// serves only a graph.
@@ -50,8 +55,8 @@ const UNREADABLE: [&str; 5] = ["3F000", "42P01", "42703", "42883", "42501"];
 /// What a server said of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sight {
-    /// How far it has replayed, or flushed when it is no replica; `None` on a replica that has
-    /// replayed nothing.
+    /// How far it has replayed, or how far it shows its own commits when it is no replica; `None` on
+    /// a replica that has replayed nothing, and on a primary that has shown nothing yet.
     pub(crate) replayed: Option<Lsn>,
     /// The timeline that it was on after `replayed` was read, where it tells.
     pub(crate) timeline: Option<Timeline>,
@@ -104,6 +109,8 @@ struct Link {
     connection: PgConnection,
     server_start_us: i64,
     age_read_at: Option<Instant>,
+    /// What is shown of its own commits, while it is no replica.
+    shown: Shown,
 }
 
 impl Replica {
@@ -173,7 +180,8 @@ impl Link {
         let mut connection = PgConnection::connect_with(options).await?;
         let server_start_us =
             sqlx::query_scalar(SERVER_START_QUERY).fetch_one(&mut connection).await?;
-        Ok(Self { connection, server_start_us, age_read_at: None })
+        let (age_read_at, shown) = (None, Shown::default());
+        Ok(Self { connection, server_start_us, age_read_at, shown })
     }
 
     async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), sqlx::Error> {
@@ -200,7 +208,20 @@ impl Link {
         let replayed = replayed.map(|text| text.parse()).transpose();
         let replayed = replayed.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let timeline = timeline.map(|timeline| Timeline(timeline.unsigned_abs()));
+        let replayed = match replayed {
+            Some(flushed) if !in_recovery => self.shown(flushed).await?,
+            replayed => replayed,
+        };
         Ok(Sight { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
+    }
+
+    /// How far a primary shows its own commits, that has flushed so far.
+    async fn shown(&mut self, flushed: Lsn) -> Result<Option<Lsn>, sqlx::Error> {
+        let asking = sqlx::query_as(UNDER_WAY).bind(self.shown.must_know_syncing());
+        let row: UnderWayRow = asking.fetch_one(&mut self.connection).await?;
+        let under_way =
+            UnderWay::from_row(row).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        Ok(self.shown.heard(flushed, &under_way))
     }
 
     async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, sqlx::Error> {

@@ -4,8 +4,8 @@
 //! that shows less than was said to be visible: see [`Promise`].
 //!
 //! Reads on the primary are watched in the same way: a server is asked what it is and which branch
-//! of history it holds, and not believed for its name. A primary shows its own commits at once, so
-//! that this costs one question, and none a moment after another one.
+//! of history it holds, and not believed for its name. A primary shows what was committed at
+//! once, so that this costs two questions, and none a moment after another one.
 
 use std::{
     sync::{
@@ -124,7 +124,7 @@ impl Fallback {
     }
 
     /// Waits until the primary shows a bookmark, which it does at once unless it is another one
-    /// than the bookmark's.
+    /// than the bookmark's, or a replica was ahead of it.
     pub(crate) async fn wait(
         &self,
         bookmark: &Bookmark,

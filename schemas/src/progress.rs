@@ -25,8 +25,8 @@ pub struct Interest {
 /// How far the region's replica has come, told to every app of the region at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The replayed position, or the flushed one of a server that is no replica; `None` while the
-    /// server cannot be asked.
+    /// The replayed position, or up to where a server that is no replica shows its own commits;
+    /// `None` while the server cannot be asked.
     pub replayed: Option<Lsn>,
     /// When the server was started (`pg_postmaster_start_time()`), in microseconds since 1970: a
     /// replica that crashed can come back *behind* what it had shown, so positions of different

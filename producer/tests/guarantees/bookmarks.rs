@@ -211,3 +211,52 @@ async fn a_read_on_a_restarted_replica_has_a_bookmark_that_holds_what_was_read()
     let committed: Lsn = committed.parse().unwrap();
     assert!(read.lsn >= committed, "{} was read, and the bookmark says {}", committed, read.lsn);
 }
+
+/// A primary sends a commit to its replicas before it shows it itself: it waits for a synchronous
+/// standby in between, or is held. Who has read it on a replica must not go back on the primary.
+#[tokio::test]
+async fn what_a_replica_showed_before_the_primary_did_is_waited_for_there() {
+    let stack = Devstack::builder().regions(["ewr", "jfk"]).start().await.unwrap();
+    let stack: &'static Devstack = Box::leak(Box::new(stack));
+    let stage = Stage::on(stack, "ahead").await;
+    let database = stage.database_with_history().await;
+    let (primary, replica) = (stack.primary(), stack.replica("jfk").unwrap());
+    primary.execute(database, "CREATE TABLE seen (n int)").await.unwrap();
+    let here = stage.builder().replica(replica.url(database)).connect().await.unwrap();
+    let home = stage.builder().primary_reads(primary.url(database)).connect().await.unwrap();
+    let first = within(async {
+        let mut writing = primary.connect(database).await.unwrap();
+        here.bookmark(&mut writing).await.unwrap().unwrap()
+    });
+    let first = first.await;
+    assert_eq!(rows(&home, &first).await, (0, ReadFrom::Primary));
+
+    // Somebody who writes for long, and does not commit, holds nobody up.
+    let mut long = primary.connect(database).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut long).await.unwrap();
+    sqlx::query("INSERT INTO seen VALUES (7)").execute(&mut long).await.unwrap();
+
+    let nobody = |names: &str| format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+    primary.execute("postgres", &nobody("nobody")).await.unwrap();
+    primary.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    let mut told = primary.connect(database).await.unwrap();
+    until_true(&mut told, "SELECT current_setting('synchronous_standby_names') = $1", "nobody")
+        .await;
+    let mut writing = primary.connect(database).await.unwrap();
+    let write = tokio::spawn(async move { commit_row(&mut writing).await });
+    let mut reading = replica.connect(database).await.unwrap();
+    until_true(&mut reading, "SELECT count(*) = 1 FROM seen WHERE $1 <> ''", "rows").await;
+    let read = within(here.bookmark(&mut reading)).await.unwrap().unwrap();
+    let error = within(home.wait(&read, Duration::from_secs(1))).await;
+    assert!(error.is_err(), "the primary does not show what the replica showed: {error:?}");
+    assert!(!write.is_finished());
+
+    primary.execute("postgres", &nobody("")).await.unwrap();
+    primary.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    within(write).await.unwrap();
+    assert_eq!(rows(&home, &read).await, (1, ReadFrom::Primary));
+}
+
+async fn commit_row(writing: &mut PgConnection) {
+    sqlx::query("INSERT INTO seen VALUES (1)").execute(writing).await.unwrap();
+}
