@@ -94,6 +94,11 @@ pub const ALL: &[Migration] = &[
         sql: include_str!("../migrations/0014_lean.sql"),
     },
     Migration { version: 15, description: "one", sql: include_str!("../migrations/0015_one.sql") },
+    Migration {
+        version: 16,
+        description: "bodies",
+        sql: include_str!("../migrations/0016_bodies.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -41,8 +41,11 @@ async fn commands_of_a_key_are_applied_in_the_streams_order() -> Result<()> {
     let case = Case::new("order", &[]).await?;
     let _worker = case.serving_worker().await?;
     let publishing = (0..100).map(async |key| {
-        for n in 0..40 {
-            case.publish(&Message::append(&format!("key {key}"), n)).await?;
+        for n in 0..40_i32 {
+            // Bodies of one batch lie behind each other, and their places are counted in bytes.
+            let note = "Zürich 日本".repeat(usize::try_from(n % 3)?);
+            let body = serde_json::json!({ "note": note, "n": n }).to_string();
+            case.publish(&Message { body, ..Message::append(&format!("key {key}"), n) }).await?;
         }
         anyhow::Ok(())
     });

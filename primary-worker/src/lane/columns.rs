@@ -1,10 +1,10 @@
-//! Function commands as parallel arrays: how a batch of them travels to PostgreSQL.
+//! Function commands as parallel arrays, and their bodies as one value: how a batch of them travels to PostgreSQL.
 
 use sqlx::{
     Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo},
+    postgres::{PgArgumentBuffer, PgTypeInfo},
     types::Uuid,
 };
 
@@ -27,15 +27,57 @@ impl Type<Postgres> for Body<'_> {
     }
 }
 
-impl PgHasArrayType for Body<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        <&str as PgHasArrayType>::array_type_info()
-    }
-}
-
 impl Encode<'_, Postgres> for Body<'_> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         buffer.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+}
+
+/// The bodies of some commands, one behind the other, as one `bytea`.
+#[derive(Default)]
+pub(super) struct Bodies<'a> {
+    bodies: Vec<&'a [u8]>,
+    /// Where each begins, from 1, and where the last ends.
+    starts: Vec<i32>,
+}
+
+impl<'a> Bodies<'a> {
+    fn for_commands(count: usize) -> Self {
+        let mut starts = Vec::with_capacity(count + 1);
+        starts.push(1);
+        Self { bodies: Vec::with_capacity(count), starts }
+    }
+
+    fn push(&mut self, body: &'a [u8]) {
+        // A batch is bounded far below what 32 bits can tell.
+        let bytes = i32::try_from(body.len()).unwrap_or(i32::MAX);
+        let end = self.starts.last().map_or(1, |start| start.saturating_add(bytes));
+        self.starts.push(end);
+        self.bodies.push(body);
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bodies.iter().map(|body| body.len()).sum()
+    }
+
+    /// Where each begins, counted from 1 as PostgreSQL does, and after the last where it ends.
+    pub(super) fn starts(&self) -> &[i32] {
+        &self.starts
+    }
+}
+
+impl Type<Postgres> for Bodies<'_> {
+    fn type_info() -> PgTypeInfo {
+        <[u8] as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Bodies<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.reserve(self.bytes());
+        self.bodies.iter().for_each(|body| buffer.extend_from_slice(body));
         Ok(IsNull::No)
     }
 }
@@ -54,7 +96,7 @@ pub(super) struct Columns<'a> {
     pub(super) versions: Vec<i32>,
     pub(super) keys: Vec<Option<&'a str>>,
     pub(super) origins: Vec<&'a str>,
-    pub(super) bodies: Vec<Body<'a>>,
+    pub(super) bodies: Bodies<'a>,
     /// Empty when nothing expires.
     pub(super) expires_ns: Vec<Option<i64>>,
     /// Empty when nothing has a context.
@@ -74,7 +116,7 @@ impl<'a> Columns<'a> {
             versions: Vec::with_capacity(count),
             keys: Vec::with_capacity(count),
             origins: Vec::with_capacity(count),
-            bodies: Vec::with_capacity(count),
+            bodies: Bodies::for_commands(count),
             ..Self::default()
         }
     }
@@ -109,7 +151,7 @@ impl<'a> Columns<'a> {
             columns.versions.push(envelope.version.cast_signed());
             columns.keys.push(envelope.key.as_ref().map(|key| key.as_str()));
             columns.origins.push(envelope.origin.as_str());
-            columns.bodies.push(Body::of(&item.delivery));
+            columns.bodies.push(item.delivery.body());
             if set_forms {
                 columns.set_forms.push(function.set_form);
             }
@@ -156,7 +198,22 @@ mod tests {
         assert_eq!(cost(256), cost(16), "they grow with the batch");
         let (cut, columns) = cost(256);
         assert!(cut <= 3, "{cut} allocations: the batches, the batch and its ids");
-        assert!(columns <= 10, "{columns} allocations: one for each column");
+        assert!(
+            columns <= 11,
+            "{columns} allocations: one for each column, and the places of bodies"
+        );
+    }
+
+    #[test]
+    fn bodies_lie_behind_each_other_and_their_places_are_those_of_bytes() {
+        let mut bodies = Bodies::for_commands(3);
+        for body in ["\"Zürich\"", "", "{}"] {
+            bodies.push(body.as_bytes());
+        }
+        assert_eq!((bodies.starts(), bodies.bytes()), (&[1, 10, 10, 12][..], 11));
+        let mut buffer = PgArgumentBuffer::default();
+        assert!(matches!(bodies.encode_by_ref(&mut buffer), Ok(IsNull::No)));
+        assert_eq!(&buffer[..], "\"Zürich\"{}".as_bytes());
     }
 
     #[inline(never)]

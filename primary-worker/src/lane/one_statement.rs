@@ -41,7 +41,7 @@ pub(super) async fn attempt(
     let columns = Columns::of(items.iter());
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     );
     let statement = fence
         .bind(statement)
@@ -56,7 +56,8 @@ pub(super) async fn attempt(
         .bind(columns.versions)
         .bind(columns.keys)
         .bind(columns.origins)
-        .bind(columns.bodies)
+        .bind(&columns.bodies)
+        .bind(columns.bodies.starts())
         .bind(columns.expires_ns)
         .bind(columns.contexts);
     let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;

@@ -327,7 +327,7 @@ impl Outcomes<'_> {
             Care::Guarded => GROUP,
         };
         let (outcomes, answers): (Vec<Option<String>>, Vec<Option<String>>) = sqlx::query_as(
-            "SELECT outcomes, answers FROM farwrite.run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+            "SELECT outcomes, answers FROM farwrite.run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         )
         .bind(group)
         .bind(columns.functions)
@@ -339,7 +339,8 @@ impl Outcomes<'_> {
         .bind(columns.origins)
         .bind(columns.sequences)
         .bind(columns.at_ns)
-        .bind(columns.bodies)
+        .bind(&columns.bodies)
+        .bind(columns.bodies.starts())
         .bind(columns.expires_ns)
         .bind(columns.contexts)
         .bind(&nothing)
