@@ -14,12 +14,7 @@ use farwrite_schemas::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::{
-    GoneReason,
-    branches::Told,
-    metrics,
-    shown::{Shown, UNDER_WAY, UnderWay, UnderWayRow},
-};
+use crate::{GoneReason, branches::Told, metrics, shown::Shown};
 
 /// How often the age of the last replayed commit is read for the metrics: it costs little, but it
 /// serves only a graph.
@@ -36,16 +31,13 @@ const AWAITS_SINCE: u32 = 190_000;
 /// replays, while it streams; in every other state of the receiver, replay may have gone on from an
 /// archive, and the timeline is not known. A receiver that begins anew after its state was read can
 /// only tell a later timeline. Fields of a call, and not a query of it, because that takes the server
-/// a fifth less for the whole. The timeline of a primary is in the name of the file it writes: the
-/// control file is stale until the next checkpoint.
+/// a fifth less for the whole. What a server that is no replica shows is another question (`shown.rs`).
 const ASK: &str = "\
     SELECT p.lsn::text, p.in_recovery,
-           CASE WHEN NOT p.in_recovery THEN ('x' || left(pg_walfile_name(p.lsn), 8))::bit(32)::int
-                WHEN p.lsn IS NOT NULL AND (pg_stat_get_wal_receiver()).status = 'streaming'
+           CASE WHEN p.in_recovery AND p.lsn IS NOT NULL AND (pg_stat_get_wal_receiver()).status = 'streaming'
                 THEN (pg_stat_get_wal_receiver()).received_tli END,
            CASE WHEN $1 THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
-    FROM (SELECT r.in_recovery,
-                 CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS lsn
+    FROM (SELECT r.in_recovery, pg_last_wal_replay_lsn() AS lsn
           FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r OFFSET 0) p";
 
 /// SQLSTATEs of a history that cannot be read here: no such schema, table, column or function, or no
@@ -109,8 +101,9 @@ struct Link {
     connection: PgConnection,
     server_start_us: i64,
     age_read_at: Option<Instant>,
-    /// What is shown of its own commits, while it is no replica.
-    shown: Shown,
+    /// What it shows of its own commits, once it has said that it is no replica: it will not be one
+    /// again without a new connection.
+    shown: Option<Shown>,
 }
 
 impl Replica {
@@ -180,7 +173,7 @@ impl Link {
         let mut connection = PgConnection::connect_with(options).await?;
         let server_start_us =
             sqlx::query_scalar(SERVER_START_QUERY).fetch_one(&mut connection).await?;
-        let (age_read_at, shown) = (None, Shown::default());
+        let (age_read_at, shown) = (None, None);
         Ok(Self { connection, server_start_us, age_read_at, shown })
     }
 
@@ -194,6 +187,9 @@ impl Link {
     }
 
     async fn ask(&mut self) -> Result<Sight, sqlx::Error> {
+        if self.shown.is_some() {
+            return self.ask_primary().await;
+        }
         let wants_age = self.age_read_at.is_none_or(|then| then.elapsed() >= AGE_INTERVAL);
         let (replayed, in_recovery, timeline, age_seconds): (
             Option<String>,
@@ -208,20 +204,17 @@ impl Link {
         let replayed = replayed.map(|text| text.parse()).transpose();
         let replayed = replayed.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let timeline = timeline.map(|timeline| Timeline(timeline.unsigned_abs()));
-        let replayed = match replayed {
-            Some(flushed) if !in_recovery => self.shown(flushed).await?,
-            replayed => replayed,
-        };
+        if !in_recovery {
+            return self.ask_primary().await;
+        }
         Ok(Sight { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
     }
 
-    /// How far a primary shows its own commits, that has flushed so far.
-    async fn shown(&mut self, flushed: Lsn) -> Result<Option<Lsn>, sqlx::Error> {
-        let asking = sqlx::query_as(UNDER_WAY).bind(self.shown.must_know_syncing());
-        let row: UnderWayRow = asking.fetch_one(&mut self.connection).await?;
-        let under_way =
-            UnderWay::from_row(row).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(self.shown.heard(flushed, &under_way))
+    async fn ask_primary(&mut self) -> Result<Sight, sqlx::Error> {
+        let shown = self.shown.get_or_insert_default();
+        let (replayed, timeline) = shown.ask(&mut self.connection).await?;
+        let (server_start_us, in_recovery) = (self.server_start_us, false);
+        Ok(Sight { replayed, timeline, server_start_us, in_recovery })
     }
 
     async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, sqlx::Error> {

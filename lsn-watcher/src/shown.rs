@@ -11,27 +11,37 @@
 
 use std::{collections::HashMap, num::ParseIntError, time::Duration};
 
-use farwrite_schemas::Lsn;
+use farwrite_schemas::{Lsn, Timeline};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::Instant;
 
 /// Longer than a backend that nothing holds takes from its commit's flush to its visibility, which are
 /// microseconds, also on a processor that is shared by many.
 const LONG: Duration = Duration::from_millis(100);
 
-/// What is under way on a primary, to be read *after* the flushed position: its snapshot, the last
-/// transaction id that was given out as the distance from the first (3), and on demand the ids of
-/// those that wait for a synchronous standby, modulo 2^32.
-pub(crate) const UNDER_WAY: &str = "\
-    SELECT pg_current_snapshot()::text, age('3'::xid),
-           CASE WHEN $1 THEN ARRAY(SELECT backend_xid::text FROM pg_stat_activity
-                                   WHERE wait_event = 'SyncRep' AND backend_xid IS NOT NULL) END";
-
-/// A row of [`UNDER_WAY`].
-pub(crate) type UnderWayRow = (String, i32, Option<Vec<String>>);
+/// The flushed position with its timeline, and *after* it what is under way: the snapshot, the last
+/// transaction id that was given out as the distance from the first (3), and, where something is under
+/// way for long, the ids of those that wait for a synchronous standby, modulo 2^32. Each statement has
+/// a snapshot of its own; one round trip. The timeline is in the name of the file that is written: the
+/// control file is stale until the next checkpoint.
+fn question(must_know_syncing: bool) -> String {
+    let syncing = if must_know_syncing {
+        "(SELECT coalesce(string_agg(backend_xid::text, ','), '') FROM pg_stat_activity
+          WHERE wait_event = 'SyncRep' AND backend_xid IS NOT NULL)"
+    } else {
+        "NULL::text"
+    };
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+         SELECT p::text, ('x' || left(pg_walfile_name(p), 8))::bit(32)::int FROM pg_current_wal_flush_lsn() p;
+         SELECT pg_current_snapshot()::text, age('3'::xid), {syncing};
+         COMMIT"
+    )
+}
 
 /// What a primary said of its transactions at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UnderWay {
+struct UnderWay {
     /// The ids below `from` that are under way.
     below: Vec<u64>,
     /// From here on nothing is shown.
@@ -43,13 +53,12 @@ pub(crate) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(crate) fn from_row(row: UnderWayRow) -> Result<Self, ParseIntError> {
-        let (snapshot, age, syncing) = row;
+    fn read(snapshot: &str, age: i32, syncing: Option<&str>) -> Result<Self, ParseIntError> {
         let mut parts = snapshot.splitn(3, ':').skip(1);
         let from: u64 = parts.next().unwrap_or_default().parse()?;
         let below = parts.next().unwrap_or_default().split_terminator(',').map(str::parse);
         let below = below.collect::<Result<_, _>>()?;
-        let syncing = syncing.map(|ids| ids.iter().map(|id| id.parse()).collect());
+        let syncing = syncing.map(|ids| ids.split_terminator(',').map(str::parse).collect());
         // The age is of the last id that was given out, in 32 bits.
         let next = age.cast_unsigned().wrapping_add(3 + 1);
         let next = from + u64::from(next.wrapping_sub(from as u32));
@@ -85,14 +94,29 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// Asks up to where everything is shown, and on which timeline that is.
+    pub(crate) async fn ask(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<(Option<Lsn>, Option<Timeline>), sqlx::Error> {
+        let question = question(self.must_know_syncing());
+        let rows = sqlx::raw_sql(AssertSqlSafe(question)).fetch_all(connection).await?;
+        let [position, under_way] = &rows[..] else { return Err(sqlx::Error::RowNotFound) };
+        let (flushed, timeline) = (position.try_get::<&str, _>(0)?, position.try_get::<i32, _>(1)?);
+        let (snapshot, age) = (under_way.try_get(0)?, under_way.try_get(1)?);
+        let under_way = UnderWay::read(snapshot, age, under_way.try_get(2)?).map_err(unreadable)?;
+        let shown = self.heard(flushed.parse().map_err(unreadable)?, &under_way);
+        Ok((shown, Some(Timeline(timeline.unsigned_abs()))))
+    }
+
     /// Whether it must be asked who waits for a synchronous standby: something is under way for long.
-    pub(crate) fn must_know_syncing(&self) -> bool {
+    fn must_know_syncing(&self) -> bool {
         self.since.values().any(|since| since.elapsed() >= LONG)
     }
 
     /// The primary had flushed up to `flushed`, and then said what is under way. Up to where it shows
     /// everything.
-    pub(crate) fn heard(&mut self, flushed: Lsn, under_way: &UnderWay) -> Option<Lsn> {
+    fn heard(&mut self, flushed: Lsn, under_way: &UnderWay) -> Option<Lsn> {
         let now = Instant::now();
         let known = std::mem::take(&mut self.since);
         self.since = under_way
@@ -116,15 +140,17 @@ impl Shown {
     }
 }
 
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The last id that was given out, and what is under way.
-    fn said(snapshot: &str, last: u64, syncing: Option<&[&str]>) -> UnderWay {
-        let age = (last as u32).wrapping_sub(3).cast_signed();
-        let syncing = syncing.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect());
-        UnderWay::from_row((snapshot.to_owned(), age, syncing)).unwrap()
+    fn said(snapshot: &str, last: u64, syncing: Option<&str>) -> UnderWay {
+        UnderWay::read(snapshot, (last as u32).wrapping_sub(3).cast_signed(), syncing).unwrap()
     }
 
     #[test]
@@ -136,7 +162,7 @@ mod tests {
         assert_eq!((under_way.from, under_way.next), (base, base + 21));
         let quiet = said("100:100:", 99, None);
         assert_eq!((quiet.from, quiet.next, quiet.below.len()), (100, 100, 0));
-        assert!(UnderWay::from_row(("100".to_owned(), 1, None)).is_err());
+        assert!(UnderWay::read("100", 1, None).is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,13 +197,13 @@ mod tests {
         tokio::time::advance(LONG).await;
         assert!(shown.must_know_syncing());
         assert_eq!(shown.heard(Lsn(10), &both(None)), None, "not asked yet");
-        assert_eq!(shown.heard(Lsn(10), &both(Some(&["100"]))), None, "below");
-        assert_eq!(shown.heard(Lsn(10), &both(Some(&["102"]))), None, "past what is shown");
-        assert_eq!(shown.heard(Lsn(10), &both(Some(&["103"]))), Some(Lsn(10)), "after it");
+        assert_eq!(shown.heard(Lsn(10), &both(Some("100"))), None, "below");
+        assert_eq!(shown.heard(Lsn(10), &both(Some("102"))), None, "past what is shown");
+        assert_eq!(shown.heard(Lsn(10), &both(Some("103"))), Some(Lsn(10)), "after it");
         // Later positions, too; but what comes is waited for.
-        let three = said("100:103:100", 103, Some(&[]));
+        let three = said("100:103:100", 103, Some(""));
         assert_eq!(shown.heard(Lsn(20), &three), Some(Lsn(10)));
-        assert_eq!(shown.heard(Lsn(20), &said("100:104:100", 103, Some(&[]))), Some(Lsn(20)));
+        assert_eq!(shown.heard(Lsn(20), &said("100:104:100", 103, Some(""))), Some(Lsn(20)));
         assert_eq!(shown.heard(Lsn(30), &said("104:104:", 103, None)), Some(Lsn(30)));
         assert!(!shown.must_know_syncing());
     }

@@ -5,7 +5,7 @@
 //!
 //! Reads on the primary are watched in the same way: a server is asked what it is and which branch
 //! of history it holds, and not believed for its name. A primary shows what was committed at
-//! once, so that this costs two questions, and none a moment after another one.
+//! once, so that this costs one question, and none a moment after another one.
 
 use std::{
     sync::{
