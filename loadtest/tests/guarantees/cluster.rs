@@ -136,6 +136,16 @@ impl Writer {
         Ok(())
     }
 
+    /// How many commands of each key were accepted, perhaps accepted and not accepted, and the last.
+    fn summary(&self) -> String {
+        let told = self.told.borrow();
+        let counts = told.iter().map(|(key, Told { accepted, maybe, not })| {
+            let last = accepted.last();
+            format!("{key}: {} {} {}, {last:?}", accepted.len(), maybe.len(), not.len())
+        });
+        counts.collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether anything else was told than that a command is accepted.
     fn errors(&self) -> usize {
         self.told.borrow().values().map(|told| told.maybe.len() + told.not.len()).sum()
@@ -179,6 +189,7 @@ async fn watch_positions(case: &Case, writer: &Writer) -> Result<()> {
 async fn endure(
     case: &Case,
     writer: &Writer,
+    worker: &Program,
     faults: impl Future<Output = Result<()>>,
 ) -> Result<()> {
     let faults = async {
@@ -188,7 +199,8 @@ async fn endure(
         writer.stopped.set(true);
         anyhow::Ok(())
     };
-    tokio::try_join!(writer.write(), watch_positions(case, writer), faults)?;
+    let endured = tokio::try_join!(writer.write(), watch_positions(case, writer), faults);
+    endured.with_context(|| format!("{}\n{}", writer.summary(), worker.log_tail()))?;
     writer.check(case).await
 }
 
@@ -221,7 +233,7 @@ async fn the_leader_is_killed_and_nothing_that_was_accepted_is_lost() -> Result<
         }
         Ok(())
     };
-    endure(&case, &writer, faults).await?;
+    endure(&case, &writer, &worker, faults).await?;
     // An election is shorter than a call's time: the producer's retries hide it.
     ensure!(writer.errors() == 0, "{:?}", writer.told.borrow());
     runs_still(&worker)
@@ -256,7 +268,7 @@ async fn the_quorum_is_lost_and_regained_and_nothing_that_was_accepted_is_lost()
         }
         Ok(())
     };
-    endure(&case, &writer, faults).await?;
+    endure(&case, &writer, &worker, faults).await?;
     runs_still(&worker)
 }
 
@@ -283,7 +295,7 @@ async fn a_leader_that_stands_still_in_pulses_loses_and_doubles_nothing() -> Res
         }
         Ok(())
     };
-    endure(&case, &writer, faults).await?;
+    endure(&case, &writer, &worker, faults).await?;
     runs_still(&worker)
 }
 
