@@ -1,4 +1,5 @@
-//! Function commands as parallel arrays, and their bodies as one value: how a batch of them travels to PostgreSQL.
+//! Function commands as parallel arrays, and their bodies as one value: how a batch of them travels
+//! to PostgreSQL.
 
 use sqlx::{
     Encode, Postgres, Type,
@@ -35,7 +36,6 @@ impl Encode<'_, Postgres> for Body<'_> {
 }
 
 /// The bodies of some commands, one behind the other, as one `bytea`.
-#[derive(Default)]
 pub(super) struct Bodies<'a> {
     bodies: Vec<&'a [u8]>,
     /// Where each begins, from 1, and where the last ends.
@@ -52,13 +52,13 @@ impl<'a> Bodies<'a> {
     fn push(&mut self, body: &'a [u8]) {
         // A batch is bounded far below what 32 bits can tell.
         let bytes = i32::try_from(body.len()).unwrap_or(i32::MAX);
-        let end = self.starts.last().map_or(1, |start| start.saturating_add(bytes));
-        self.starts.push(end);
+        let start = self.starts.last().copied().unwrap_or(1);
+        self.starts.push(start.saturating_add(bytes));
         self.bodies.push(body);
     }
 
     /// Bytes of all of them.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.bodies.iter().map(|body| body.len()).sum()
     }
 
@@ -83,7 +83,6 @@ impl Encode<'_, Postgres> for Bodies<'_> {
 }
 
 /// The columns of some commands of a batch.
-#[derive(Default)]
 pub(super) struct Columns<'a> {
     pub(super) at_ns: Vec<i64>,
     pub(super) ids: Vec<Uuid>,
@@ -112,12 +111,14 @@ impl<'a> Columns<'a> {
             fingerprints: Vec::with_capacity(count),
             sequences: Vec::with_capacity(count),
             functions: Vec::with_capacity(count),
+            set_forms: Vec::new(),
             names: Vec::with_capacity(count),
             versions: Vec::with_capacity(count),
             keys: Vec::with_capacity(count),
             origins: Vec::with_capacity(count),
             bodies: Bodies::for_commands(count),
-            ..Self::default()
+            expires_ns: Vec::new(),
+            contexts: Vec::new(),
         }
     }
 
