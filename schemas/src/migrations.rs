@@ -99,6 +99,11 @@ pub const ALL: &[Migration] = &[
         description: "bodies",
         sql: include_str!("../migrations/0016_bodies.sql"),
     },
+    Migration {
+        version: 17,
+        description: "dispatcher",
+        sql: include_str!("../migrations/0017_dispatcher.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -1,0 +1,242 @@
+-- A batch of functions is called by one loop with the functions in it, and no longer by one call of the
+-- dispatcher for each command: setting up that call, and taking seven arguments out of their arrays that few
+-- functions ask for, was 1.2 of 22 microseconds for a command of 256 bytes.
+
+-- Calls the functions of a batch one after the other, with what they may leave behind put back after each:
+-- replaced together with farwrite.call.
+CREATE FUNCTION farwrite.call_all(
+    p_functions integer[], p_ids uuid[], p_names text[], p_versions integer[], p_keys text[], p_origins text[],
+    p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[], INOUT answers text[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'no function is registered' USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
+END $$;
+
+CREATE OR REPLACE FUNCTION farwrite.make_dispatcher() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    -- Of the two dispatchers, the one for a command and the one for a batch: where the body is, what is
+    -- known about the command (made for those only that take it), and what becomes of an output, or of none.
+    c_bodies  CONSTANT text[] := ARRAY['p_body', 'farwrite.body(p_bodies, p_starts, j)'];
+    c_metas   CONSTANT text[] := ARRAY[
+        'ROW(p_id, p_name, p_version, p_key, p_origin, p_sequence, to_timestamp(p_at / 1e9))::farwrite.meta',
+        'ROW(p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j], to_timestamp(p_at[j] / 1e9))::farwrite.meta'];
+    c_outputs CONSTANT text[] := ARRAY['RETURN ', 'answers[j] := '];
+    c_nothing CONSTANT text[] := ARRAY['; RETURN NULL', ''];
+    r record;
+    v_function text;
+    v_call text;
+    v_branches text[] := ARRAY['', ''];
+    v_set_branches text := '';
+BEGIN
+    UPDATE farwrite.registry SET changes = changes + 1;
+    FOR r IN
+        SELECT f.function_id, f.takes_meta, f.set_form, f.signature, p.prorettype, n.nspname, p.proname
+        FROM farwrite.functions f
+        JOIN pg_proc p ON p.oid = to_regprocedure(f.signature)
+        JOIN pg_namespace n ON n.oid = p.pronamespace
+        ORDER BY f.function_id
+    LOOP
+        v_function := format('%I.%I', r.nspname, r.proname);
+        FOR d IN 1 .. 2 LOOP
+            v_call := CASE
+                WHEN r.set_form THEN format('(farwrite.set_outputs(%L, %s(ARRAY[%s]%s), 1))[1]', r.signature, v_function,
+                    c_bodies[d], CASE WHEN r.takes_meta THEN ', ARRAY[' || c_metas[d] || ']' ELSE '' END)
+                ELSE format('%s(%s%s)', v_function, c_bodies[d], CASE WHEN r.takes_meta THEN ', ' || c_metas[d] ELSE '' END)
+            END;
+            v_branches[d] := v_branches[d] || format(E'    WHEN %s THEN %s;\n', r.function_id, CASE
+                WHEN r.set_form THEN c_outputs[d] || v_call
+                WHEN r.prorettype = 'void'::regtype THEN 'PERFORM ' || v_call || c_nothing[d]
+                WHEN r.prorettype = ANY ('{json,jsonb,integer,bigint}'::regtype[]) THEN c_outputs[d] || v_call || '::text'
+                ELSE c_outputs[d] || 'to_json(' || v_call || ')::text'
+            END);
+        END LOOP;
+        IF r.set_form THEN
+            v_set_branches := v_set_branches || format(E'    WHEN %s THEN RETURN farwrite.set_outputs(%L, %s(p_bodies%s), cardinality(p_bodies));\n',
+                r.function_id, r.signature, v_function, CASE WHEN r.takes_meta THEN ', p_metas' ELSE '' END);
+        END IF;
+    END LOOP;
+    EXECUTE format($dispatcher$
+        CREATE OR REPLACE FUNCTION farwrite.call(
+            p_function integer, p_body jsonb, p_id uuid, p_name text, p_version integer, p_key text, p_origin text,
+            p_sequence bigint, p_at bigint) RETURNS text
+        LANGUAGE plpgsql AS $body$
+        BEGIN
+            CASE p_function
+            WHEN 0 THEN RETURN NULL;
+        %s    ELSE
+                RAISE EXCEPTION 'no function is registered under number %%', p_function
+                    USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
+            END CASE;
+        END $body$ $dispatcher$, v_branches[1]);
+    -- What a command may leave behind that the next one must not meet is put back after each.
+    EXECUTE format($dispatcher$
+        CREATE OR REPLACE FUNCTION farwrite.call_all(
+            p_functions integer[], p_ids uuid[], p_names text[], p_versions integer[], p_keys text[], p_origins text[],
+            p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[], INOUT answers text[])
+        LANGUAGE plpgsql AS $body$
+        BEGIN
+            FOR j IN 1 .. cardinality(p_functions) LOOP
+                CASE p_functions[j]
+                WHEN 0 THEN NULL;
+        %s    ELSE
+                    RAISE EXCEPTION 'no function is registered under number %%', p_functions[j]
+                        USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
+                END CASE;
+                SET CONSTRAINTS ALL IMMEDIATE;
+                RESET ROLE;
+                RESET ALL;
+            END LOOP;
+        END $body$ $dispatcher$, v_branches[2]);
+    EXECUTE format($dispatcher$
+        CREATE OR REPLACE FUNCTION farwrite.call_set(p_function integer, p_bodies jsonb[], p_metas farwrite.meta[]) RETURNS text[]
+        LANGUAGE plpgsql AS $body$
+        BEGIN
+            CASE p_function
+            WHEN 0 THEN RETURN NULL;
+        %s    ELSE
+                RAISE EXCEPTION 'no function is registered under number %%', p_function
+                    USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
+            END CASE;
+        END $body$ $dispatcher$, v_set_branches);
+END $$;
+
+SELECT farwrite.make_dispatcher();
+
+-- As before, with the dispatcher that takes a batch.
+CREATE OR REPLACE FUNCTION farwrite.run(
+    p_group integer, p_functions integer[], p_set_forms boolean[], p_ids uuid[], p_names text[], p_versions integer[],
+    p_keys text[], p_origins text[], p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[],
+    p_expires bigint[], p_contexts text[],
+    INOUT outcomes text[], INOUT answers text[], OUT done integer)
+LANGUAGE plpgsql AS $$
+DECLARE
+    c_subtransactions CONSTANT integer := 60;
+    c_group_max CONSTANT integer := 32;
+    v_count   integer := cardinality(p_ids);
+    v_budget  integer := c_subtransactions;
+    v_group   integer := p_group;
+    v_deferrable boolean;
+    v_running integer;
+    v_plain_to integer := CASE WHEN p_group = 0 THEN cardinality(p_ids) ELSE 0 END;
+    v_context boolean := cardinality(p_contexts) > 0;
+    v_expires boolean := cardinality(p_expires) > 0;
+    v_last    integer;
+    i         integer := 0;
+    v_before  text[];
+    v_bodies  jsonb[];
+    v_metas   farwrite.meta[];
+    v_outputs text[];
+    v_state   text;
+    v_message text;
+    v_constraint text;
+    v_schema  text;
+    v_code    text;
+BEGIN
+    -- Most often there is nothing to look at but the functions.
+    IF p_group = 0 AND v_count > 1 AND NOT v_expires AND NOT v_context AND cardinality(p_set_forms) = 0
+        AND array_remove(outcomes, NULL) = '{}'
+    THEN
+        answers := farwrite.call_all(p_functions, p_ids, p_names, p_versions, p_keys, p_origins, p_sequences, p_at,
+            p_bodies, p_starts, answers);
+        outcomes := array_fill('applied'::text, ARRAY[v_count]);
+        i := v_count;
+    END IF;
+
+    WHILE i < v_count AND (i < v_plain_to OR v_budget > 0) LOOP
+        IF i < v_plain_to THEN
+            i := i + 1;
+            CONTINUE WHEN outcomes[i] IS NOT NULL;
+            IF v_expires AND p_expires[i] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
+                outcomes[i] := 'expired';
+                CONTINUE;
+            END IF;
+            IF p_set_forms[i] AND NOT v_context THEN
+                -- Everything that follows and is the same function goes into one call.
+                v_last := i;
+                v_bodies := ARRAY[farwrite.body(p_bodies, p_starts, i)];
+                v_metas := ARRAY[ROW(p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i],
+                    to_timestamp(p_at[i] / 1e9))::farwrite.meta];
+                WHILE v_last < v_plain_to AND p_functions[v_last + 1] = p_functions[i]
+                    AND outcomes[v_last + 1] IS NULL AND p_expires[v_last + 1] IS NULL
+                LOOP
+                    v_last := v_last + 1;
+                    v_bodies := array_append(v_bodies, farwrite.body(p_bodies, p_starts, v_last));
+                    v_metas := array_append(v_metas, ROW(p_ids[v_last], p_names[v_last], p_versions[v_last], p_keys[v_last],
+                        p_origins[v_last], p_sequences[v_last], to_timestamp(p_at[v_last] / 1e9))::farwrite.meta);
+                END LOOP;
+                v_outputs := farwrite.call_set(p_functions[i], v_bodies, v_metas);
+                FOR j IN i .. v_last LOOP
+                    outcomes[j] := 'applied';
+                    answers[j] := v_outputs[j - i + 1];
+                END LOOP;
+                i := v_last;
+            ELSE
+                IF v_context THEN
+                    PERFORM set_config('farwrite.context', coalesce(p_contexts[i], ''), true);
+                END IF;
+                answers[i] := farwrite.call(p_functions[i], farwrite.body(p_bodies, p_starts, i),
+                    p_ids[i], p_names[i], p_versions[i], p_keys[i], p_origins[i], p_sequences[i], p_at[i]);
+                outcomes[i] := 'applied';
+            END IF;
+            IF v_count > 1 THEN
+                SET CONSTRAINTS ALL IMMEDIATE;
+            END IF;
+            RESET ROLE;
+            RESET ALL;
+            CONTINUE;
+        END IF;
+
+        v_last := least(i + v_group, v_count);
+        v_before := outcomes[i + 1 : v_last];
+        v_budget := v_budget - 1;
+        BEGIN
+            FOR j IN i + 1 .. v_last LOOP
+                CONTINUE WHEN outcomes[j] IS NOT NULL;
+                v_running := j;
+                IF v_expires AND p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
+                    outcomes[j] := 'expired';
+                    CONTINUE;
+                END IF;
+                IF v_context THEN
+                    PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
+                END IF;
+                answers[j] := farwrite.call(p_functions[j], farwrite.body(p_bodies, p_starts, j),
+                    p_ids[j], p_names[j], p_versions[j], p_keys[j], p_origins[j], p_sequences[j], p_at[j]);
+                outcomes[j] := 'applied';
+                SET CONSTRAINTS ALL IMMEDIATE;
+                RESET ROLE;
+                RESET ALL;
+            END LOOP;
+            i := v_last;
+            v_group := least(v_group * 2, c_group_max);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
+                v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
+            v_deferrable := coalesce(v_deferrable, EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.condeferrable));
+            -- What violates Farwrite's own tables is never a command's fault. And a constraint that
+            -- may be deferred was perhaps checked too early, for its companions' sake: only the
+            -- lone run is definitive. A trigger refuses with whatever code it likes.
+            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+                OR (v_deferrable
+                    AND EXISTS (SELECT FROM pg_catalog.pg_constraint c
+                                WHERE c.condeferrable AND (c.contype = 't' OR c.conname = v_constraint)))
+            THEN
+                RAISE;
+            END IF;
+            -- What came before it in its group is undone with it, and done again plain: it
+            -- succeeded a moment ago. What comes after it was not reached.
+            FOR j IN i + 1 .. v_last LOOP
+                outcomes[j] := v_before[j - i];
+            END LOOP;
+            outcomes[v_running] := 'rejected';
+            answers[v_running] := json_strip_nulls(json_build_object(
+                'code', CASE WHEN v_state = 'P0001' THEN coalesce(nullif(v_code, ''), v_state) ELSE v_state END,
+                'message', v_message, 'constraint', nullif(v_constraint, '')));
+            v_plain_to := v_running;
+            v_group := greatest(v_group / 2, 2);
+        END;
+    END LOOP;
+    PERFORM pg_advisory_unlock_all();
+    done := i;
+END $$;
