@@ -16,7 +16,7 @@
 //! unresolved message has no entry.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -87,8 +87,8 @@ impl Turns {
         let mut keys = self.keys();
         let is_full =
             self.blocked() >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
-        let is_blocked = keys.queues.get(key).is_some_and(|queue| queue.unresolved.is_some());
-        if is_full && !is_blocked {
+        let is_blocked = |queue: &Queue| queue.unresolved.is_some();
+        if is_full && !keys.queues.get(key).is_some_and(is_blocked) {
             return Err(TooManyBlocked);
         }
         keys.last_number += 1;
@@ -175,7 +175,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut keys = self.turns.keys();
-        let Some(queue) = keys.queues.get_mut(&self.key) else { return };
+        // One look-up for what is read and taken out; a key's text is shared.
+        let Entry::Occupied(mut entry) = keys.queues.entry(self.key.clone()) else { return };
+        let queue = entry.get_mut();
         if queue.holder == Some(self.number) {
             queue.holder = None;
             if let Some((next, call)) = queue.waiting.pop_first() {
@@ -187,7 +189,7 @@ impl Drop for Turn {
             queue.waiting.remove(&self.number);
         }
         if queue.holder.is_none() && queue.unresolved.is_none() {
-            keys.queues.remove(&self.key);
+            entry.remove();
         }
     }
 }

@@ -30,7 +30,9 @@ pub struct CommandId(Uuid);
 pub struct CommandIdError;
 
 impl CommandId {
-    /// A new id, ordered by time.
+    /// A new id, ordered by time. What is random in it is the kernel's, at the price of a system
+    /// call (0.3 µs): a generator in the process would go on with the same numbers in each copy of
+    /// a machine that was suspended, or of a process that was forked.
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub fn now() -> Self {

@@ -109,11 +109,15 @@ impl Pair {
                 turns.reverse();
             }
             for who in turns {
-                let cpu_before = cpu_seconds(std::process::id())?;
+                let cpu_before = self.cpu_seconds()?;
                 let run = publishers[who].run(callers, body_bytes, settings.turn());
                 let (rate, took) = run.await?;
-                let cpu = cpu_seconds(std::process::id())? - cpu_before;
-                compared[who].cpu_us.push(cpu * 1e6 / took.len() as f64);
+                let cpu = self.cpu_seconds()?;
+                for (samples, (after, before)) in
+                    compared[who].cpu_us.iter_mut().zip(cpu.into_iter().zip(cpu_before))
+                {
+                    samples.push((after - before) * 1e6 / took.len() as f64);
+                }
                 compared[who].rate.push(rate);
                 compared[who].p50_ms.push(quantile_ms(&took, 0.5));
                 compared[who].took.add(&took)?;
@@ -121,21 +125,27 @@ impl Pair {
         }
         Ok(compared)
     }
+
+    /// Of this process and of the broker, so far.
+    fn cpu_seconds(&self) -> Result<[f64; 2]> {
+        Ok([cpu_seconds(std::process::id())?, cpu_seconds(self.stage.stack.nats().pid()?)?])
+    }
 }
 
 /// What one publisher did.
 struct Compared {
     rate: Samples,
     p50_ms: Samples,
-    /// Of a processor, for one publish; with what makes the commands, and the runtime.
-    cpu_us: Samples,
+    /// Of a processor, for one publish: here, with what makes the commands and the runtime, and in
+    /// the broker.
+    cpu_us: [Samples; 2],
     took: Histogram<u64>,
 }
 
 impl Compared {
     fn new() -> Self {
-        let [rate, p50_ms, cpu_us] = [const { Samples::new() }; 3];
-        Self { rate, p50_ms, cpu_us, took: histogram() }
+        let [rate, p50_ms, here, broker] = [const { Samples::new() }; 4];
+        Self { rate, p50_ms, cpu_us: [here, broker], took: histogram() }
     }
 }
 
@@ -157,9 +167,12 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
         let rate = row("publish", format!("{MANY} in flight, {body_bytes} B"), "/s", &ours.rate);
         let target = Some(Target::RatioAtLeast(0.9));
         findings.rows.push(against(rate, &ours.rate, RAW, &raw.rate, target));
-        let cpu = format!("of a processor, each, {MANY} in flight, {body_bytes} B");
-        let cpu = row("publish", cpu, "µs", &ours.cpu_us);
-        findings.rows.push(against(cpu, &ours.cpu_us, RAW, &raw.cpu_us, None));
+        for (side, (ours, raw)) in
+            ["client", "broker"].iter().zip(ours.cpu_us.iter().zip(&raw.cpu_us))
+        {
+            let cpu = format!("of a processor, {side}, each, {MANY} in flight, {body_bytes} B");
+            findings.rows.push(against(row("publish", cpu, "µs", ours), ours, RAW, raw, None));
+        }
     }
     pair.stage.strike().await?;
     Ok(findings)
