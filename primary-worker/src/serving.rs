@@ -20,7 +20,7 @@ use crate::{
     metrics,
     outcomes::{self, OutcomesEnd},
     primary::{PrimaryError, Purpose, Server},
-    stream::{Reader, ReaderEnd, Verified},
+    stream::{Reader, ReaderEnd, Verified, has_ended},
     takeover::{self, Claim},
     trim::Trimmer,
     upkeep,
@@ -37,6 +37,9 @@ const BEAT_WITHIN: Duration = Duration::from_millis(500);
 const RELEASE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last replies may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the reader may take to notice that the NATS client has ended.
+const READ_WITHIN: Duration = Duration::from_millis(500);
 
 /// A takeover with everything that it needs.
 pub(crate) struct Serving {
@@ -145,6 +148,7 @@ impl Serving {
         shared.health.serving();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
         let mut first_lane = None;
+        let mut is_reading = true;
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => End::Stopped,
@@ -154,7 +158,10 @@ impl Serving {
             }
             Some(end) = heart.join_next() => heart_end(end),
             Some(end) = tasks.join_next() => match end {
-                Ok(end) => task_end(end),
+                Ok(end) => {
+                    is_reading = !matches!(end, TaskEnd::Reader { .. });
+                    task_end(end)
+                }
                 Err(error) => panicked(&error),
             },
         };
@@ -171,6 +178,15 @@ impl Serving {
             release(&server, takeover.epoch).await;
         }
         claim.blameless = worlds.iter().filter_map(World::blameless).collect();
+        if is_reading && has_ended(client) {
+            // It knows where the client was when it ended, whoever noticed first.
+            let reader = async {
+                while !matches!(tasks.join_next().await, Some(Ok(TaskEnd::Reader { .. })) | None) {}
+            };
+            if tokio::time::timeout(READ_WITHIN, reader).await.is_err() {
+                warn!("the reader did not end in time");
+            }
+        }
         // Hangs while NATS is away; the replies that it would have sent can be asked for.
         let _ = tokio::time::timeout(FLUSH_WITHIN, client.flush()).await;
         end
@@ -258,6 +274,7 @@ fn task_end(end: TaskEnd) -> End {
         TaskEnd::Reader { end: ReaderEnd::Closed, .. } => {
             End::Fatal(WorkerError::Task("the reader"))
         }
+        TaskEnd::Reader { end: end @ ReaderEnd::ClientEnded, .. } => End::Again(end.to_string()),
         TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
         TaskEnd::Outcomes(error) => End::Again(error.to_string()),
         TaskEnd::Confirm(Ok(())) => End::Fatal(WorkerError::Task("confirming answers")),

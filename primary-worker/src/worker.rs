@@ -30,7 +30,7 @@ use crate::{
     lease, metrics, migrate,
     primary::{self, PrimaryError, Purpose, Start},
     serving::Serving,
-    stream::{self, StreamError, Verified},
+    stream::{self, StreamError, Unreadable, Verified},
     takeover::{self, Claim, TakeoverError},
     upkeep,
     veto::{MayAnswer, Veto},
@@ -96,6 +96,7 @@ struct Memory {
     /// What its next takeover is based on.
     claim: Claim,
     refreshed: Refreshed,
+    unreadable: Unreadable,
 }
 
 impl Worker {
@@ -209,7 +210,8 @@ impl Worker {
             None => (None, None),
         };
         let context = async_nats::jetstream::new(client.clone());
-        let stream = Verified { context, stream, identity };
+        let unreadable = memory.unreadable.clone();
+        let stream = Verified { context, stream, identity, unreadable };
         let shared = Shared {
             may_answer: MayAnswer::default(),
             turns: Turns::default(),

@@ -4,7 +4,6 @@ use anyhow::{Context, Result, ensure};
 use async_nats::HeaderMap;
 use farwrite_schemas::{CommandId, Outcome, headers};
 use futures_util::{StreamExt, future::try_join_all};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Case, DEADLINE, Message};
 
@@ -209,39 +208,6 @@ async fn what_is_no_command_is_kept_with_its_bytes_and_blocks_nobody() -> Result
         let reply = case.outcome(id).await?.context("no outcome")?;
         ensure!(matches!(reply.outcome, Outcome::DeadLettered(_)), "{reply:?}");
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_message_that_no_client_can_read_is_kept_and_blocks_nobody() -> Result<()> {
-    let case = Case::new("raw", &[]).await?;
-    let worker = case.serving(&["--lanes", "1"]).await?;
-    let url = case.stack.nats().url();
-    let address = url.strip_prefix("nats://").context("an address")?;
-    let mut nats = tokio::net::TcpStream::connect(address).await?;
-    nats.write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n").await?;
-    let subject = case.subject("app.append");
-    nats.write_all(format!("PUB {subject}").as_bytes()).await?;
-    nats.write_all(b"\xff 2\r\n{}\r\n").await?;
-    for line in [&b"NATS/1.0\r\nX: \xff"[..], b"NATS/1.0\r\nX", b"NATS/1.0 409 Consumer Deleted"] {
-        let header = [line, b"\r\n\r\n"].concat();
-        let (length, total) = (header.len(), header.len() + 2);
-        nats.write_all(format!("HPUB {subject} {length} {total}\r\n").as_bytes()).await?;
-        nats.write_all(&[&header[..], b"{}\r\n"].concat()).await?;
-    }
-    nats.write_all(b"PING\r\n").await?;
-    let mut answer = String::new();
-    while !answer.contains("PONG") {
-        let mut bytes = [0; 4_096];
-        let read = nats.read(&mut bytes).await?;
-        answer.push_str(&String::from_utf8_lossy(&bytes[..read]));
-    }
-    case.publish(&Message::append("a", 1)).await?;
-    case.settled().await?;
-    ensure!(case.effects().await?["a"] == [1]);
-    let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
-    ensure!(letters == 4, "{letters} dead letters");
-    ensure!(worker.terminate(DEADLINE).await?.success());
     Ok(())
 }
 

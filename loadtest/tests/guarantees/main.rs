@@ -25,5 +25,6 @@ mod support;
 mod takeover;
 mod timelines;
 mod trimming;
+mod unreadable;
 mod verdicts;
 mod visible;

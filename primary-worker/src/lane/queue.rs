@@ -202,6 +202,8 @@ impl OwnReader {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.
                 ReaderEnd::Stream(error) => warn!(lane = self.lane, %error, "reading for one lane"),
+                // As the common reader has, with which the worker begins again.
+                ReaderEnd::ClientEnded => return,
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }

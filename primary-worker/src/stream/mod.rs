@@ -1,8 +1,10 @@
 //! The command stream: what it must be, which one it is, and reading it.
 
 mod contract;
+mod delivery;
 mod identity;
 mod reader;
+mod unreadable;
 
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use uuid::Uuid;
 
 use crate::config::Config;
 
+pub(crate) use delivery::{Delivery, Place};
 pub(crate) use identity::{Anchor, Identity, Position, identity_of, storable, verify};
-pub(crate) use reader::{Delivery, Place, Reader, ReaderEnd, Sink, Verified};
+pub(crate) use reader::{Reader, ReaderEnd, Sink, Verified};
+pub(crate) use unreadable::{Unreadable, has_ended};
 
 /// The key of the stream's metadata that holds its identity.
 pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";

@@ -12,31 +12,23 @@
 //! A full subscription drops messages with no more than an event, so every message's sequence is
 //! compared with the one that was expected: a hole makes a new consumer. When the new one shows
 //! the same hole, the stream itself has one, and that stops the worker. Or the message is there and
-//! the client cannot read it: one whose subject or headers are not UTF-8, for one, ends the
-//! connection every time. Such a one is asked for by its sequence.
+//! the client cannot read it (`unreadable.rs`): then it is asked for by its sequence.
 
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
-use async_nats::{
-    HeaderMap, HeaderName, HeaderValue,
-    jetstream::{
-        Context, ErrorCode,
-        consumer::{AckPolicy, DeliverPolicy, pull},
-        message::StreamMessage,
-        response::Response,
-        stream::{RawMessage, Stream},
-    },
+use async_nats::jetstream::{
+    self, Context,
+    consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
-use farwrite_schemas::{CommandId, Envelope, EnvelopeError, decode_envelope, headers};
-use serde::Deserialize;
-use serde_json::json;
+use farwrite_schemas::CommandId;
 use tokio::time::MissedTickBehavior;
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 use tracing::{info, warn};
 
-use super::{Anchor, Identity, Position, StreamError, storable};
+use super::{
+    Anchor, Delivery, Identity, Position, StreamError, storable,
+    unreadable::{Unreadable, has_ended, is_unreadable, stored},
+};
 
 /// How often JetStream says that it is there while it has nothing to deliver.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -52,136 +44,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause before another consumer is made.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// A place in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The sequence of the message there.
-    pub(crate) sequence: u64,
-    /// The stream's time of it, in nanoseconds since 1970.
-    pub(crate) at_ns: i64,
-}
-
-/// A message of the stream, read once.
-#[derive(Debug)]
-pub(crate) struct Delivery {
-    /// Its place in the stream.
-    pub(crate) sequence: u64,
-    /// The stream's time of it, in nanoseconds since 1970.
-    pub(crate) at_ns: i64,
-    /// The message as it came.
-    pub(crate) message: async_nats::Message,
-    /// What it says as a command, or why it is none.
-    pub(crate) envelope: Result<Envelope, EnvelopeError>,
-}
-
-/// All headers of a message, name and value.
-fn headers_of(message: &async_nats::Message) -> impl Iterator<Item = (&str, &str)> {
-    let headers = message.headers.iter().flat_map(|headers| headers.iter());
-    headers.flat_map(|(name, values)| {
-        values.iter().map(|value| (AsRef::<str>::as_ref(name), value.as_str()))
-    })
-}
-
-impl Delivery {
-    /// Reads a message of the stream.
-    fn decode(message: async_nats::jetstream::Message, sequence: u64, at_ns: i64) -> Self {
-        Self::read(message.message, sequence, at_ns)
-    }
-
-    fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
-        let headers = headers_of(&message);
-        let envelope = decode_envelope(message.subject.as_str(), headers, &message.payload);
-        Self { sequence, at_ns, message, envelope }
-    }
-
-    /// A message that was parked, with what was kept of it.
-    pub(crate) fn kept(
-        subject: String,
-        headers: Vec<(String, String)>,
-        body: Vec<u8>,
-        sequence: u64,
-        at_ns: i64,
-    ) -> Self {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            // They were headers once: what does not parse now was never there.
-            if let (Ok(name), Ok(value)) =
-                (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
-            {
-                map.append(name, value);
-            }
-        }
-        let length = body.len();
-        let message = async_nats::Message {
-            subject: subject.into(),
-            reply: None,
-            payload: body.into(),
-            headers: Some(map),
-            status: None,
-            description: None,
-            length,
-        };
-        Self::read(message, sequence, at_ns)
-    }
-
-    /// A message that the client cannot read, as JetStream's API tells it: the subject with what is
-    /// no text replaced, and without the headers.
-    fn unread(raw: RawMessage) -> Self {
-        let payload = BASE64_STANDARD.decode(raw.payload).unwrap_or_default();
-        let at_ns = i64::try_from(raw.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-        let unread = Self::kept(raw.subject, Vec::new(), payload, raw.sequence, at_ns);
-        Self { envelope: Err(EnvelopeError::NotText), ..unread }
-    }
-
-    /// Where it is.
-    pub(crate) const fn place(&self) -> Place {
-        Place { sequence: self.sequence, at_ns: self.at_ns }
-    }
-
-    /// The command's body.
-    pub(crate) fn body(&self) -> &Bytes {
-        &self.message.payload
-    }
-
-    /// A header of the message. Looking through the few that are there costs less than the map's
-    /// own look-up, which makes an owned name of each that it is asked for.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        headers_of(&self.message).find_map(|(known, value)| (known == name).then_some(value))
-    }
-
-    /// When the command is no longer to be applied, in Unix nanoseconds.
-    pub(crate) fn expires_ns(&self) -> Option<i64> {
-        let expires_ms = self.envelope.as_ref().ok()?.expires_at_ms?;
-        Some(expires_ms.saturating_mul(1_000_000))
-    }
-
-    /// The message id, whether or not it is a command id.
-    pub(crate) fn message_id(&self) -> Option<&str> {
-        self.header(headers::COMMAND_ID)
-    }
-
-    /// All headers for a column of type `json`: `jsonb` holds no character of code zero.
-    pub(crate) fn headers_json(&self) -> String {
-        serde_json::to_string(&self.all_headers()).unwrap_or_else(|_| "[]".to_owned())
-    }
-
-    /// All headers, as they came: name and value, in their order.
-    pub(crate) fn all_headers(&self) -> Vec<(&str, &str)> {
-        headers_of(&self.message).collect()
-    }
-
-    /// Bytes that it holds in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.message.length
-    }
-}
-
 /// Why reading ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReaderEnd {
     /// Whoever takes the messages has gone: the worker is stopping.
     #[error("nobody takes what is read")]
     Closed,
+    /// The client is of no further use.
+    #[error("the NATS client has ended, perhaps by a message that it cannot read")]
+    ClientEnded,
     /// The stream is not one to go on with.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -195,39 +66,25 @@ pub(crate) trait Sink {
     fn remaining(&mut self, messages: u64);
 }
 
-/// What JetStream answers to who asks for a message.
-#[derive(Deserialize)]
-struct Stored {
-    message: RawMessage,
-}
-
-/// Whether the client cannot read a message, or takes it for one of the server's own: those have a
-/// status in their headers' first line.
-fn is_unreadable(raw: &RawMessage) -> bool {
-    let headers = BASE64_STANDARD.decode(raw.headers.as_deref().unwrap_or_default());
-    let has_status = headers.is_ok_and(|headers| {
-        headers.starts_with(b"NATS/1.0") && !headers.starts_with(b"NATS/1.0\r\n")
-    });
-    has_status || raw.subject.contains('\u{fffd}') || StreamMessage::try_from(raw.clone()).is_err()
-}
-
 /// A stream that was verified, to be read from.
 #[derive(Clone)]
 pub(crate) struct Verified {
     pub(crate) context: Context,
-    pub(crate) stream: Stream,
+    pub(crate) stream: jetstream::stream::Stream,
     pub(crate) identity: Identity,
+    pub(crate) unreadable: Unreadable,
 }
 
 /// Reads a stream from a position on.
 pub(crate) struct Reader {
     context: Context,
-    stream: Stream,
+    stream: jetstream::stream::Stream,
     identity: Identity,
     name: String,
     next: u64,
     consumers: u32,
     last: Option<Last>,
+    unreadable: Unreadable,
 }
 
 /// The last message that was read, or applied before this reader began.
@@ -273,6 +130,8 @@ enum ConsumerEnd {
     Broken(String),
     /// The sequence after the expected one came first.
     Gap { found: u64 },
+    /// The next message is one that cannot be read.
+    Unreadable,
     /// Nobody takes what is read.
     Closed,
     /// The stream is not the one that was read before.
@@ -283,24 +142,42 @@ impl Reader {
     /// Reads from `next` on, of a stream that holds `last`, if that is given; `name` begins the names
     /// of its consumers.
     pub(crate) fn new(
-        Verified { context, stream, identity }: Verified,
+        Verified { context, stream, identity, unreadable }: Verified,
         name: String,
         next: u64,
         last: Option<Anchor>,
     ) -> Self {
         let last = last.map(Last::from);
-        Self { context, stream, identity, name, next, consumers: 0, last }
+        Self { context, stream, identity, name, next, consumers: 0, last, unreadable }
     }
 
-    /// Reads until nobody takes what is read, or the stream turns out to be another one.
+    /// Reads until nobody takes what is read, the client ends, or the stream turns out to be another
+    /// one.
     pub(crate) async fn run(mut self, sink: &mut impl Sink) -> ReaderEnd {
         let mut pause = PAUSE.0;
         let mut ended_at = None;
+        let info = self.stream.cached_info();
+        let (name, last) = (&info.config.name, info.state.last_sequence);
+        if let Err(reason) = self.unreadable.look(&self.context, name, last).await {
+            return ReaderEnd::Stream(StreamError::jetstream(name, reason));
+        }
         loop {
             let before = self.next;
-            let gap = match self.read_one_consumer(sink).await {
+            let end = self.read_one_consumer(sink).await;
+            let client_ended = has_ended(&self.context.client());
+            if client_ended {
+                self.unreadable.suspect(self.next);
+            }
+            let gap = match end {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
+                _ if client_ended => return ReaderEnd::ClientEnded,
                 ConsumerEnd::Other(error) => return ReaderEnd::Stream(error),
+                ConsumerEnd::Unreadable => {
+                    if let Err(end) = self.look(sink, None).await {
+                        return end;
+                    }
+                    continue;
+                }
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
                     None
@@ -311,35 +188,42 @@ impl Reader {
                 }
             };
             crate::metrics::reader_restarted();
-            if ended_at.replace(self.next) == Some(self.next) {
-                match (self.stored().await, gap) {
-                    (Ok(Some(raw)), _) if is_unreadable(&raw) => {
-                        warn!(next = self.next, "a message cannot be read, and is no command");
-                        if !sink.take(Delivery::unread(raw)).await {
-                            return ReaderEnd::Closed;
-                        }
-                        self.next += 1;
-                    }
-                    (Ok(None), Some(found)) => return ReaderEnd::Stream(self.hole(found)),
-                    (Ok(_), _) => {}
-                    (Err(reason), _) => warn!(next = self.next, reason, "asking for the message"),
-                }
+            if ended_at.replace(self.next) == Some(self.next)
+                && let Err(end) = self.look(sink, gap).await
+            {
+                return end;
             }
             pause = if self.next > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// The next message by its sequence; `None` where the stream has none there.
-    async fn stored(&self) -> Result<Option<RawMessage>, String> {
-        let subject = format!("STREAM.MSG.GET.{}", self.stream.cached_info().config.name);
-        match self.context.request(subject, &json!({ "seq": self.next })).await {
-            Ok(Response::Ok(Stored { message })) => Ok(Some(message)),
-            Ok(Response::Err { error }) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
-                Ok(None)
+    /// Looks at the next message, and at those behind it as long as they cannot be read, and hands these
+    /// on as what they are. Where a consumer skipped to `gap`, there must be something.
+    async fn look(&mut self, sink: &mut impl Sink, gap: Option<u64>) -> Result<(), ReaderEnd> {
+        loop {
+            let name = &self.stream.cached_info().config.name;
+            match (stored(&self.context, name, self.next).await, gap) {
+                (Ok(Some(raw)), _) if is_unreadable(&raw) => {
+                    warn!(next = self.next, "a message cannot be read, and is no command");
+                    self.unreadable.know(self.next);
+                    if !sink.take(Delivery::unread(raw)).await {
+                        return Err(ReaderEnd::Closed);
+                    }
+                    self.next += 1;
+                }
+                (Ok(None), Some(found)) if found > self.next => {
+                    return Err(ReaderEnd::Stream(self.hole(found)));
+                }
+                (Ok(_), _) => {
+                    self.unreadable.acquit(self.next);
+                    return Ok(());
+                }
+                (Err(reason), _) => {
+                    warn!(next = self.next, reason, "asking for the message");
+                    return Ok(());
+                }
             }
-            Ok(Response::Err { error }) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -354,7 +238,13 @@ impl Reader {
         }
     }
 
+    /// Reads through one consumer, up to the next message that cannot be read: that one must not be
+    /// pulled.
     async fn read_one_consumer(&mut self, sink: &mut impl Sink) -> ConsumerEnd {
+        let until = self.unreadable.first(self.next);
+        if until == Some(self.next) {
+            return ConsumerEnd::Unreadable;
+        }
         self.consumers += 1;
         let name = format!("{}-{}", self.name, self.consumers);
         let config = pull::Config {
@@ -375,6 +265,21 @@ impl Reader {
             Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
             Err(error) => return ConsumerEnd::Other(error),
         }
+        let end = match until {
+            None => self.pull(&consumer, sink).await,
+            Some(until) => self.pull_until(until, &consumer, sink).await,
+        };
+        // Best effort: JetStream forgets it by itself.
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.stream.delete_consumer(&name)).await;
+        end
+    }
+
+    async fn pull(
+        &mut self,
+        consumer: &Consumer<pull::Config>,
+        sink: &mut impl Sink,
+    ) -> ConsumerEnd {
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MAX_MESSAGES)
@@ -382,14 +287,33 @@ impl Reader {
             .expires(EXPIRES)
             .messages()
             .await;
-        let end = match messages {
+        match messages {
             Ok(messages) => self.forward(messages, sink).await,
             Err(error) => ConsumerEnd::Broken(format!("pulling: {error}")),
-        };
-        // Best effort: JetStream forgets it by itself.
-        let _ =
-            tokio::time::timeout(Duration::from_secs(1), self.stream.delete_consumer(&name)).await;
-        end
+        }
+    }
+
+    /// Pulls no further than to the message before `until`.
+    async fn pull_until(
+        &mut self,
+        until: u64,
+        consumer: &Consumer<pull::Config>,
+        sink: &mut impl Sink,
+    ) -> ConsumerEnd {
+        while self.next < until {
+            let before = self.next;
+            let left = usize::try_from(until - self.next).unwrap_or(usize::MAX);
+            let batch = consumer.batch().max_messages(left.min(PULL_MAX_MESSAGES));
+            let end = match batch.heartbeat(HEARTBEAT).expires(EXPIRES).messages().await {
+                Ok(messages) => self.forward(messages, sink).await,
+                Err(error) => return ConsumerEnd::Broken(format!("pulling: {error}")),
+            };
+            // A batch that brought what was asked for ends, too.
+            if !matches!(end, ConsumerEnd::Broken(_)) || self.next == before {
+                return end;
+            }
+        }
+        ConsumerEnd::Unreadable
     }
 
     /// How far was read.
@@ -398,7 +322,11 @@ impl Reader {
         Position { low_water: read, high_water: read, anchor: self.last.as_ref().map(Last::anchor) }
     }
 
-    async fn forward(&mut self, messages: pull::Stream, sink: &mut impl Sink) -> ConsumerEnd {
+    async fn forward<E: std::fmt::Display>(
+        &mut self,
+        messages: impl Stream<Item = Result<jetstream::Message, E>>,
+        sink: &mut impl Sink,
+    ) -> ConsumerEnd {
         info!(next = self.next, "reading");
         let mut messages = pin!(messages);
         let statistics = self.context.client().statistics();
@@ -438,7 +366,7 @@ impl Reader {
                 return ConsumerEnd::Gap { found: sequence };
             }
             sink.remaining(pending);
-            let delivery = Delivery::decode(message, sequence, at_ns);
+            let delivery = Delivery::read(message.message, sequence, at_ns);
             let last = Last::of(&delivery);
             if !sink.take(delivery).await {
                 return ConsumerEnd::Closed;
@@ -446,46 +374,5 @@ impl Reader {
             self.next = sequence + 1;
             self.last = Some(last);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message() -> async_nats::Message {
-        let headers = [
-            (headers::COMMAND_ID, CommandId::now().to_string()),
-            (headers::KEY, "k1".to_owned()),
-            (headers::REPLY, "farwrite.shop.reply.jfk.x".to_owned()),
-            (headers::VERSION, "2".to_owned()),
-        ];
-        let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let subject = "farwrite.shop.cmd.jfk.order.place".to_owned();
-        Delivery::kept(subject, headers, b"{}".to_vec(), 1, 0).message
-    }
-
-    #[test]
-    fn a_message_is_read_as_it_came() {
-        let delivery = Delivery::read(message(), 7, 9);
-        let envelope = delivery.envelope.as_ref().unwrap();
-        assert_eq!((envelope.version, delivery.sequence, delivery.at_ns), (2, 7, 9));
-        assert_eq!(delivery.header(headers::REPLY), Some("farwrite.shop.reply.jfk.x"));
-        assert_eq!(delivery.header("Farwrite-Reply-To"), None);
-        assert_eq!(delivery.message_id(), Some(envelope.id.to_string()).as_deref());
-        assert_eq!(delivery.all_headers().len(), 4);
-    }
-
-    #[inline(never)]
-    fn hot_read_a_message(message: async_nats::Message) -> Delivery {
-        Delivery::read(message, 1, 0)
-    }
-
-    /// For `loadtest/counts.sh`.
-    #[test]
-    fn reading_a_message() {
-        let messages: Vec<_> = (0..1_000).map(|_| message()).collect();
-        let all: Vec<_> = messages.into_iter().map(hot_read_a_message).collect();
-        assert!(all.iter().all(|delivery| delivery.envelope.is_ok()));
     }
 }
