@@ -168,29 +168,23 @@ impl Reader {
             if client_ended {
                 self.unreadable.suspect(self.next);
             }
-            let gap = match end {
+            // What was skipped, and whether to look at what is next.
+            let (gap, looks) = match end {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
                 _ if client_ended => return ReaderEnd::ClientEnded,
                 ConsumerEnd::Other(error) => return ReaderEnd::Stream(error),
-                ConsumerEnd::Unreadable => {
-                    if let Err(end) = self.look(sink, None).await {
-                        return end;
-                    }
-                    continue;
-                }
+                ConsumerEnd::Unreadable => (None, true),
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
-                    None
+                    (None, ended_at.replace(self.next) == Some(self.next))
                 }
                 ConsumerEnd::Gap { found } => {
                     warn!(next = self.next, found, "messages were skipped: reading again");
-                    Some(found)
+                    (Some(found), ended_at.replace(self.next) == Some(self.next))
                 }
             };
             crate::metrics::reader_restarted();
-            if ended_at.replace(self.next) == Some(self.next)
-                && let Err(end) = self.look(sink, gap).await
-            {
+            if looks && let Err(end) = self.look(sink, gap).await {
                 return end;
             }
             pause = if self.next > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
