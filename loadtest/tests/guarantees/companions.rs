@@ -31,16 +31,16 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
     let case = Case::new("settings", &[]).await?;
     let sql = [
         "CREATE TABLE app.seen (n integer, path text, who text, custom text, sync text, locks bigint);
-         CREATE ROLE farwrite_test_nobody; GRANT ALL ON SCHEMA app TO farwrite_test_nobody;".to_owned(),
+         CREATE ROLE farwrite_test_other SUPERUSER;".to_owned(),
         function("leave", "BEGIN
             SET LOCAL search_path = app, pg_temp;
             PERFORM set_config('app.tenant', 'acme', false);
             PERFORM set_config('synchronous_commit', 'off', false);
             PERFORM pg_advisory_lock(4711);
             RETURN '1'; END"),
-        // Alone, because a role that leaked would fail its companions, and so be found out.
+        // One that may do everything: any other would fail its companions, and so be found out.
         function("leave_role", "BEGIN
-            SET LOCAL ROLE farwrite_test_nobody;
+            SET LOCAL ROLE farwrite_test_other;
             RETURN '1'; END"),
         function("look", "BEGIN
             INSERT INTO app.seen VALUES ((body->>'n')::integer, current_setting('search_path'), current_user::text,
@@ -49,7 +49,7 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
             RETURN '1'; END"),
     ];
     case.execute(&sql.concat()).await?;
-    let messages: Vec<Message> = ["look", "leave", "look", "leave_role", "leave"]
+    let messages: Vec<Message> = ["look", "leave", "look", "leave_role", "look", "leave"]
         .iter()
         .zip(1..)
         .map(|(name, n)| Message::append("a", n).named(&format!("app.{name}")))
@@ -57,17 +57,68 @@ async fn settings_role_and_locks_of_a_command_do_not_meet_the_next() -> Result<(
     in_one_batch(&case, &[], &messages).await?;
     // The next command is another transaction of the same session.
     let _worker = case.serving(&["--lanes", "1"]).await?;
-    for (name, n) in [("leave", 6), ("leave_role", 7), ("look", 8)] {
+    for (name, n) in [("leave", 7), ("leave_role", 8), ("look", 9)] {
         case.publish(&Message::append("a", n).named(&format!("app.{name}"))).await?;
         case.settled().await?;
     }
     let sql = "SELECT count(*) FROM (SELECT DISTINCT path, who, coalesce(custom, ''), sync FROM app.seen) s";
     let distinct = case.count(sql).await?;
-    case.execute("DROP OWNED BY farwrite_test_nobody; DROP ROLE farwrite_test_nobody").await?;
+    case.execute("DROP OWNED BY farwrite_test_other; DROP ROLE farwrite_test_other").await?;
     ensure!(distinct == 1, "{distinct} different views of the session");
-    ensure!(case.count("SELECT count(*) FROM app.seen").await? == 3);
+    ensure!(case.count("SELECT count(*) FROM app.seen").await? == 4);
     // Within a batch a session's own lock is no obstacle; after it, it is gone.
-    ensure!(case.count("SELECT locks FROM app.seen WHERE n = 8").await? == 0);
+    ensure!(case.count("SELECT locks FROM app.seen WHERE n = 9").await? == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_function_answers_the_same_in_a_batch_and_alone_whatever_it_returns_and_is_called()
+-> Result<()> {
+    let case = Case::new("outputs", &[]).await?;
+    let functions = [
+        ("jsonb, farwrite.meta", "jsonb", "SELECT jsonb_build_object('n', $1->'n', 'key', $2.key)"),
+        ("jsonb, farwrite.meta", "void", "SELECT set_config('app.key', $2.key, true)"),
+        ("jsonb", "void", "SELECT 1 / 1"),
+        ("jsonb", "text", "SELECT 'a \"b\" ' || ($1->>'n')"),
+        ("jsonb", "json", "SELECT '{\"a\" : 1}'::json"),
+        ("jsonb", "bigint", "SELECT 1::bigint << 40"),
+        ("jsonb", "boolean[]", "SELECT ARRAY[true, NULL]"),
+        ("jsonb", "integer", "SELECT NULL::integer"),
+    ];
+    let mut sql = String::new();
+    for (number, (takes, returns, body)) in functions.iter().enumerate() {
+        let name = format!("app.\"50 %s of {number}\"");
+        sql.push_str(&format!(
+            "CREATE FUNCTION {name}({takes}) RETURNS {returns} LANGUAGE sql AS $$ {body} $$;
+             SELECT farwrite.register('app.f{number}', '{name}({takes})');"
+        ));
+    }
+    case.execute(&sql).await?;
+    let expected = [
+        Some(r#"{"n": 7, "key": "a"}"#),
+        None,
+        None,
+        Some(r#""a \"b\" 7""#),
+        Some(r#"{"a" : 1}"#),
+        Some("1099511627776"),
+        Some("[true,null]"),
+        None,
+    ];
+    let command = |number: usize| Message::append("a", 7).named(&format!("app.f{number}"));
+    let messages: Vec<Message> = (0..functions.len()).map(command).collect();
+    in_one_batch(&case, &[], &messages).await?;
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    for number in 0..functions.len() {
+        case.publish(&command(number)).await?;
+        case.settled().await?;
+    }
+    let answers: Vec<(String, Option<String>)> =
+        sqlx::query_as("SELECT outcome::text, answer::text FROM farwrite.ledger ORDER BY sequence")
+            .fetch_all(&mut case.primary().await?)
+            .await?;
+    let twice = expected.iter().chain(&expected);
+    let twice = twice.map(|answer| ("applied".to_owned(), answer.map(ToOwned::to_owned)));
+    ensure!(answers == twice.collect::<Vec<_>>(), "{answers:?}");
     Ok(())
 }
 
