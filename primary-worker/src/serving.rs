@@ -95,7 +95,8 @@ impl Serving {
         let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
         let keeper = hints::Keeper::new(client, held, config, &takeover.hints);
-        let trimmer = Trimmer::new(held.clone(), config, shared.may_answer.clone());
+        let trimmer =
+            Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
         let told_stream = held.clone();
         let reader = Reader::new(stream, name, next, position.anchor);
         tasks.spawn(async move {
@@ -167,7 +168,19 @@ impl Serving {
         };
         lanes_stop.cancel();
         let mut worlds: Vec<World> = first_lane.into_iter().collect();
-        let is_drained = drain(lanes, &mut worlds).await;
+        // Where only NATS's client has gone, nothing hurries: a command that is ended in its midst would
+        // be counted as one that takes something down.
+        let patience = async {
+            if has_ended(client) && matches!(end, End::Again(_)) {
+                let until = tokio::time::sleep(config.statement_timeout);
+                tokio::select! {
+                    () = until => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            tokio::time::sleep(STOP_WITHIN).await;
+        };
+        let is_drained = drain(lanes, &mut worlds, patience).await;
         // After the last commit, and before the process goes: nobody else may be there to write.
         heart_stop.cancel();
         let beaten = tokio::time::timeout(BEAT_WITHIN, heart.join_next());
@@ -220,19 +233,27 @@ impl World {
     }
 }
 
-/// Lets the batches in flight finish and be settled. Answers whether all did.
-async fn drain(mut lanes: JoinSet<LaneEnd>, worlds: &mut Vec<World>) -> bool {
-    let drained = tokio::time::timeout(STOP_WITHIN, async {
-        while let Some(end) = lanes.join_next().await {
-            worlds.push(end.as_ref().map_or(World::Unwell, World::of));
-        }
-    });
-    if drained.await.is_err() {
+/// Lets the batches in flight finish and be settled, as long as there is patience. Answers whether all
+/// did.
+async fn drain(
+    mut lanes: JoinSet<LaneEnd>,
+    worlds: &mut Vec<World>,
+    patience: impl Future<Output = ()>,
+) -> bool {
+    let is_drained = tokio::select! {
+        biased;
+        () = async {
+            while let Some(end) = lanes.join_next().await {
+                worlds.push(end.as_ref().map_or(World::Unwell, World::of));
+            }
+        } => true,
+        () = patience => false,
+    };
+    if !is_drained {
         warn!("a batch did not finish in time: it is left to roll back, and will be applied again");
         lanes.shutdown().await;
-        return false;
     }
-    true
+    is_drained
 }
 
 /// Says in the database that the takeover ended in good order; where that does not work, the next

@@ -12,6 +12,8 @@ use crate::{
     config::Config,
     handler::Handlers,
     lane::{self, Attempted, Failure},
+    migrate::check_migrated,
+    primary::PrimaryError,
     stream::Delivery,
 };
 
@@ -66,6 +68,9 @@ pub enum TrialError {
     /// The driver failed.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// The database is not one to try commands in: most often, `migrate` was not run there.
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
     /// A handler or function ended the transaction. What it committed is not rolled back.
     #[error("the transaction was ended by the command: {0}")]
     TransactionEnded(String),
@@ -84,9 +89,11 @@ impl<'a> Trial<'a> {
     /// Begins: nothing that follows stays.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or its `farwrite` schema is not one for this program.
     pub async fn begin(connection: &'a mut PgConnection) -> Result<Self, TrialError> {
-        Ok(Self { tx: connection.begin().await?, sequence: 0 })
+        let mut tx = connection.begin().await?;
+        check_migrated(&mut tx).await?;
+        Ok(Self { tx, sequence: 0 })
     }
 
     /// The connection, inside the trial: to prepare rows, and to look at effects.

@@ -11,7 +11,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{Context, stream::Stream};
 use farwrite_schemas::Lsn;
 use sqlx::PgConnection;
 use tracing::{info, warn};
@@ -74,6 +74,7 @@ impl Proofs {
 
 /// Trims one stream for one takeover.
 pub(crate) struct Trimmer {
+    context: Context,
     stream: Stream,
     required: Option<Vec<String>>,
     min_age: Duration,
@@ -85,7 +86,12 @@ pub(crate) struct Trimmer {
 }
 
 impl Trimmer {
-    pub(crate) fn new(stream: Stream, config: &Config, may_answer: MayAnswer) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        stream: Stream,
+        config: &Config,
+        may_answer: MayAnswer,
+    ) -> Self {
         let required = config.required_standbys.clone();
         if required.is_none() {
             warn!(
@@ -93,6 +99,7 @@ impl Trimmer {
             );
         }
         Self {
+            context,
             stream,
             required,
             min_age: config.trim_min_age,
@@ -157,7 +164,7 @@ impl Trimmer {
         let purging = async {
             let position = takeover::read_position(connection, name).await;
             let position = position.map_err(|error| error.to_string())?;
-            let known = stream::verify(connection, &self.stream, &position).await;
+            let known = stream::verify(connection, &self.context, &self.stream, &position).await;
             known.map_err(|error| error.to_string())?;
             self.stream.purge().sequence(floor).await.map_err(|error| error.to_string())
         };

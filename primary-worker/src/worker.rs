@@ -13,7 +13,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{Context, stream::Stream};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -175,11 +175,12 @@ impl Worker {
         primary::check_server(&mut owner).await?;
         migrate::check_migrated(&mut owner).await?;
         let client = stream::connect(&config.nats_url).await?;
+        let context = async_nats::jetstream::new(client.clone());
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
         // not disturb the one that works.
-        let mut stream = look_at_stream(&mut owner, &client, config).await?;
+        let mut stream = look_at_stream(&mut owner, &client, &context, config).await?;
         if self.stand_by(&mut owner, memory).await? {
-            stream = look_at_stream(&mut owner, &client, config).await?;
+            stream = look_at_stream(&mut owner, &client, &context, config).await?;
         }
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
@@ -198,7 +199,8 @@ impl Worker {
         Failpoint::AfterTakeover.pass();
         let start = Start::of(&mut owner).await.map_err(PrimaryError::from)?;
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
-        let identity = stream::verify(&mut control, &stream, &takeover.position()).await?;
+        let position = takeover.position();
+        let identity = stream::verify(&mut control, &context, &stream, &position).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
@@ -209,8 +211,8 @@ impl Worker {
             }
             None => (None, None),
         };
-        let context = async_nats::jetstream::new(client.clone());
         let unreadable = memory.unreadable.clone();
+        unreadable.settled(position.low_water);
         let stream = Verified { context, stream, identity, unreadable };
         let shared = Shared {
             may_answer: MayAnswer::default(),
@@ -274,11 +276,12 @@ impl Worker {
 async fn look_at_stream(
     connection: &mut PgConnection,
     client: &async_nats::Client,
+    context: &Context,
     config: &Config,
 ) -> Result<Stream, End> {
     let stream = stream::find(client, config).await?;
     let position = takeover::read_position(connection, &config.stream).await?;
-    stream::verify(connection, &stream, &position).await?;
+    stream::verify(connection, context, &stream, &position).await?;
     Ok(stream)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use farwrite_primary_worker::{
     Config, Handler, HandlerError, Handlers, Meta, Trial, Tried, Worker, WorkerError,
 };
@@ -354,6 +354,9 @@ async fn what_a_handler_leaves_in_the_session_does_not_meet_the_next_command() -
 #[tokio::test]
 async fn a_trial_tells_the_outcome_and_leaves_nothing() -> Result<()> {
     let case = Case::new("trial", &[]).await?;
+    let mut elsewhere = case.stack.primary().connect("postgres").await?;
+    let error = Trial::begin(&mut elsewhere).await.err().context("begun without a schema")?;
+    ensure!(error.to_string().contains("run `primary-worker migrate`"), "{error}");
     let mut connection = case.primary().await?;
     let handlers = handlers()?;
     let mut trial = Trial::begin(&mut connection).await?;

@@ -1,7 +1,7 @@
 //! Messages that the client library cannot read, and that end its connection or the client itself.
 
 use anyhow::{Context, Result, ensure};
-use farwrite_schemas::Subjects;
+use farwrite_schemas::{CommandId, Subjects};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Case, DEADLINE, Message};
@@ -37,6 +37,8 @@ fn with_headers(subject: &str, headers: &[u8]) -> Vec<u8> {
 
 /// Ends the client that reads it.
 const DEADLY: &[u8] = b"NATS/1.0\r\nX: a\rb";
+/// The same, in a value of several lines.
+const DEADLY_FOLDED: &[u8] = b"NATS/1.0\r\nX: a\r\n \rb";
 
 #[tokio::test]
 async fn a_message_that_no_client_can_read_is_kept_and_blocks_nobody() -> Result<()> {
@@ -49,11 +51,13 @@ async fn a_message_that_no_client_can_read_is_kept_and_blocks_nobody() -> Result
     {
         publish_raw(&case, &[&with_headers(&subject, headers)]).await?;
     }
+    let parted = format!("{subject}\u{a0}x");
+    publish_raw(&case, &[&with_headers(&parted, b"NATS/1.0\r\nX: a")]).await?;
     case.publish(&Message::append("a", 1)).await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1]);
     let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
-    ensure!(letters == 5, "{letters} dead letters");
+    ensure!(letters == 6, "{letters} dead letters");
     ensure!(worker.terminate(DEADLINE).await?.success());
     Ok(())
 }
@@ -61,11 +65,14 @@ async fn a_message_that_no_client_can_read_is_kept_and_blocks_nobody() -> Result
 #[tokio::test]
 async fn messages_that_end_every_client_are_found_among_others() -> Result<()> {
     let case = Case::new("deadly", &[]).await?;
-    let deadly = with_headers(&case.subject("app.append"), DEADLY);
+    let subject = case.subject("app.append");
+    let deadly = with_headers(&subject, DEADLY);
     for n in 1..=3 {
         case.publish(&Message::append("a", 2 * n)).await?;
         case.publish(&Message::append(&format!("b{n}"), n)).await?;
-        let several = vec![&deadly[..]; usize::try_from(n)?];
+        let folded = with_headers(&subject, DEADLY_FOLDED);
+        let mut several = vec![&folded[..]];
+        several.resize(usize::try_from(n)?, &deadly);
         publish_raw(&case, &several).await?;
         case.publish(&Message::append("a", 2 * n + 1)).await?;
     }
@@ -82,6 +89,24 @@ async fn messages_that_end_every_client_are_found_among_others() -> Result<()> {
     case.settled().await?;
     ensure!(case.effects().await?["a"] == (2..=8).collect::<Vec<_>>());
     ensure!(worker.terminate(DEADLINE).await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_with_two_ids_is_known_again_at_the_next_start() -> Result<()> {
+    let case = Case::new("two_ids", &[]).await?;
+    let ids = [CommandId::now(), CommandId::now()];
+    let headers =
+        format!("NATS/1.0\r\nNats-Msg-Id: {}\r\nNats-Msg-Id: {}", ids[0], ids[1]).into_bytes();
+    let worker = case.serving(&["--lanes", "1"]).await?;
+    publish_raw(&case, &[&with_headers(&case.subject("app.append"), &headers)]).await?;
+    case.settled().await?;
+    ensure!(case.outcome(ids[0]).await?.is_some() && case.outcome(ids[1]).await?.is_none());
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    case.publish(&Message::append("a", 1)).await?;
+    case.settled().await?;
+    ensure!(case.effects().await?["a"] == [1]);
     Ok(())
 }
 

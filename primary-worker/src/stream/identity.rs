@@ -6,13 +6,20 @@
 //! metadata, and an anchor: the last applied message's sequence, time and message id. All of it is
 //! compared before anything is read (invariant 9), after each takeover and at each consumer.
 
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::{
+    Context,
+    stream::{Info, Stream},
+};
+use farwrite_schemas::headers;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::sabotage;
 
-use super::{IDENTITY_KEY, StreamError};
+use super::{
+    IDENTITY_KEY, StreamError,
+    unreadable::{headers_of, stored},
+};
 
 /// What makes a stream itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +101,7 @@ impl Identity {
     /// Compares identity, extent and anchor.
     pub(super) async fn verify(
         &self,
+        context: &Context,
         stream: &Stream,
         position: &Position,
     ) -> Result<(), StreamError> {
@@ -104,7 +112,7 @@ impl Identity {
         if sabotage::leaves_out("anchor") {
             return Ok(());
         }
-        check_anchor(self, stream, position.anchor.as_ref()).await
+        check_anchor(self, context, position.anchor.as_ref()).await
     }
 
     fn unknown(&self, reason: String) -> StreamError {
@@ -137,11 +145,12 @@ impl Identity {
 /// whoever compares again.
 pub(crate) async fn verify(
     connection: &mut PgConnection,
+    context: &Context,
     stream: &Stream,
     position: &Position,
 ) -> Result<Identity, StreamError> {
     let known = known(connection, &stream.cached_info().config.name).await?;
-    known.verify(stream, position).await?;
+    known.verify(context, stream, position).await?;
     Ok(known)
 }
 
@@ -150,25 +159,26 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+/// Compares the last message that was applied with the one that the stream holds in its place. Its id is
+/// read as the reader does: of several the first, and none of a message that cannot be read.
 async fn check_anchor(
     known: &Identity,
-    stream: &Stream,
+    context: &Context,
     anchor: Option<&Anchor>,
 ) -> Result<(), StreamError> {
     let Some(anchor) = anchor else { return Ok(()) };
-    let message = stream.get_raw_message(anchor.sequence).await.map_err(|error| {
-        use async_nats::jetstream::stream::RawMessageErrorKind;
-        match error.kind() {
-            RawMessageErrorKind::NoMessageFound => known.unknown(format!(
-                "it no longer holds the message {} that was applied last",
-                anchor.sequence
-            )),
-            _ => StreamError::jetstream(&known.name, error),
-        }
+    let stored = stored(context, &known.name, anchor.sequence).await;
+    let message = stored.map_err(|reason| StreamError::jetstream(&known.name, reason))?;
+    let message = message.ok_or_else(|| {
+        known.unknown(format!(
+            "it no longer holds the message {} that was applied last",
+            anchor.sequence
+        ))
     })?;
     let at_ns = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-    let id =
-        message.headers.get(farwrite_schemas::headers::COMMAND_ID).map(|id| storable(id.as_str()));
+    let headers = headers_of(&message).unwrap_or_default();
+    let id = headers.iter().find(|(name, _)| name == headers::COMMAND_ID);
+    let id = id.map(|(_, id)| storable(id));
     if at_ns == anchor.at_ns && id == anchor.id {
         return Ok(());
     }

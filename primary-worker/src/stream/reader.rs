@@ -168,6 +168,7 @@ impl Reader {
             if client_ended {
                 self.unreadable.suspect(self.next);
             }
+            let is_known = matches!(end, ConsumerEnd::Unreadable);
             // What was skipped, and whether to look at what is next.
             let (gap, looks) = match end {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
@@ -186,6 +187,9 @@ impl Reader {
             crate::metrics::reader_restarted();
             if looks && let Err(end) = self.look(sink, gap).await {
                 return end;
+            }
+            if is_known && self.next > before {
+                continue;
             }
             pause = if self.next > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             tokio::time::sleep(pause).await;
@@ -254,7 +258,7 @@ impl Reader {
             Ok(consumer) => consumer,
             Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
         };
-        match self.identity.verify(&self.stream, &self.position()).await {
+        match self.identity.verify(&self.context, &self.stream, &self.position()).await {
             Ok(()) => {}
             Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
             Err(error) => return ConsumerEnd::Other(error),

@@ -18,13 +18,11 @@ use std::{
 };
 
 use async_nats::{
-    Client,
-    jetstream::{
-        Context, ErrorCode, message::StreamMessage, response::Response, stream::RawMessage,
-    },
+    Client, HeaderName,
+    jetstream::{Context, ErrorCode, response::Response, stream::RawMessage},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
@@ -34,7 +32,7 @@ use tracing::warn;
 const SUSPECTS: u64 = 2_000;
 /// Of those, looked at together.
 const TOGETHER: usize = 16;
-/// Sequences that are kept in mind; beyond, the lowest are forgotten, and found anew should they come.
+/// Sequences that are kept in mind; beyond, the highest are forgotten, and found anew when they come.
 const KEPT_MAX: usize = 65_536;
 
 /// Whether a client has ended for good: then it takes no more commands. One that lives is made to
@@ -66,14 +64,45 @@ pub(super) async fn stored(
     }
 }
 
-/// Whether the client cannot read a message, or takes it for one of the server's own: those have a
-/// status in their headers' first line.
+/// Whether the client cannot read a message, or takes it for one of the server's own.
 pub(super) fn is_unreadable(raw: &RawMessage) -> bool {
-    let headers = BASE64_STANDARD.decode(raw.headers.as_deref().unwrap_or_default());
-    let has_status = headers.is_ok_and(|headers| {
-        headers.starts_with(b"NATS/1.0") && !headers.starts_with(b"NATS/1.0\r\n")
-    });
-    has_status || raw.subject.contains('\u{fffd}') || StreamMessage::try_from(raw.clone()).is_err()
+    headers_of(raw).is_none()
+}
+
+/// A message's headers as the client reads them from its connection (async-nats 0.51, `connection.rs`),
+/// which is not as it reads a [`RawMessage`]: there it trims what it has refused here. `None` where it
+/// cannot read the message at all, or takes it for one of the server's own, which have a status in their
+/// headers' first line.
+pub(super) fn headers_of(raw: &RawMessage) -> Option<Vec<(String, String)>> {
+    // Of a subject that is not UTF-8 the API tells so much. What is white space to Unicode parts a subject
+    // in two for the client, and not for the server.
+    if raw.subject.contains(|c: char| c == '\u{fffd}' || c.is_whitespace()) {
+        return None;
+    }
+    let Some(headers) = raw.headers.as_deref() else { return Some(Vec::new()) };
+    let headers = BASE64_STANDARD.decode(headers).ok()?;
+    let mut lines = std::str::from_utf8(&headers).ok()?.lines().peekable();
+    if !lines.next()?.strip_prefix("NATS/1.0")?.trim().is_empty() {
+        return None;
+    }
+    let mut read = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        let (name, value) = line.split_once(':')?;
+        let name: HeaderName = name.parse().ok()?;
+        let mut value = value.trim_start().to_owned();
+        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+            value.push_str(more);
+        }
+        value.truncate(value.trim_end().len());
+        if value.contains(['\r', '\n']) {
+            return None;
+        }
+        read.push((AsRef::<str>::as_ref(&name).to_owned(), value));
+    }
+    Some(read)
 }
 
 /// The messages that are known, or suspected, to be unreadable: of one worker, whatever it is connected
@@ -103,7 +132,7 @@ impl Unreadable {
         let mut sequences = self.sequences();
         sequences.known.insert(sequence);
         if sequences.known.len() > KEPT_MAX {
-            sequences.known.pop_first();
+            sequences.known.pop_last();
         }
     }
 
@@ -130,19 +159,32 @@ impl Unreadable {
         let suspected = self.sequences().suspected.clone();
         for from in suspected {
             let to = last.min(from.saturating_add(SUSPECTS));
-            let found: Vec<u64> = stream::iter((from..=to).map(|sequence| async move {
-                let raw = stored(context, stream, sequence).await?;
-                Ok::<_, String>(raw.is_some_and(|raw| is_unreadable(&raw)).then_some(sequence))
-            }))
-            .buffered(TOGETHER)
-            .try_filter_map(|found| std::future::ready(Ok(found)))
-            .try_collect()
-            .await?;
-            warn!(from, to, ?found, "the NATS client had ended: looked for what it cannot read");
-            found.into_iter().for_each(|sequence| self.know(sequence));
+            warn!(from, to, "the NATS client had ended: looking for what it cannot read");
+            let looks = (from..=to)
+                .map(|sequence| async move { (sequence, stored(context, stream, sequence).await) });
+            let mut looks = stream::iter(looks).buffered(TOGETHER);
+            while let Some((sequence, raw)) = looks.next().await {
+                let is_unreadable = raw?.is_some_and(|raw| is_unreadable(&raw));
+                if is_unreadable {
+                    warn!(sequence, "a message that the NATS client cannot read");
+                    self.know(sequence);
+                }
+                // Should the next one not be told, the search goes on there.
+                let mut sequences = self.sequences();
+                sequences.suspected.remove(&sequence);
+                if sequence < to {
+                    sequences.suspected.insert(sequence + 1);
+                }
+            }
             self.sequences().suspected.remove(&from);
         }
         Ok(())
+    }
+
+    /// Everything up to here is settled: no reader comes by again.
+    pub(crate) fn settled(&self, sequence: u64) {
+        let mut sequences = self.sequences();
+        sequences.known = sequences.known.split_off(&sequence.saturating_add(1));
     }
 }
 
@@ -168,6 +210,41 @@ mod tests {
         let unreadable = Unreadable::default();
         let count = KEPT_MAX as u64 + 3;
         (1..=count).for_each(|sequence| unreadable.know(sequence));
+        assert_eq!(unreadable.first(0), Some(1), "the next ones are needed first");
+        unreadable.settled(3);
         assert_eq!(unreadable.first(0), Some(4));
+        assert_eq!(unreadable.sequences().known.len(), KEPT_MAX - 3);
+    }
+
+    fn raw(subject: &str, headers: Option<&[u8]>) -> RawMessage {
+        serde_json::from_value(json!({
+            "subject": subject, "seq": 1, "data": "", "time": "2026-11-28T12:00:00Z",
+            "hdrs": headers.map(|headers| BASE64_STANDARD.encode(headers)),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn headers_are_read_as_the_connection_reads_them() {
+        let read = |headers: &[u8]| headers_of(&raw("a.b", Some(headers)));
+        let one = |value: &str| Some(vec![("X".to_owned(), value.to_owned())]);
+        assert_eq!(headers_of(&raw("a.b", None)), Some(Vec::new()));
+        assert_eq!(read(b"NATS/1.0\r\nX: a \r\n\r\n"), one("a"));
+        assert_eq!(read(b"NATS/1.0 \r\nX:\r\n\r\n"), one(""));
+        assert_eq!(read(b"NATS/1.0\r\nX: a\r\n b\r\n\r\n"), one("a b"));
+        for headers in [
+            &b""[..],
+            b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+            b"NATS/1.0\r\nX\r\n\r\n",
+            b"NATS/1.0\r\nX: \xff\r\n\r\n",
+            b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+            b"NATS/1.0\r\nX: a\r\n \rb\r\n\r\n",
+            b"NATS/1.0\r\nX: a\r\r\n b\r\n\r\n",
+        ] {
+            assert_eq!(read(headers), None, "{}", String::from_utf8_lossy(headers));
+        }
+        for subject in ["a.\u{fffd}", "a.b\u{a0}c", "a.\u{3000}"] {
+            assert_eq!(headers_of(&raw(subject, None)), None, "{subject}");
+        }
     }
 }
