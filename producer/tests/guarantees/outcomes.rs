@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use farwrite_producer::{
     Command, CommandId, Key, KeyError, LastHeard, NotEnded, Outcome, OutcomeAnswer, OutcomeError,
     Pending, Rejection, Reply, SubmitError,
@@ -9,6 +10,7 @@ use farwrite_producer::{
 use farwrite_schemas::{Fingerprint, Lsn, OutcomeRequest, headers};
 use futures_util::StreamExt;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use crate::stage::{Stage, header, id_of, raw, until, within};
 
@@ -56,6 +58,30 @@ async fn a_reply_answers_also_when_it_overtakes_the_acknowledgement() {
     }
 }
 
+/// Answers every question until a call has ended. Not only the first: the producer asks anew where an
+/// answer takes longer than one attempt, and nobody waits for the answer to the first then.
+async fn answered<T>(
+    stage: &Stage,
+    questions: &mut Subscriber,
+    mut call: JoinHandle<T>,
+    mut answer: impl FnMut(&OutcomeRequest) -> Vec<u8>,
+) -> T {
+    let answered = async {
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut call => return ended.unwrap(),
+                Some(question) = questions.next() => {
+                    let request = serde_json::from_slice(&question.payload).unwrap();
+                    let answer = answer(&request).into();
+                    stage.client.publish(question.reply.unwrap(), answer).await.unwrap();
+                }
+            }
+        }
+    };
+    within(answered).await
+}
+
 #[tokio::test]
 async fn a_lost_reply_is_replaced_by_the_ledgers_answer() {
     let stage = Stage::new("lost").await;
@@ -64,21 +90,19 @@ async fn a_lost_reply_is_replaced_by_the_ledgers_answer() {
     let producer = stage.producer().await;
     let call = tokio::spawn(producer.submit(&ORDER));
     // The reply never comes. The first answer is that it is not applied yet.
-    for is_known in [false, true] {
-        let question = within(questions.next()).await.unwrap();
-        let request: OutcomeRequest = serde_json::from_slice(&question.payload).unwrap();
+    let mut is_known = false;
+    let answer = |request: &OutcomeRequest| {
         let (name, key) = ("order.place".parse().unwrap(), Key::new("alice").unwrap());
         let body = serde_json::to_vec(&ORDER).unwrap();
         assert_eq!(request.fingerprint, Some(Fingerprint::of(&name, 2, Some(&key), &body)));
-        let answer = if is_known {
+        let answer = if std::mem::replace(&mut is_known, true) {
             OutcomeAnswer::Known(stage.applied(request.id, "7", Lsn(9)))
         } else {
             OutcomeAnswer::Pending(NotEnded::unknown(request.id))
         };
-        let inbox = question.reply.unwrap();
-        stage.client.publish(inbox, answer.encode().unwrap().into()).await.unwrap();
-    }
-    assert_eq!(within(call).await.unwrap().unwrap().output, 7);
+        answer.encode().unwrap()
+    };
+    assert_eq!(answered(&stage, &mut questions, call, answer).await.unwrap().output, 7);
     assert_eq!(producer.pending(), Pending::default());
 }
 
@@ -105,9 +129,10 @@ async fn a_duplicate_is_asked_for_at_once_and_another_body_is_named() {
     let rejection = Rejection::new("id_reused", "another command has this id");
     let outcome = Outcome::Rejected(rejection.clone());
     let reply = Reply { id, outcome, bookmark: stage.bookmark(Lsn(10)), record: None };
-    let answer = reply.encode().unwrap().into();
-    stage.client.publish(question.reply.unwrap(), answer).await.unwrap();
-    let error = within(second).await.unwrap().unwrap_err();
+    let answer = reply.encode().unwrap();
+    stage.client.publish(question.reply.unwrap(), answer.clone().into()).await.unwrap();
+    let told = answered(&stage, &mut questions, second, |_| answer.clone()).await;
+    let error = told.unwrap_err();
     let SubmitError::Rejected { rejection: told, bookmark, .. } = error else {
         panic!("{error:?}");
     };
@@ -180,10 +205,8 @@ async fn an_outcome_is_asked_for_by_id() {
         let producer = producer.clone();
         async move { producer.outcome(id).await }
     });
-    let question = within(questions.next()).await.unwrap();
     let answer = stage.applied(id, "7", Lsn(9)).encode().unwrap();
-    stage.client.publish(question.reply.unwrap(), answer.into()).await.unwrap();
-    let answer = within(asking).await.unwrap().unwrap();
+    let answer = answered(&stage, &mut questions, asking, |_| answer.clone()).await.unwrap();
     assert!(matches!(answer, OutcomeAnswer::Known(reply) if reply.id == id));
     assert_eq!(producer.pending(), Pending::default());
 }
