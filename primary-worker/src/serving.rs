@@ -37,7 +37,6 @@ const BEAT_WITHIN: Duration = Duration::from_millis(500);
 const RELEASE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last replies may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
-
 /// How long the reader may take to notice that the NATS client has ended.
 const READ_WITHIN: Duration = Duration::from_millis(500);
 
@@ -172,11 +171,7 @@ impl Serving {
         // be counted as one that takes something down.
         let patience = async {
             if has_ended(client) && matches!(end, End::Again(_)) {
-                let until = tokio::time::sleep(config.statement_timeout);
-                tokio::select! {
-                    () = until => {}
-                    () = stop.cancelled() => {}
-                }
+                let _ = tokio::time::timeout(config.statement_timeout, stop.cancelled()).await;
             }
             tokio::time::sleep(STOP_WITHIN).await;
         };

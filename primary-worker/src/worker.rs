@@ -178,9 +178,9 @@ impl Worker {
         let context = async_nats::jetstream::new(client.clone());
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
         // not disturb the one that works.
-        let mut stream = look_at_stream(&mut owner, &client, &context, config).await?;
+        let mut stream = look_at_stream(&mut owner, &context, config).await?;
         if self.stand_by(&mut owner, memory).await? {
-            stream = look_at_stream(&mut owner, &client, &context, config).await?;
+            stream = look_at_stream(&mut owner, &context, config).await?;
         }
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
@@ -275,11 +275,10 @@ impl Worker {
 /// Finds the stream, and checks that it is the one that the database knows.
 async fn look_at_stream(
     connection: &mut PgConnection,
-    client: &async_nats::Client,
     context: &Context,
     config: &Config,
 ) -> Result<Stream, End> {
-    let stream = stream::find(client, config).await?;
+    let stream = stream::find(context, config).await?;
     let position = takeover::read_position(connection, &config.stream).await?;
     stream::verify(connection, context, &stream, &position).await?;
     Ok(stream)

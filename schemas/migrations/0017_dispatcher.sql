@@ -5,16 +5,8 @@
 -- Whoever registers a function now makes the dispatchers after this has.
 SELECT pg_advisory_xact_lock(hashtext('farwrite.functions'));
 
--- Calls the functions of a batch one after the other, with what they may leave behind put back after each:
--- replaced together with farwrite.call.
-CREATE FUNCTION farwrite.call_all(
-    p_functions integer[], p_ids uuid[], p_names text[], p_versions integer[], p_keys text[], p_origins text[],
-    p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[], INOUT answers text[])
-LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'no function is registered' USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
-END $$;
-
+-- Writes the functions that call the registered ones: farwrite.call for a command, farwrite.call_all for a
+-- batch, farwrite.call_set for a run of commands of a function in set form.
 CREATE OR REPLACE FUNCTION farwrite.make_dispatcher() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE

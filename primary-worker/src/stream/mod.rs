@@ -131,10 +131,9 @@ pub(crate) async fn create_or_check(
 
 /// Finds the stream and checks its settings.
 pub(crate) async fn find(
-    client: &async_nats::Client,
+    context: &async_nats::jetstream::Context,
     config: &Config,
 ) -> Result<async_nats::jetstream::stream::Stream, StreamError> {
-    let context = async_nats::jetstream::new(client.clone());
     let stream = context
         .get_stream(&config.stream)
         .await

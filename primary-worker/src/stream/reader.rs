@@ -35,7 +35,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long one pull request stands.
 const EXPIRES: Duration = Duration::from_secs(20);
 /// Messages in one pull: what may wait in the client, beside the lanes' own queues.
-const PULL_MAX_MESSAGES: usize = 1_000;
+pub(super) const PULL_MAX_MESSAGES: usize = 1_000;
 /// When JetStream forgets a consumer that nobody pulls from.
 const INACTIVE: Duration = Duration::from_secs(60);
 /// How often it is asked whether the client has connected again: what was on the way is lost, and a
@@ -169,22 +169,22 @@ impl Reader {
                 self.unreadable.suspect(self.next);
             }
             let is_known = matches!(end, ConsumerEnd::Unreadable);
-            // What was skipped, and whether to look at what is next.
-            let (gap, looks) = match end {
+            let mut gap = None;
+            match end {
                 ConsumerEnd::Closed => return ReaderEnd::Closed,
                 _ if client_ended => return ReaderEnd::ClientEnded,
                 ConsumerEnd::Other(error) => return ReaderEnd::Stream(error),
-                ConsumerEnd::Unreadable => (None, true),
+                ConsumerEnd::Unreadable => {}
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
-                    (None, ended_at.replace(self.next) == Some(self.next))
                 }
                 ConsumerEnd::Gap { found } => {
                     warn!(next = self.next, found, "messages were skipped: reading again");
-                    (Some(found), ended_at.replace(self.next) == Some(self.next))
+                    gap = Some(found);
                 }
-            };
+            }
             crate::metrics::reader_restarted();
+            let looks = is_known || ended_at.replace(self.next) == Some(self.next);
             if looks && let Err(end) = self.look(sink, gap).await {
                 return end;
             }

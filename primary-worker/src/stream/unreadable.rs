@@ -27,9 +27,11 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
 
+use super::reader::PULL_MAX_MESSAGES;
+
 /// Messages that are looked at once the client has ended: twice what one pull asks for, since the next
 /// one is sent before the last one is used up.
-const SUSPECTS: u64 = 2_000;
+const SUSPECTS: u64 = 2 * PULL_MAX_MESSAGES as u64;
 /// Of those, looked at together.
 const TOGETHER: usize = 16;
 /// Sequences that are kept in mind; beyond, the highest are forgotten, and found anew when they come.
