@@ -104,6 +104,11 @@ pub const ALL: &[Migration] = &[
         description: "dispatcher",
         sql: include_str!("../migrations/0017_dispatcher.sql"),
     },
+    Migration {
+        version: 18,
+        description: "plain",
+        sql: include_str!("../migrations/0018_plain.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ type Change = (&'static str, &'static str, &'static str);
 /// No batch is held to its epoch and position.
 const FENCE: [Change; 5] = [
     ("fence", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
-    ("apply_one", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
+    ("apply_plain", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
     ("fence", "IF NOT FOUND", "IF false"),
     ("due_commands", "AND l.epoch = p_epoch", ""),
     ("due_commands", "IF NOT FOUND", "IF false"),
@@ -26,11 +26,11 @@ const FENCE: [Change; 5] = [
 
 /// What the ledger knows is not looked up, nor does its key keep a second row out.
 const LEDGER: [Change; 5] = [
-    ("apply_one", " AND NOT farwrite.is_known(p_id)", ""),
+    ("apply_plain", " AND NOT farwrite.is_any_known(p_ids, p_lowest, p_highest)", ""),
     (
-        "apply_one",
-        "RETURNING true, l.answer",
-        "ON CONFLICT (command_id) DO UPDATE SET attempts = l.attempts RETURNING true, l.answer",
+        "apply_plain",
+        "AS i (id, fingerprint, sequence, at, answer)",
+        "AS i (id, fingerprint, sequence, at, answer) ON CONFLICT DO NOTHING",
     ),
     ("known", "outcomes[r.place] := r.outcome", "NULL"),
     (

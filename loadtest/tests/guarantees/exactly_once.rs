@@ -176,7 +176,7 @@ async fn a_command_that_comes_alone_and_was_applied_before_is_answered_and_not_j
     case.until("the repeated ones were left to the whole statement", async || {
         let as_expected =
             "SELECT count(*) FROM pg_stat_user_functions WHERE schemaname = 'farwrite'
-                           AND (funcname::text, calls) IN (('apply_one', 3), ('apply', 2))";
+                           AND (funcname::text, calls) IN (('apply_plain', 3), ('apply', 2))";
         Ok(case.count(as_expected).await? == 2)
     })
     .await?;

@@ -1,6 +1,7 @@
 //! Function commands as parallel arrays, and their bodies as one value: how a batch of them travels
 //! to PostgreSQL.
 
+use farwrite_schemas::CommandId;
 use sqlx::{
     Encode, Postgres, Type,
     encode::IsNull,
@@ -9,31 +10,7 @@ use sqlx::{
     types::Uuid,
 };
 
-use crate::stream::Delivery;
-
 use super::{batch::Item, work::Work};
-
-/// A command's body, as PostgreSQL's `text`: it was checked for UTF-8 when the command was decoded.
-pub(super) struct Body<'a>(&'a [u8]);
-
-impl<'a> Body<'a> {
-    pub(super) fn of(delivery: &'a Delivery) -> Self {
-        Self(delivery.body())
-    }
-}
-
-impl Type<Postgres> for Body<'_> {
-    fn type_info() -> PgTypeInfo {
-        <str as Type<Postgres>>::type_info()
-    }
-}
-
-impl Encode<'_, Postgres> for Body<'_> {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(self.0);
-        Ok(IsNull::No)
-    }
-}
 
 /// The bodies of some commands, one behind the other, as one `bytea`.
 pub(super) struct Bodies<'a> {
@@ -100,6 +77,28 @@ pub(super) struct Columns<'a> {
     pub(super) expires_ns: Vec<Option<i64>>,
     /// Empty when nothing has a context.
     pub(super) contexts: Vec<Option<&'a str>>,
+    dates: Dates,
+}
+
+/// Between which ids of a batch lie all the others.
+#[derive(Clone, Copy)]
+enum Dates {
+    None,
+    Between(Uuid, Uuid),
+    /// There is one that carries no time.
+    Undated,
+}
+
+impl Dates {
+    fn with(self, id: CommandId) -> Self {
+        let uuid = id.uuid();
+        match self {
+            _ if id.unix_ms().is_none() => Self::Undated,
+            Self::None => Self::Between(uuid, uuid),
+            Self::Between(lowest, highest) => Self::Between(lowest.min(uuid), highest.max(uuid)),
+            Self::Undated => Self::Undated,
+        }
+    }
 }
 
 impl<'a> Columns<'a> {
@@ -119,6 +118,18 @@ impl<'a> Columns<'a> {
             bodies: Bodies::for_commands(count),
             expires_ns: Vec::new(),
             contexts: Vec::new(),
+            dates: Dates::None,
+        }
+    }
+
+    /// The lowest and the highest id, where all of them carry a time; `None` also where a command is
+    /// in set form, expires or has a context.
+    pub(super) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
+        let is_plain =
+            self.set_forms.is_empty() && self.expires_ns.is_empty() && self.contexts.is_empty();
+        match self.dates {
+            Dates::Between(lowest, highest) if is_plain => Some((lowest, highest)),
+            _ => None,
         }
     }
 
@@ -145,6 +156,7 @@ impl<'a> Columns<'a> {
             };
             columns.at_ns.push(item.delivery.at_ns);
             columns.ids.push(envelope.id.uuid());
+            columns.dates = columns.dates.with(envelope.id);
             columns.fingerprints.push(envelope.fingerprint.as_uuid());
             columns.sequences.push(item.delivery.sequence.cast_signed());
             columns.functions.push(function.number);

@@ -1,5 +1,5 @@
-//! A batch of function commands as one statement, `farwrite.apply`, and a command that comes alone as
-//! a shorter one, `farwrite.apply_one`: its own transaction, one round trip.
+//! A batch of function commands as one statement, its own transaction, in one round trip:
+//! `farwrite.apply_plain`, and `farwrite.apply` where there is more to look at than the functions.
 
 use farwrite_schemas::Outcome;
 use sqlx::{
@@ -13,7 +13,7 @@ use crate::failpoint::Failpoint;
 use super::{
     attempt::{Care, Committed, Failure, Fence, GROUP, OnlyAfterCommit, Settled},
     batch::Item,
-    columns::{Body, Columns},
+    columns::Columns,
     work::Work,
 };
 
@@ -32,34 +32,33 @@ pub(super) async fn attempt(
     fence: &Fence<'_>,
     care: Care,
 ) -> Result<Committed, Failure> {
-    if let [item] = items
-        && care == Care::Plain
-        && let Some(committed) = attempt_one(connection, item, fence).await?
+    let columns = Columns::of(items.iter());
+    if care == Care::Plain
+        && let Some(committed) = attempt_plain(connection, &columns, fence).await?
     {
         return Ok(committed);
     }
-    let columns = Columns::of(items.iter());
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     );
     let statement = fence
         .bind(statement)
-        .bind(columns.at_ns)
+        .bind(&columns.at_ns)
         .bind(if care == Care::Guarded { GROUP } else { 0 })
-        .bind(columns.ids)
-        .bind(columns.fingerprints)
-        .bind(columns.sequences)
-        .bind(columns.functions)
-        .bind(columns.set_forms)
-        .bind(columns.names)
-        .bind(columns.versions)
-        .bind(columns.keys)
-        .bind(columns.origins)
+        .bind(&columns.ids)
+        .bind(&columns.fingerprints)
+        .bind(&columns.sequences)
+        .bind(&columns.functions)
+        .bind(&columns.set_forms)
+        .bind(&columns.names)
+        .bind(&columns.versions)
+        .bind(&columns.keys)
+        .bind(&columns.origins)
         .bind(&columns.bodies)
         .bind(columns.bodies.starts())
-        .bind(columns.expires_ns)
-        .bind(columns.contexts);
+        .bind(&columns.expires_ns)
+        .bind(&columns.contexts);
     let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
     let only_after_commit = OnlyAfterCommit::committed();
     let done = usize::try_from(done).unwrap_or(0).min(items.len());
@@ -76,43 +75,45 @@ pub(super) async fn attempt(
     Ok(Committed { settled, position, waits: false, _only_after_commit: only_after_commit })
 }
 
-/// Applies a command that comes alone. `None` where nothing was done: the whole statement is to do
-/// it, or to say why not.
-async fn attempt_one(
+/// Applies a batch with nothing to look at but its functions. `None` where nothing was done: the
+/// whole statement is to do it, or to say why not.
+async fn attempt_plain(
     connection: &mut PgConnection,
-    item: &Item,
+    columns: &Columns<'_>,
     fence: &Fence<'_>,
 ) -> Result<Option<Committed>, Failure> {
-    let (Ok(envelope), Work::Function(function)) = (&item.delivery.envelope, &item.work) else {
-        return Ok(None);
-    };
-    // Ids without a time have a ledger of their own.
-    if envelope.id.unix_ms().is_none() || envelope.context.is_some() || item.expires_ns.is_some() {
-        return Ok(None);
-    }
+    let Some((lowest, highest)) = columns.plain_ids() else { return Ok(None) };
     let statement = sqlx::query_as(
-        "SELECT applied, answer FROM farwrite.apply_one(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        "SELECT farwrite.apply_plain(
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     );
     let statement = fence
         .bind(statement)
-        .bind(function.number)
-        .bind(envelope.id.uuid())
-        .bind(envelope.fingerprint.as_uuid())
-        .bind(envelope.name.as_str())
-        .bind(envelope.version.cast_signed())
-        .bind(envelope.key.as_ref().map(|key| key.as_str()))
-        .bind(envelope.origin.as_str())
-        .bind(item.delivery.sequence.cast_signed())
-        .bind(item.delivery.at_ns)
-        .bind(Body::of(&item.delivery));
-    let (applied, answer): (Option<bool>, Option<String>) = commit(connection, statement).await?;
-    if applied != Some(true) {
-        return Ok(None);
+        .bind(&columns.at_ns)
+        .bind(&columns.ids)
+        .bind(&columns.fingerprints)
+        .bind(&columns.sequences)
+        .bind(&columns.functions)
+        .bind(&columns.names)
+        .bind(&columns.versions)
+        .bind(&columns.keys)
+        .bind(&columns.origins)
+        .bind(&columns.bodies)
+        .bind(columns.bodies.starts())
+        .bind(lowest)
+        .bind(highest);
+    let (answers,): (Option<Vec<Option<String>>>,) = commit(connection, statement).await?;
+    let Some(answers) = answers else { return Ok(None) };
+    if answers.len() != columns.ids.len() {
+        let counts = format!("{} answers for {} commands", answers.len(), columns.ids.len());
+        return Err(Failure::unreadable(counts));
     }
     let only_after_commit = OnlyAfterCommit::committed();
-    let outcome = Outcome::from_ledger("applied", answer).map_err(Failure::unreadable)?;
-    let settled = vec![Settled::Ended { outcome, repeated: false }];
+    let mut settled = Vec::with_capacity(answers.len());
+    for answer in answers {
+        let outcome = Outcome::from_ledger("applied", answer).map_err(Failure::unreadable)?;
+        settled.push(Settled::Ended { outcome, repeated: false });
+    }
     let (position, waits) = (fence.to, false);
     Ok(Some(Committed { settled, position, waits, _only_after_commit: only_after_commit }))
 }
