@@ -49,7 +49,7 @@ use std::{
 
 use farwrite_schemas::EnvelopeError;
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -228,13 +228,16 @@ impl Lane {
         metrics::lane_queue(self.number, self.queue.len());
         // What a changed number of lanes makes this lane read again, below its own position.
         let position = self.position.sequence;
-        // Kept until they are applied.
-        let mut room = Vec::with_capacity(taken.len());
+        // Kept until they are applied, and given back at once.
+        let mut room: Option<OwnedSemaphorePermit> = None;
         let mut deliveries = Vec::with_capacity(taken.len());
         for (delivery, permit) in taken.drain(..) {
             if delivery.sequence > position {
                 deliveries.push((delivery, None));
-                room.push(permit);
+                match &mut room {
+                    Some(room) => room.merge(permit),
+                    None => room = Some(permit),
+                }
             }
         }
         Failpoint::BeforeApply.pass();

@@ -68,7 +68,7 @@ impl Settler {
         let pairs = || items.iter().zip(&committed.settled);
         let is_awaited = |(item, settled): (&Item, &Settled)| {
             matches!(settled, Settled::Ended { .. })
-                && (waits(&item.delivery) || item.echoes.iter().any(waits))
+                && (item.delivery.awaited || item.echoes.iter().any(|echo| echo.awaited))
         };
         if pairs().any(is_awaited) && self.may_answer.now() {
             let lsn = primary::flush_lsn(connection).await?;
@@ -122,10 +122,6 @@ impl Settler {
         };
         metrics::reply(if sent { ReplyResult::Sent } else { ReplyResult::Dropped });
     }
-}
-
-fn waits(delivery: &Delivery) -> bool {
-    delivery.header(headers::REPLY).is_some()
 }
 
 /// Whether a subject is under the origin's own prefix and one that can be published to: a command

@@ -25,6 +25,8 @@ pub(crate) struct Delivery {
     pub(crate) message: async_nats::Message,
     /// What it says as a command, or why it is none.
     pub(crate) envelope: Result<Envelope, EnvelopeError>,
+    /// Whether somebody waits for a reply.
+    pub(crate) awaited: bool,
 }
 
 /// All headers of a message, name and value.
@@ -38,9 +40,10 @@ fn headers_of(message: &async_nats::Message) -> impl Iterator<Item = (&str, &str
 impl Delivery {
     /// Reads a message of the stream.
     pub(super) fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
-        let headers = headers_of(&message);
+        let mut awaited = false;
+        let headers = headers_of(&message).inspect(|(name, _)| awaited |= *name == headers::REPLY);
         let envelope = decode_envelope(message.subject.as_str(), headers, &message.payload);
-        Self { sequence, at_ns, message, envelope }
+        Self { sequence, at_ns, message, envelope, awaited }
     }
 
     /// A message that was parked, with what was kept of it.
@@ -148,6 +151,7 @@ mod tests {
         let delivery = Delivery::read(message(), 7, 9);
         let envelope = delivery.envelope.as_ref().unwrap();
         assert_eq!((envelope.version, delivery.sequence, delivery.at_ns), (2, 7, 9));
+        assert!(delivery.awaited);
         assert_eq!(delivery.header(headers::REPLY), Some("farwrite.shop.reply.jfk.x"));
         assert_eq!(delivery.header("Farwrite-Reply-To"), None);
         assert_eq!(delivery.message_id(), Some(envelope.id.to_string()).as_deref());

@@ -97,14 +97,17 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
     let worker = stage.worker(load.applier, load.database)?;
     worker.tells().await?;
     let began = Instant::now();
-    let (mut nothing_at, mut settled, mut peak_bytes) = (Instant::now(), 0, 0);
-    while settled < load.commands {
+    let (mut nothing_at, mut peak_bytes) = (Instant::now(), 0);
+    let took = loop {
         let now = Instant::now();
-        settled = worker.settled().await?;
+        let settled = worker.settled().await?;
         if settled == 0 {
             nothing_at = now;
         }
         peak_bytes = peak_bytes.max(worker.resident_bytes()?);
+        if settled >= load.commands {
+            break nothing_at.elapsed();
+        }
         worker.check()?;
         ensure!(
             began.elapsed() < PATIENCE,
@@ -114,8 +117,7 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
             worker.log()
         );
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-    let took = nothing_at.elapsed();
+    };
     worker.stop().await?;
     let applied = stage.puts(load.database).await? - before;
     let expected = load.commands - refused;
