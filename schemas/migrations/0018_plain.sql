@@ -14,7 +14,7 @@ BEGIN
 END $$;
 
 -- Applies function commands whose ids carry a time (p_lowest and p_highest are the lowest and the highest
--- of them), each called by itself, of which none expires or has a context. Nothing is changed, and the
+-- of them), of which none expires or has a context, nor is one of several in set form. Nothing is changed, and the
 -- answer is null, where the ledger knows one of the ids, the lane is not where it is said to be, or
 -- something of it is parked or paused; which of them it was, farwrite.apply tells.
 CREATE FUNCTION farwrite.apply_plain(
@@ -26,24 +26,42 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_count integer := cardinality(p_ids);
 BEGIN
-    -- Each takes what comes from the one before it, so the fence comes first.
+    -- The fence comes first, and its lock: what is looked up after it stays so, and whoever holds the lanes
+    -- finds nothing of the ledger locked.
+    PERFORM FROM farwrite.lanes l
+    WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
+      AND l.parked = 0 AND NOT l.paused
+    FOR NO KEY UPDATE;
+    IF NOT FOUND OR farwrite.is_any_known(p_ids, p_lowest, p_highest) THEN
+        RETURN;
+    END IF;
+
+    -- Each takes what comes from the one before it. What a lone command defers is its commit's affair, as
+    -- in farwrite.run.
     WITH moved AS (
         UPDATE farwrite.lanes l
         SET sequence = p_to, sequence_at = p_to_at,
             anchor_sequence = p_sequences[v_count], anchor_at = p_at[v_count], anchor_id = p_ids[v_count]::text
-        WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
-          AND l.parked = 0 AND NOT l.paused AND NOT farwrite.is_any_known(p_ids, p_lowest, p_highest)
+        WHERE l.stream_id = p_stream AND l.lane = p_lane
         RETURNING true
     ), ran AS (
-        SELECT farwrite.call_all(p_functions, p_ids, p_names, p_versions, p_keys, p_origins, p_sequences, p_at,
-            p_bodies, p_starts, array_fill(NULL::text, ARRAY[v_count])) AS answers
+        SELECT CASE v_count
+            WHEN 1 THEN ARRAY[farwrite.call(p_functions[1], farwrite.body(p_bodies, p_starts, 1),
+                p_ids[1], p_names[1], p_versions[1], p_keys[1], p_origins[1], p_sequences[1], p_at[1])]
+            ELSE farwrite.call_all(p_functions, p_ids, p_names, p_versions, p_keys, p_origins, p_sequences, p_at,
+                p_bodies, p_starts, pg_catalog.array_fill(NULL::text, ARRAY[v_count]))
+        END AS answers
         FROM moved
     ), recorded AS (
         INSERT INTO farwrite.ledger (command_id, outcome, answer, fingerprint, stream_id, sequence, attempts, published_at)
-        SELECT i.id, 'applied', i.answer::json, i.fingerprint, p_stream, i.sequence, 1, to_timestamp(i.at / 1e9::float8)
+        SELECT i.id, 'applied', i.answer::json, i.fingerprint, p_stream, i.sequence, 1, to_timestamp(i.at::float8 / 1e9::float8)
         FROM ran, unnest(p_ids, p_fingerprints, p_sequences, p_at, ran.answers) AS i (id, fingerprint, sequence, at, answer)
     )
     SELECT ran.answers INTO apply_plain.answers FROM ran;
+    IF v_count = 1 THEN
+        RESET ROLE;
+        RESET ALL;
+    END IF;
     -- As farwrite.run does after a batch.
     PERFORM pg_advisory_unlock_all();
 END $$;

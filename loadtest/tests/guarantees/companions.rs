@@ -192,6 +192,38 @@ async fn what_a_deferred_trigger_refuses_in_its_own_words_is_judged_alone() -> R
 }
 
 #[tokio::test]
+async fn what_a_command_defers_until_the_commit_is_decided_by_the_commit() -> Result<()> {
+    let case = Case::new("until_commit", &[]).await?;
+    let sql = [
+        // Once something deferred is checked, what its trigger defers is checked at once; only a
+        // commit, which runs the trigger too, still waits for the parent.
+        "CREATE TABLE app.orders (n integer);
+         CREATE TABLE app.parent (n integer PRIMARY KEY);
+         CREATE TABLE app.child (n integer REFERENCES app.parent DEFERRABLE INITIALLY DEFERRED);
+         CREATE FUNCTION app.follow() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             INSERT INTO app.child VALUES (NEW.n);
+             INSERT INTO app.parent VALUES (NEW.n);
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER follow AFTER INSERT ON app.orders DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION app.follow();".to_owned(),
+        function("order", "BEGIN INSERT INTO app.orders VALUES ((body->>'n')::integer); RETURN '1'; END"),
+    ];
+    case.execute(&sql.concat()).await?;
+    let order = |n| Message::append("a", n).named("app.order");
+    let messages = [order(1), order(2), order(3)];
+    in_one_batch(&case, &[], &messages[..1]).await?;
+    in_one_batch(&case, &[], &messages[1..]).await?;
+    for message in &messages {
+        let ended = case.ended(message.id).await?;
+        ensure!(ended.0 == "applied", "{ended:?}");
+    }
+    ensure!(case.count("SELECT count(*) FROM app.child JOIN app.parent USING (n)").await? == 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_function_in_set_form_takes_a_run_at_once_and_its_failures_stay_its_own() -> Result<()> {
     let case = Case::new("set_form", &[]).await?;
     let sql = "CREATE TABLE app.calls (commands integer);

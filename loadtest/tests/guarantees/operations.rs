@@ -7,6 +7,7 @@ use async_nats::HeaderMap;
 use farwrite_primary_worker::Config;
 use farwrite_schemas::{CommandId, Outcome, headers};
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use crate::support::{Case, DEADLINE, Message};
 
@@ -317,6 +318,36 @@ async fn a_command_is_cancelled_wherever_it_is_unless_it_has_ended() -> Result<(
     ensure!(
         case.count("SELECT count(*) FROM farwrite.operations WHERE act = 'cancel'").await? == 2
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_is_cancelled_while_its_batch_waits_for_that_does_not_run() -> Result<()> {
+    let case = Case::new("cancel_waits", &[]).await?;
+    // Not even what no rollback undoes: one that takes its server down is cancelled for that.
+    case.execute(
+        "CREATE SEQUENCE app.runs;
+         CREATE FUNCTION app.once(body jsonb) RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('app.runs') $$;
+         SELECT farwrite.register('app.once', 'app.once(jsonb)');",
+    )
+    .await?;
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    let command = Message::append("a", 1).named("app.once");
+    let mut operator = case.primary().await?;
+    let mut act = operator.begin().await?;
+    sqlx::query("SELECT farwrite.cancel($1, 'a test')")
+        .bind(command.id.uuid())
+        .execute(&mut *act)
+        .await?;
+    case.publish(&command).await?;
+    let waits = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()
+          AND query LIKE '%farwrite.apply_plain(%'";
+    case.until_count(waits, 1).await?;
+    act.commit().await?;
+    case.settled().await?;
+    ensure!(case.ended(command.id).await?.1 == "cancelled");
+    ensure!(case.count("SELECT count(*) FROM app.runs WHERE is_called").await? == 0);
     Ok(())
 }
 

@@ -122,11 +122,11 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The lowest and the highest id, where all of them carry a time; `None` also where a command is
-    /// in set form, expires or has a context.
+    /// The lowest and the highest id, where all of them carry a time; `None` also where a command
+    /// expires, has a context, or is one of several in set form.
     pub(super) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
-        let is_plain =
-            self.set_forms.is_empty() && self.expires_ns.is_empty() && self.contexts.is_empty();
+        let has_runs = self.ids.len() > 1 && !self.set_forms.is_empty();
+        let is_plain = !has_runs && self.expires_ns.is_empty() && self.contexts.is_empty();
         match self.dates {
             Dates::Between(lowest, highest) if is_plain => Some((lowest, highest)),
             _ => None,
