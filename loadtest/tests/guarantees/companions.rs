@@ -207,8 +207,12 @@ async fn what_a_command_defers_until_the_commit_is_decided_by_the_commit() -> Re
              RETURN NULL;
          END $$;
          CREATE CONSTRAINT TRIGGER follow AFTER INSERT ON app.orders DEFERRABLE INITIALLY DEFERRED
-         FOR EACH ROW EXECUTE FUNCTION app.follow();".to_owned(),
-        function("order", "BEGIN INSERT INTO app.orders VALUES ((body->>'n')::integer); RETURN '1'; END"),
+         FOR EACH ROW EXECUTE FUNCTION app.follow();"
+            .to_owned(),
+        function(
+            "order",
+            "BEGIN INSERT INTO app.orders VALUES ((body->>'n')::integer); RETURN '1'; END",
+        ),
     ];
     case.execute(&sql.concat()).await?;
     let order = |n| Message::append("a", n).named("app.order");

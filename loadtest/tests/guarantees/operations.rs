@@ -21,6 +21,9 @@ const FORGET: &str =
 const KNOW: &str = "SELECT farwrite.register('app.append', 'app.append(jsonb, farwrite.meta)')";
 const DEAD: &str = "SELECT count(*) FROM farwrite.dead_letters";
 const PARKED: &str = "SELECT count(*) FROM farwrite.parked";
+/// Batches that somebody who acts on the lanes holds up.
+const WAITS_FOR_ITS_LANE: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%farwrite.apply_plain(%'";
 
 impl Case {
     /// Waits until every lane has passed the stream's end, whatever is parked.
@@ -322,6 +325,39 @@ async fn a_command_is_cancelled_wherever_it_is_unless_it_has_ended() -> Result<(
 }
 
 #[tokio::test]
+async fn what_is_requeued_while_a_batch_waits_for_that_comes_before_it() -> Result<()> {
+    let case = Case::new("requeue_waits", &[]).await?;
+    let first = Message::append("a", 1).named("app.first");
+    // Parked, so that it is known how; and then dead.
+    let worker = case.serving(&[&ALL_WAIT[..], &["--lanes", "1"]].concat()).await?;
+    case.publish(&first).await?;
+    case.until_count(PARKED, 1).await?;
+    case.execute("CREATE TABLE app.was AS SELECT * FROM farwrite.parked").await?;
+    worker.terminate(DEADLINE).await?;
+    let _worker = case.serving(&[&NOBODY_WAITS[..], &["--lanes", "1"]].concat()).await?;
+    case.until_count(DEAD, 1).await?;
+    case.execute("SELECT farwrite.register('app.first', 'app.append(jsonb, farwrite.meta)')")
+        .await?;
+
+    let mut operator = case.primary().await?;
+    let mut act = operator.begin().await?;
+    let requeued: i32 = sqlx::query_scalar(
+        "SELECT farwrite.requeue(stream_id, ARRAY[sequence], ARRAY[command_id], ARRAY[fingerprint], ARRAY[name],
+             ARRAY[version], ARRAY[order_key], ARRAY[line], ARRAY[lane_hash], 'a test') FROM app.was",
+    )
+    .fetch_one(&mut *act)
+    .await?;
+    ensure!(requeued == 1);
+    case.publish(&Message::append("a", 2)).await?;
+    case.until_count(WAITS_FOR_ITS_LANE, 1).await?;
+    act.commit().await?;
+    case.settled().await?;
+    let effects = case.effects_of("a").await?;
+    ensure!(effects == [1, 2], "{effects:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_command_that_is_cancelled_while_its_batch_waits_for_that_does_not_run() -> Result<()> {
     let case = Case::new("cancel_waits", &[]).await?;
     // Not even what no rollback undoes: one that takes its server down is cancelled for that.
@@ -340,10 +376,7 @@ async fn a_command_that_is_cancelled_while_its_batch_waits_for_that_does_not_run
         .execute(&mut *act)
         .await?;
     case.publish(&command).await?;
-    let waits = "SELECT count(*) FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND datname = current_database()
-          AND query LIKE '%farwrite.apply_plain(%'";
-    case.until_count(waits, 1).await?;
+    case.until_count(WAITS_FOR_ITS_LANE, 1).await?;
     act.commit().await?;
     case.settled().await?;
     ensure!(case.ended(command.id).await?.1 == "cancelled");
