@@ -1,7 +1,8 @@
--- A batch with nothing to look at but its functions is one statement, as a command that comes alone has
--- been since migration 15: fence, look-up, calls and ledger. farwrite.apply sets up a dozen, a tenth of a
--- millisecond more for each batch, however small it is, and a microsecond more for each command. It does
--- as well as farwrite.apply_one for one command; that one stays for workers of the version before.
+-- A batch with nothing to look at but its functions takes three statements: the lane's lock, a look at the
+-- ledger, and one for the position, the calls and the outcomes. farwrite.apply sets up a dozen, which is a
+-- tenth of a millisecond more, however small the batch is. A command that comes alone takes 0.02 ms more than
+-- with farwrite.apply_one, whose look did not wait for the lane; that one stays for workers of the version
+-- before.
 
 -- Whether the ledger knows one of these ids, all of which carry a time and lie between two of them. No
 -- sequential scan, and the bounds: see farwrite.look_up.
