@@ -6,7 +6,8 @@ use sqlx::{
     Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgTypeInfo},
+    postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo},
+    query::QueryAs,
     types::Uuid,
 };
 
@@ -77,28 +78,6 @@ pub(super) struct Columns<'a> {
     pub(super) expires_ns: Vec<Option<i64>>,
     /// Empty when nothing has a context.
     pub(super) contexts: Vec<Option<&'a str>>,
-    dates: Dates,
-}
-
-/// Between which ids of a batch lie all the others.
-#[derive(Clone, Copy)]
-enum Dates {
-    None,
-    Between(Uuid, Uuid),
-    /// There is one that carries no time.
-    Undated,
-}
-
-impl Dates {
-    fn with(self, id: CommandId) -> Self {
-        let uuid = id.uuid();
-        match self {
-            _ if id.unix_ms().is_none() => Self::Undated,
-            Self::None => Self::Between(uuid, uuid),
-            Self::Between(lowest, highest) => Self::Between(lowest.min(uuid), highest.max(uuid)),
-            Self::Undated => Self::Undated,
-        }
-    }
 }
 
 impl<'a> Columns<'a> {
@@ -118,19 +97,41 @@ impl<'a> Columns<'a> {
             bodies: Bodies::for_commands(count),
             expires_ns: Vec::new(),
             contexts: Vec::new(),
-            dates: Dates::None,
         }
+    }
+
+    /// Binds what every function command has, as the eleven parameters behind the fence's.
+    pub(super) fn bind<'q, R>(
+        &'q self,
+        statement: QueryAs<'q, Postgres, R, PgArguments>,
+    ) -> QueryAs<'q, Postgres, R, PgArguments> {
+        statement
+            .bind(&self.at_ns)
+            .bind(&self.ids)
+            .bind(&self.fingerprints)
+            .bind(&self.sequences)
+            .bind(&self.functions)
+            .bind(&self.names)
+            .bind(&self.versions)
+            .bind(&self.keys)
+            .bind(&self.origins)
+            .bind(&self.bodies)
+            .bind(self.bodies.starts())
     }
 
     /// The lowest and the highest id, where all of them carry a time; `None` also where a command
     /// expires, has a context, or is one of several in set form.
     pub(super) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
         let has_runs = self.ids.len() > 1 && !self.set_forms.is_empty();
-        let is_plain = !has_runs && self.expires_ns.is_empty() && self.contexts.is_empty();
-        match self.dates {
-            Dates::Between(lowest, highest) if is_plain => Some((lowest, highest)),
-            _ => None,
+        let is_dated = |id: &Uuid| CommandId::from_uuid(*id).unix_ms().is_some();
+        if has_runs
+            || !self.expires_ns.is_empty()
+            || !self.contexts.is_empty()
+            || !self.ids.iter().all(is_dated)
+        {
+            return None;
         }
+        Some((*self.ids.iter().min()?, *self.ids.iter().max()?))
     }
 
     /// Messages that are no commands, and commands that are no functions, have no place in
@@ -156,7 +157,6 @@ impl<'a> Columns<'a> {
             };
             columns.at_ns.push(item.delivery.at_ns);
             columns.ids.push(envelope.id.uuid());
-            columns.dates = columns.dates.with(envelope.id);
             columns.fingerprints.push(envelope.fingerprint.as_uuid());
             columns.sequences.push(item.delivery.sequence.cast_signed());
             columns.functions.push(function.number);

@@ -40,23 +40,12 @@ pub(super) async fn attempt(
     }
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+             $1, $2, $3, $4, $5, $6, $7, $18, $8, $9, $10, $11, $19, $12, $13, $14, $15, $16, $17, $20, $21)",
     );
-    let statement = fence
-        .bind(statement)
-        .bind(&columns.at_ns)
+    let statement = columns
+        .bind(fence.bind(statement))
         .bind(if care == Care::Guarded { GROUP } else { 0 })
-        .bind(&columns.ids)
-        .bind(&columns.fingerprints)
-        .bind(&columns.sequences)
-        .bind(&columns.functions)
         .bind(&columns.set_forms)
-        .bind(&columns.names)
-        .bind(&columns.versions)
-        .bind(&columns.keys)
-        .bind(&columns.origins)
-        .bind(&columns.bodies)
-        .bind(columns.bodies.starts())
         .bind(&columns.expires_ns)
         .bind(&columns.contexts);
     let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
@@ -87,21 +76,7 @@ async fn attempt_plain(
         "SELECT farwrite.apply_plain(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     );
-    let statement = fence
-        .bind(statement)
-        .bind(&columns.at_ns)
-        .bind(&columns.ids)
-        .bind(&columns.fingerprints)
-        .bind(&columns.sequences)
-        .bind(&columns.functions)
-        .bind(&columns.names)
-        .bind(&columns.versions)
-        .bind(&columns.keys)
-        .bind(&columns.origins)
-        .bind(&columns.bodies)
-        .bind(columns.bodies.starts())
-        .bind(lowest)
-        .bind(highest);
+    let statement = columns.bind(fence.bind(statement)).bind(lowest).bind(highest);
     let (answers,): (Option<Vec<Option<String>>>,) = commit(connection, statement).await?;
     let Some(answers) = answers else { return Ok(None) };
     if answers.len() != columns.ids.len() {
