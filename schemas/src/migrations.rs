@@ -109,6 +109,11 @@ pub const ALL: &[Migration] = &[
         description: "plain",
         sql: include_str!("../migrations/0018_plain.sql"),
     },
+    Migration {
+        version: 19,
+        description: "guarded",
+        sql: include_str!("../migrations/0019_guarded.sql"),
+    },
 ];
 
 #[cfg(test)]
