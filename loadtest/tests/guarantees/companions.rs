@@ -338,6 +338,72 @@ async fn a_context_reaches_row_level_security_and_only_what_is_allowed() -> Resu
 }
 
 #[tokio::test]
+async fn what_is_undone_with_a_refused_companion_is_done_again_as_it_was() -> Result<()> {
+    const FUNCTIONS: i32 = 23;
+    let case = Case::new("undone", &[]).await?;
+    let mut sql = "CREATE TABLE app.done (place serial, n integer, tenant text);".to_owned();
+    for number in 0..FUNCTIONS {
+        sql.push_str(&function(
+            &format!("f{number}"),
+            &format!(
+                "BEGIN
+                    INSERT INTO app.done (n, tenant)
+                    VALUES ((body->>'n')::integer, nullif(current_setting('farwrite.context', true), '')::jsonb->>'tenant');
+                    IF body ? 'refuse' THEN
+                        PERFORM farwrite.reject('unwanted', 'this one is not wanted');
+                    END IF;
+                    RETURN to_jsonb({number}); END"
+            ),
+        ));
+    }
+    case.execute(&sql).await?;
+    // One of each function; the first batch guarded and with contexts, the second with nothing to look at.
+    let refused = [5, 6, 12, 22];
+    let expired = 10;
+    let messages: Vec<Message> = (0..2 * FUNCTIONS)
+        .map(|n| {
+            let name = format!("app.f{}", n % FUNCTIONS);
+            let mut message = Message::append("a", n).named(&name);
+            if n < FUNCTIONS {
+                let context = format!("{{\"tenant\":\"{n}\"}}");
+                message.headers.push((headers::CONTEXT, context));
+            }
+            if n == expired {
+                message.headers.push((headers::EXPIRES_AT, "1000".to_owned()));
+            }
+            if refused.contains(&n) {
+                message.body = format!("{{\"n\":{n},\"refuse\":true}}");
+            }
+            message
+        })
+        .collect();
+    let (first, second) = messages.split_at(FUNCTIONS.unsigned_abs() as usize);
+    in_one_batch(&case, &["--context-allow", "tenant"], first).await?;
+    in_one_batch(&case, &[], second).await?;
+
+    let done: Vec<(i32, Option<String>)> =
+        sqlx::query_as("SELECT n, tenant FROM app.done ORDER BY place")
+            .fetch_all(&mut case.primary().await?)
+            .await?;
+    let expected = (0..2 * FUNCTIONS)
+        .filter(|n| !refused.contains(n) && *n != expired)
+        .map(|n| (n, (n < FUNCTIONS).then(|| n.to_string())));
+    ensure!(done == expected.collect::<Vec<_>>(), "{done:?}");
+    let ends: Vec<(String, Option<String>)> = sqlx::query_as(
+        "SELECT outcome::text, coalesce(answer->>'code', answer #>> '{}') FROM farwrite.ledger ORDER BY sequence",
+    )
+    .fetch_all(&mut case.primary().await?)
+    .await?;
+    let expected = (0..2 * FUNCTIONS).map(|n| match n {
+        n if refused.contains(&n) => ("rejected".to_owned(), Some("unwanted".to_owned())),
+        n if n == expired => ("expired".to_owned(), None),
+        n => ("applied".to_owned(), Some((n % FUNCTIONS).to_string())),
+    });
+    ensure!(ends == expected.collect::<Vec<_>>(), "{ends:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_function_refuses_with_a_code_of_its_own() -> Result<()> {
     let case = Case::new("own_code", &[]).await?;
     let sql = [
