@@ -4,13 +4,14 @@
 //! not know makes it read the registry again before it says so, so that a function that was
 //! registered a moment ago is found.
 
-use std::collections::HashMap;
-
 use farwrite_schemas::CommandName;
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
-use crate::json_schema::{Checked, JsonSchema};
+use crate::{
+    by_name::ByName,
+    json_schema::{Checked, JsonSchema},
+};
 
 /// A registered function.
 #[derive(Clone, Debug)]
@@ -35,15 +36,15 @@ impl Function {
 /// The registered functions, by command name and version.
 #[derive(Default)]
 pub(crate) struct Functions {
-    by_name: HashMap<(CommandName, u32), Function>,
+    by_name: ByName<Function>,
     /// How often the registry had changed when it was seen last.
     changes: i64,
 }
 
 impl Functions {
     /// The function of a command, if one is known.
-    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<&Function> {
-        self.by_name.get(name)
+    pub(crate) fn get(&self, name: &CommandName, version: u32) -> Option<&Function> {
+        self.by_name.get(name, version)
     }
 
     /// Forgets everything when the registry has changed since.
@@ -70,15 +71,13 @@ impl Functions {
         )
         .fetch_all(connection)
         .await?;
-        self.by_name = rows
-            .into_iter()
-            .filter_map(|(name, version, number, alone, set_form, schema)| {
-                let name = CommandName::new(name).ok()?;
-                let schema = schema.map(|schema| JsonSchema::new(&schema.0));
-                let function = Function { number, alone, set_form, schema };
-                Some(((name, version.unsigned_abs()), function))
-            })
-            .collect();
+        self.by_name.clear();
+        for (name, version, number, alone, set_form, schema) in rows {
+            let Ok(name) = CommandName::new(name) else { continue };
+            let schema = schema.map(|schema| JsonSchema::new(&schema.0));
+            let function = Function { number, alone, set_form, schema };
+            self.by_name.insert(name, version.unsigned_abs(), function);
+        }
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Commands that are applied by Rust.
 
 use std::{
-    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -12,6 +11,8 @@ use farwrite_schemas::{Command, CommandId, CommandName, Key, NameError, Origin, 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
+
+use crate::by_name::ByName;
 
 /// What is known about a command beside its body.
 #[derive(Clone, Debug)]
@@ -171,7 +172,7 @@ pub enum HandlersError {
 /// The Rust handlers of a worker, by command name and version.
 #[derive(Clone, Default)]
 pub struct Handlers {
-    by_name: HashMap<(CommandName, u32), Arc<dyn AnyHandler>>,
+    by_name: ByName<Arc<dyn AnyHandler>>,
 }
 
 impl Handlers {
@@ -193,7 +194,7 @@ impl Handlers {
         H: Handler<C>,
     {
         let typed = Typed { handler, command: std::marker::PhantomData };
-        self.by_name.insert((CommandName::new(C::NAME)?, C::VERSION), Arc::new(typed));
+        self.by_name.insert(CommandName::new(C::NAME)?, C::VERSION, Arc::new(typed));
         Ok(self)
     }
 
@@ -210,16 +211,16 @@ impl Handlers {
         Old: Command + DeserializeOwned + Send + 'static,
         New: Command + 'static,
     {
-        let newer = (CommandName::new(New::NAME)?, New::VERSION);
-        let Some(newer) = self.by_name.get(&newer).map(Arc::clone) else {
+        let newer = CommandName::new(New::NAME)?;
+        let Some(newer) = self.by_name.get(&newer, New::VERSION).map(Arc::clone) else {
             return Err(HandlersError::NoNewer { name: New::NAME, version: New::VERSION });
         };
         let upcast = Upcast { upcast, newer, commands: std::marker::PhantomData };
-        self.by_name.insert((CommandName::new(Old::NAME)?, Old::VERSION), Arc::new(upcast));
+        self.by_name.insert(CommandName::new(Old::NAME)?, Old::VERSION, Arc::new(upcast));
         Ok(self)
     }
 
-    pub(crate) fn get(&self, name: &(CommandName, u32)) -> Option<&Arc<dyn AnyHandler>> {
-        self.by_name.get(name)
+    pub(crate) fn get(&self, name: &CommandName, version: u32) -> Option<&Arc<dyn AnyHandler>> {
+        self.by_name.get(name, version)
     }
 }

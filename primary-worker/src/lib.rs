@@ -15,6 +15,7 @@
 //! knows, and a handler that ended its transaction end the worker, each with a status of its own.
 
 mod adopt;
+mod by_name;
 pub mod cli;
 mod config;
 mod confirm;

@@ -114,6 +114,11 @@ pub const ALL: &[Migration] = &[
         description: "guarded",
         sql: include_str!("../migrations/0019_guarded.sql"),
     },
+    Migration {
+        version: 20,
+        description: "places",
+        sql: include_str!("../migrations/0020_places.sql"),
+    },
 ];
 
 #[cfg(test)]

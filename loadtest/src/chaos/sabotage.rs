@@ -27,11 +27,7 @@ const FENCE: [Change; 5] = [
 /// What the ledger knows is not looked up, nor does its key keep a second row out.
 const LEDGER: [Change; 5] = [
     ("apply_plain", " OR farwrite.is_any_known(p_ids, p_lowest, p_highest)", ""),
-    (
-        "apply_plain",
-        "AS i (id, fingerprint, sequence, at, answer)",
-        "AS i (id, fingerprint, sequence, at, answer) ON CONFLICT DO NOTHING",
-    ),
+    ("apply_plain", "AS i (answer, place)", "AS i (answer, place) ON CONFLICT DO NOTHING"),
     ("known", "outcomes[r.place] := r.outcome", "NULL"),
     (
         "record",

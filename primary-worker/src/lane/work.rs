@@ -151,11 +151,11 @@ impl Known<'_> {
         if envelope.name.as_str() == ATOMIC_NAME {
             return self.atomic(delivery, envelope, parked, last_word);
         }
-        let name = (envelope.name.clone(), envelope.version);
-        if let Some(handler) = self.handlers.get(&name) {
+        let (name, version) = (&envelope.name, envelope.version);
+        if let Some(handler) = self.handlers.get(name, version) {
             return Some(Work::Handler(Arc::clone(handler)));
         }
-        match self.functions.get(&name) {
+        match self.functions.get(name, version) {
             Some(function) => Some(match function.check(delivery.body()) {
                 Checked::Fits => Work::Function(function.clone()),
                 Checked::Refused(rejection) => Work::Reject(rejection),
@@ -164,7 +164,7 @@ impl Known<'_> {
                     not_yet(ParkReason::NotReady, error, lacks_for, self.config)
                 }
             }),
-            None if last_word => Some(self.unknown(&envelope.name, envelope.version, parked)),
+            None if last_word => Some(self.unknown(name, version, parked)),
             None => None,
         }
     }
@@ -193,8 +193,8 @@ impl Known<'_> {
         let mut parts = Vec::with_capacity(commands.len());
         let mut refused = None;
         for (index, AtomicCommand { id, name, version, body }) in commands.into_iter().enumerate() {
-            let whole = (name.clone(), version);
-            let way = match (self.handlers.get(&whole), self.functions.get(&whole)) {
+            let way = match (self.handlers.get(&name, version), self.functions.get(&name, version))
+            {
                 (Some(handler), _) => Way::Handler(Arc::clone(handler)),
                 (None, Some(function)) => {
                     if let Checked::Refused(rejection) = function.check(body.get().as_bytes()) {

@@ -22,9 +22,15 @@ use crate::bench::{
     stage::{Applier, PATIENCE, Stage},
 };
 
-/// How often one looks how far it has come: a hundredth of a drain. Each look has the worker write all
-/// its metrics, which at 20 ms were a twentieth of what it did.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Shortest and longest time between two looks at how far it has come. Each has the worker write all
+/// its metrics, which every 20 ms was a twentieth of what it did, and every 50 a fiftieth.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// When to look again: often before it begins and when it is about to end, which are what is timed.
+fn next_look(settled: u64, commands: u64, took: Duration) -> Duration {
+    let left = took.mul_f64(commands.saturating_sub(settled) as f64 / settled.max(1) as f64);
+    if settled == 0 { LOOK_EVERY.0 } else { (left / 2).clamp(LOOK_EVERY.0, LOOK_EVERY.1) }
+}
 
 /// What commands are called.
 #[derive(Clone, Copy)]
@@ -116,7 +122,7 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
             PATIENCE.as_secs(),
             worker.log()
         );
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(next_look(settled, load.commands, nothing_at.elapsed())).await;
     };
     worker.stop().await?;
     let applied = stage.puts(load.database).await? - before;
