@@ -6,7 +6,7 @@
 
 use anyhow::{Result, ensure};
 use farwrite_primary_worker::Config;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use crate::bench::put::Puts;
@@ -15,14 +15,25 @@ use crate::bench::put::Puts;
 pub(super) async fn apply(connection: &mut PgConnection, puts: &mut Puts) -> Result<u64> {
     let ids: Vec<Uuid> = (0..Config::BATCH_MAX_COMMANDS).map(|_| Uuid::now_v7()).collect();
     let bodies = ids.iter().map(|_| serde_json::to_string(&puts.next()));
-    let bodies = bodies.collect::<Result<Vec<_>, _>>()?;
+    store(connection, &ids, &bodies.collect::<Result<Vec<_>, _>>()?).await
+}
+
+/// One batch of these, none of which was stored before; how many they are.
+pub(super) async fn store<B>(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    bodies: &[B],
+) -> Result<u64>
+where
+    for<'b> &'b [B]: sqlx::Encode<'b, Postgres> + sqlx::Type<Postgres>,
+{
     let applied: i64 = sqlx::query_scalar(
         "WITH new AS (
              INSERT INTO bench.seen SELECT unnest($1) ON CONFLICT DO NOTHING RETURNING id
          )
          SELECT count(bench.put(body::jsonb)) FROM unnest($1, $2) AS u (id, body) JOIN new USING (id)",
     )
-    .bind(&ids)
+    .bind(ids)
     .bind(bodies)
     .fetch_one(connection)
     .await?;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{BODY_BYTES, Findings, SMALL, Settings};
 use crate::bench::{
-    baseline::{Direct, OneByOne, Transaction, commands_for, subject},
+    baseline::{Direct, FromStream, OneByOne, Transaction, commands_for, subject},
     fill::{Filling, fill},
     measure::{Samples, Target, against, row},
     put::Puts,
@@ -140,6 +140,7 @@ enum Contestant {
     /// The one with this index of the connections.
     Direct(usize),
     Batched,
+    FromStream,
     OneByOne,
 }
 
@@ -159,17 +160,19 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
             direct.push(connect(connections, Transaction::Upsert).await?);
         }
         let mut batched = connect(Config::LANES, Transaction::Batch).await?;
+        let mut from_stream = FromStream::set(&stage.stack, "bench", body_bytes).await?;
         let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
-        let mut bare = Samples::default();
+        let (mut bare, mut limit) = (Samples::default(), Samples::default());
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
         let load = Load::puts("bench", settings.commands, body_bytes);
-        let (names, commands) = (Names::One("item.put_all"), settings.commands / 2);
+        let (names, commands) = (Names::One("item.put_all"), settings.commands / 4);
         let set = Load { names, commands, ..load };
         let mut contestants = vec![
             Contestant::Farwrite,
             Contestant::FarwriteInSets,
             Contestant::OneByOne,
             Contestant::Batched,
+            Contestant::FromStream,
         ];
         contestants.extend((0..CONNECTIONS.len()).map(Contestant::Direct));
         // The first drain meets empty tables, which no other does.
@@ -189,6 +192,7 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
                         theirs[index].push(rate);
                     }
                     Contestant::Batched => bare.push(batched.run(settings.turn() / 2).await?),
+                    Contestant::FromStream => limit.push(from_stream.run(commands).await?),
                     Contestant::OneByOne => {
                         queue.push(one_by_one.run(commands_for(settings.turn())).await?);
                     }
@@ -209,6 +213,10 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         let seven = Some(Target::RatioAtLeast(7.0));
         let beside_queue = row(&measure, &ours);
         findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
+        // As fast as whoever reads a stream and writes batches can be.
+        let measure = format!("bare batches from a stream, {body_bytes} B");
+        let row_of_limit = row(&measure, &limit);
+        findings.rows.push(against(row_of_limit, &limit, "one-by-one queue", &queue, None));
         let in_sets_measure = format!("the same, function in set form, {body_bytes} B");
         for (baseline, theirs) in [("direct, 32", &theirs[2]), ("one-by-one queue", &queue)] {
             let row = row(&in_sets_measure, &in_sets);
