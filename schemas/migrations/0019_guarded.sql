@@ -5,22 +5,23 @@
 -- subtransactions' loop has the functions in it, as the plain one has, and constraints are looked up once: of 53
 -- microseconds for a command of 256 bytes where half are refused 40 are left (27 where none is). Of the rest 4 are the
 -- one expression that an error still goes through; subtransactions and errors by themselves are one or two. Since they
--- are that cheap, eight commands share one at most, not 32: what a refusal undoes is done again.
+-- are that cheap, eight commands of 256 share one at most, not 32: what a refusal undoes is done again. A batch of which
+-- none is refused then takes 32 transaction ids, as 32 single commands would; one that is refused before it wrote takes none.
 
 -- Whoever registers a function now makes the dispatchers after this has.
 SELECT pg_advisory_xact_lock(hashtext('farwrite.functions'));
 
 -- Statements that find the call for a function's number, of which p_numbers has the known ones in order: some
 -- are compared one after the other, many are halved until they are some.
-CREATE FUNCTION farwrite.branches(p_number text, p_numbers integer[], p_calls text[]) RETURNS text
+CREATE FUNCTION farwrite.choose_call(p_number text, p_numbers integer[], p_calls text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 DECLARE
     v_half integer := cardinality(p_numbers) / 2;
 BEGIN
     IF v_half > 4 THEN
         RETURN format(E'IF %s < %s THEN\n%s\nELSE\n%s\nEND IF;', p_number, p_numbers[v_half + 1],
-            farwrite.branches(p_number, p_numbers[: v_half], p_calls[: v_half]),
-            farwrite.branches(p_number, p_numbers[v_half + 1 :], p_calls[v_half + 1 :]));
+            farwrite.choose_call(p_number, p_numbers[: v_half], p_calls[: v_half]),
+            farwrite.choose_call(p_number, p_numbers[v_half + 1 :], p_calls[v_half + 1 :]));
     END IF;
     RETURN format(E'CASE %1$s\nWHEN 0 THEN NULL;\n%2$sELSE\n    RAISE EXCEPTION %3$L, %1$s USING ERRCODE = %4$L, SCHEMA = %5$L;\nEND CASE;',
         p_number,
@@ -93,7 +94,7 @@ BEGIN
         BEGIN
             %s
             RETURN NULL;
-        END $body$ $dispatcher$, farwrite.branches('p_function', v_numbers, v_calls));
+        END $body$ $dispatcher$, farwrite.choose_call('p_function', v_numbers, v_calls));
     -- What a command may leave behind that the next one must not meet is put back after each.
     EXECUTE format($dispatcher$
         CREATE OR REPLACE FUNCTION farwrite.call_all(
@@ -107,7 +108,7 @@ BEGIN
                 RESET ROLE;
                 RESET ALL;
             END LOOP;
-        END $body$ $dispatcher$, farwrite.branches('p_functions[j]', v_numbers, v_batch_calls));
+        END $body$ $dispatcher$, farwrite.choose_call('p_functions[j]', v_numbers, v_batch_calls));
     -- farwrite.run says what this does.
     EXECUTE format($dispatcher$
         CREATE OR REPLACE FUNCTION farwrite.call_guarded(
@@ -117,11 +118,12 @@ BEGIN
         LANGUAGE plpgsql AS $body$
         DECLARE
             c_subtransactions CONSTANT integer := 60;
-            c_group_max CONSTANT integer := 8;
             v_count   integer := cardinality(p_ids);
             v_context boolean := cardinality(p_contexts) > 0;
             v_expires boolean := cardinality(p_expires) > 0;
             v_budget  integer := c_subtransactions;
+            -- Half of the subtransactions are enough for all commands while none is refused.
+            v_group_max integer := greatest(8, v_count / 30);
             v_group   integer := p_group;
             v_running integer;
             v_refused integer;
@@ -161,7 +163,7 @@ BEGIN
                         RESET ALL;
                     END LOOP;
                     done := v_last;
-                    v_group := least(v_group * 2, c_group_max);
+                    v_group := least(v_group * 2, v_group_max);
                 EXCEPTION WHEN OTHERS THEN
                     GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT,
                         v_constraint = CONSTRAINT_NAME, v_schema = SCHEMA_NAME, v_code = PG_DATATYPE_NAME;
@@ -190,6 +192,7 @@ BEGIN
                     CONTINUE WHEN outcomes[j] IS NOT NULL;
                     IF v_expires AND p_expires[j] <= extract(epoch FROM clock_timestamp()) * 1e9 THEN
                         outcomes[j] := 'expired';
+                        answers[j] := NULL;
                         CONTINUE;
                     END IF;
                     IF v_context THEN
@@ -208,20 +211,21 @@ BEGIN
                     'message', v_message, 'constraint', nullif(v_constraint, '')));
                 done := v_refused;
             END LOOP;
-        END $body$ $dispatcher$, farwrite.branches('p_functions[j]', v_numbers, v_batch_calls));
+        END $body$ $dispatcher$, farwrite.choose_call('p_functions[j]', v_numbers, v_batch_calls));
     EXECUTE format($dispatcher$
         CREATE OR REPLACE FUNCTION farwrite.call_set(p_function integer, p_bodies jsonb[], p_metas farwrite.meta[]) RETURNS text[]
         LANGUAGE plpgsql AS $body$
         BEGIN
             %s
             RETURN NULL;
-        END $body$ $dispatcher$, farwrite.branches('p_function', v_set_numbers, v_set_calls));
+        END $body$ $dispatcher$, farwrite.choose_call('p_function', v_set_numbers, v_set_calls));
 END $$;
 
 SELECT farwrite.make_dispatcher();
 
--- Runs function commands in order, as the one that takes an array of bodies says: plain, or in
--- farwrite.call_guarded, which has the functions in its loop.
+-- Runs function commands in order, as the one that takes an array of bodies says: plain, or (p_group > 0) in
+-- farwrite.call_guarded, which has the functions in its loop, in subtransactions of p_group commands at first,
+-- fewer while they fail, and up to eight, or a thirtieth of a large batch, while they succeed.
 CREATE OR REPLACE FUNCTION farwrite.run(
     p_group integer, p_functions integer[], p_set_forms boolean[], p_ids uuid[], p_names text[], p_versions integer[],
     p_keys text[], p_origins text[], p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[],

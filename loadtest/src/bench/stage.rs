@@ -158,8 +158,12 @@ impl Worker {
     }
 
     /// Memory that it has in use.
-    pub(super) fn resident_bytes(&self) -> Result<u64> {
-        resident_bytes(self.program.pid())
+    /// The most memory that it has had in use.
+    pub(super) fn peak_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.pid()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        Ok(kibibytes.context("VmHWM in /proc/pid/status")?.parse::<u64>()? * 1_024)
     }
 
     /// Seconds of a processor that it has used.

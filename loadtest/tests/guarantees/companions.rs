@@ -107,18 +107,26 @@ async fn a_function_answers_the_same_in_a_batch_and_alone_whatever_it_returns_an
     let command = |number: usize| Message::append("a", 7).named(&format!("app.f{number}"));
     let messages: Vec<Message> = (0..functions.len()).map(command).collect();
     in_one_batch(&case, &[], &messages).await?;
-    let _worker = case.serving(&["--lanes", "1"]).await?;
+    let worker = case.serving(&["--lanes", "1"]).await?;
     for number in 0..functions.len() {
         case.publish(&command(number)).await?;
         case.settled().await?;
     }
+    ensure!(worker.terminate(DEADLINE).await?.success(), "{}", worker.log_tail());
+    // The last one has the batch run in subtransactions, of which the first holds these eight.
+    let mut messages: Vec<Message> = (0..functions.len()).map(command).collect();
+    messages.push(Message::refused("a", 7));
+    in_one_batch(&case, &[], &messages).await?;
     let answers: Vec<(String, Option<String>)> =
-        sqlx::query_as("SELECT outcome::text, answer::text FROM farwrite.ledger ORDER BY sequence")
+        sqlx::query_as("SELECT outcome::text, answer::text FROM farwrite.ledger WHERE outcome <> 'rejected' ORDER BY sequence")
             .fetch_all(&mut case.primary().await?)
             .await?;
-    let twice = expected.iter().chain(&expected);
-    let twice = twice.map(|answer| ("applied".to_owned(), answer.map(ToOwned::to_owned)));
-    ensure!(answers == twice.collect::<Vec<_>>(), "{answers:?}");
+    let thrice = expected.iter().chain(&expected).chain(&expected);
+    let thrice = thrice.map(|answer| ("applied".to_owned(), answer.map(ToOwned::to_owned)));
+    ensure!(answers == thrice.collect::<Vec<_>>(), "{answers:?}");
+    ensure!(
+        case.count("SELECT count(*) FROM farwrite.ledger WHERE outcome = 'rejected'").await? == 1
+    );
     Ok(())
 }
 

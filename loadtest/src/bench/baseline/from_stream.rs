@@ -1,6 +1,5 @@
 //! Batches from a stream: what is left of a worker that gives none of Farwrite's promises beyond a row for
-//! each id. Whoever reads a stream with this client and writes with this driver does as much; what Farwrite takes
-//! longer is its own.
+//! each id, and looks at nothing but the key and the id. What Farwrite takes longer is its own.
 //!
 //! Messages go to as many connections as there are lanes by their key, or batches would deadlock.
 
@@ -85,7 +84,9 @@ impl FromStream {
         for _ in 0..commands {
             let message = messages.next().await.context("the consumer")??;
             let inlet = inlet_of(&message, inlets.len())?;
-            inlets[inlet].send(message).await.context("a writer has gone")?;
+            if inlets[inlet].send(message).await.is_err() {
+                break; // The writer says why.
+            }
         }
         drop(inlets);
         let mut written = 0;
@@ -109,9 +110,8 @@ async fn write(
     while queue.recv_many(&mut batch, Config::BATCH_MAX_COMMANDS).await > 0 {
         let ids = batch.iter().map(|message| Ok(header(message, headers::COMMAND_ID)?.parse()?));
         let ids = ids.collect::<Result<Vec<Uuid>>>()?;
-        let bodies = batch.iter().map(|message| Ok(str::from_utf8(&message.payload)?));
-        written +=
-            batched::store(&mut connection, &ids, &bodies.collect::<Result<Vec<&str>>>()?).await?;
+        let bodies: Vec<&Bytes> = batch.iter().map(|message| &message.payload).collect();
+        written += batched::store(&mut connection, &ids, &bodies).await?;
         batch.clear();
     }
     Ok((connection, written))

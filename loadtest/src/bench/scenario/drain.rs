@@ -29,7 +29,7 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 /// When to look again: often before it begins and when it is about to end, which are what is timed.
 fn next_look(settled: u64, commands: u64, took: Duration) -> Duration {
     let left = took.mul_f64(commands.saturating_sub(settled) as f64 / settled.max(1) as f64);
-    if settled == 0 { LOOK_EVERY.0 } else { (left / 2).clamp(LOOK_EVERY.0, LOOK_EVERY.1) }
+    if settled == 0 { LOOK_EVERY.0 } else { (left / 2).min(took).clamp(LOOK_EVERY.0, LOOK_EVERY.1) }
 }
 
 /// What commands are called.
@@ -81,7 +81,7 @@ impl Load {
 /// How a drain went.
 pub(super) struct Drained {
     pub(super) per_second: f64,
-    /// The most memory that was seen in use by the worker.
+    /// The most memory that the worker had in use.
     pub(super) peak_bytes: u64,
 }
 
@@ -103,14 +103,13 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
     let worker = stage.worker(load.applier, load.database)?;
     worker.tells().await?;
     let began = Instant::now();
-    let (mut nothing_at, mut peak_bytes) = (Instant::now(), 0);
+    let mut nothing_at = Instant::now();
     let took = loop {
         let now = Instant::now();
         let settled = worker.settled().await?;
         if settled == 0 {
             nothing_at = now;
         }
-        peak_bytes = peak_bytes.max(worker.resident_bytes()?);
         if settled >= load.commands {
             break nothing_at.elapsed();
         }
@@ -124,6 +123,7 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
         );
         tokio::time::sleep(next_look(settled, load.commands, nothing_at.elapsed())).await;
     };
+    let peak_bytes = worker.peak_bytes()?;
     worker.stop().await?;
     let applied = stage.puts(load.database).await? - before;
     let expected = load.commands - refused;
@@ -192,7 +192,7 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
                         theirs[index].push(rate);
                     }
                     Contestant::Batched => bare.push(batched.run(settings.turn() / 2).await?),
-                    Contestant::FromStream => limit.push(from_stream.run(commands).await?),
+                    Contestant::FromStream => limit.push(from_stream.run(load.commands).await?),
                     Contestant::OneByOne => {
                         queue.push(one_by_one.run(commands_for(settings.turn())).await?);
                     }
