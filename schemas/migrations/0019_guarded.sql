@@ -123,7 +123,7 @@ BEGIN
             v_expires boolean := cardinality(p_expires) > 0;
             v_budget  integer := c_subtransactions;
             -- Half of the subtransactions are enough for all commands while none is refused.
-            v_group_max integer := greatest(8, v_count / 30);
+            v_group_max integer := greatest(p_group, 2 * v_count / c_subtransactions);
             v_group   integer := p_group;
             v_running integer;
             v_refused integer;
@@ -225,7 +225,7 @@ SELECT farwrite.make_dispatcher();
 
 -- Runs function commands in order, as the one that takes an array of bodies says: plain, or (p_group > 0) in
 -- farwrite.call_guarded, which has the functions in its loop, in subtransactions of p_group commands at first,
--- fewer while they fail, and up to eight, or a thirtieth of a large batch, while they succeed.
+-- fewer while they fail, and up to p_group, or a thirtieth of a large batch, while they succeed.
 CREATE OR REPLACE FUNCTION farwrite.run(
     p_group integer, p_functions integer[], p_set_forms boolean[], p_ids uuid[], p_names text[], p_versions integer[],
     p_keys text[], p_origins text[], p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[],

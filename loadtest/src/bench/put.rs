@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
 use farwrite_schemas::{Command, Key, KeyError};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -23,6 +24,11 @@ pub struct Put {
 pub struct PutInRust(pub Put);
 
 impl Put {
+    /// What a command that puts it has as its body.
+    pub(super) fn body(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).unwrap_or_default())
+    }
+
     /// The statement that everybody runs; how often the key has been put.
     ///
     /// # Errors

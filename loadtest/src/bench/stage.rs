@@ -157,7 +157,6 @@ impl Worker {
         Ok(seconds.context("the worker has applied nothing")? * 1e3)
     }
 
-    /// Memory that it has in use.
     /// The most memory that it has had in use.
     pub(super) fn peak_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.pid()))?;

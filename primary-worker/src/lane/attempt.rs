@@ -24,8 +24,8 @@ use crate::{
 
 use super::{batch::Item, one_statement, sort::Bounds, staged};
 
-/// Commands that share the first subtransaction of a guarded batch; their number follows what
-/// happens.
+/// Commands that share a subtransaction of a guarded batch: fewer after failures, more only where the
+/// batch is large.
 pub(super) const GROUP: i32 = 8;
 /// Commands in one staged transaction with savepoints, one for each at most: more than 64 slow
 /// down every snapshot, on standbys too.

@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use uuid::Uuid;
 
-use super::batched;
+use super::{batched, queue};
 use crate::bench::{
     fill::{Filling, fill},
     put::Puts,
@@ -41,14 +41,7 @@ impl FromStream {
         database: &str,
         body_bytes: usize,
     ) -> Result<Self> {
-        let context = jetstream::new(async_nats::connect(stack.nats().url()).await?);
-        let config = stream::Config {
-            name: STREAM.to_owned(),
-            subjects: vec![STREAM.to_owned()],
-            allow_atomic_publish: true,
-            ..Default::default()
-        };
-        let stream = context.create_stream(config).await?;
+        let (context, stream) = queue::make(stack, STREAM).await?;
         let mut connections = Vec::new();
         for _ in 0..Config::LANES {
             connections.push(stack.primary().connect(database).await?);
@@ -62,8 +55,7 @@ impl FromStream {
         let mut puts = Puts::of(self.body_bytes);
         let messages = (0..commands).map(|_| {
             let put = puts.next();
-            let body = Bytes::from(serde_json::to_vec(&put).unwrap_or_default());
-            Filling { subject: STREAM.into(), key: Some(put.key), body }
+            Filling { subject: STREAM.into(), body: put.body(), key: Some(put.key) }
         });
         fill(&self.context, messages).await?;
         let config = pull::Config {
@@ -108,7 +100,8 @@ async fn write(
 ) -> Result<(PgConnection, u64)> {
     let (mut batch, mut written) = (Vec::new(), 0);
     while queue.recv_many(&mut batch, Config::BATCH_MAX_COMMANDS).await > 0 {
-        let ids = batch.iter().map(|message| Ok(header(message, headers::COMMAND_ID)?.parse()?));
+        let id = |message| Ok(queue::header(message, headers::COMMAND_ID)?.parse()?);
+        let ids = batch.iter().map(id);
         let ids = ids.collect::<Result<Vec<Uuid>>>()?;
         let bodies: Vec<&Bytes> = batch.iter().map(|message| &message.payload).collect();
         written += batched::store(&mut connection, &ids, &bodies).await?;
@@ -117,14 +110,9 @@ async fn write(
     Ok((connection, written))
 }
 
-fn header<'m>(message: &'m Message, name: &str) -> Result<&'m str> {
-    let value = message.headers.as_ref().and_then(|map| map.get(name));
-    Ok(value.with_context(|| format!("no {name}"))?.as_str())
-}
-
 /// Which of so many a message goes to.
 fn inlet_of(message: &Message, inlets: usize) -> Result<usize> {
-    let key = header(message, headers::KEY)?.bytes();
+    let key = queue::header(message, headers::KEY)?.bytes();
     let hash = key.fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     Ok(hash as usize % inlets)
 }

@@ -4,6 +4,7 @@ mod batched;
 mod direct;
 mod from_stream;
 mod one_by_one;
+mod queue;
 mod raw_publish;
 mod rpc_and_poll;
 

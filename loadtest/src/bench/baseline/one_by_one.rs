@@ -5,8 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use async_nats::jetstream::{self, AckKind, Message, consumer::pull, stream};
-use bytes::Bytes;
+use async_nats::jetstream::{self, AckKind, Message, consumer::pull};
 use farwrite_devstack::Devstack;
 use farwrite_schemas::headers;
 use futures_util::StreamExt;
@@ -14,6 +13,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{sync::Mutex, task::JoinSet, time::Instant};
 use uuid::Uuid;
 
+use super::queue;
 use crate::bench::{
     fill::{Filling, fill},
     put::{Put, Puts},
@@ -38,14 +38,7 @@ impl OneByOne {
         consumers: usize,
         body_bytes: usize,
     ) -> Result<Self> {
-        let context = jetstream::new(async_nats::connect(stack.nats().url()).await?);
-        let config = stream::Config {
-            name: QUEUE.to_owned(),
-            subjects: vec![QUEUE.to_owned()],
-            allow_atomic_publish: true,
-            ..Default::default()
-        };
-        let stream = context.create_stream(config).await?;
+        let (context, stream) = queue::make(stack, QUEUE).await?;
         let config = pull::Config {
             durable_name: Some(QUEUE.to_owned()),
             max_ack_pending: 10_000,
@@ -66,7 +59,7 @@ impl OneByOne {
         let messages = (0..commands).map(|_| Filling {
             subject: QUEUE.into(),
             key: None,
-            body: Bytes::from(serde_json::to_vec(&puts.next()).unwrap_or_default()),
+            body: puts.next().body(),
         });
         fill(&self.context, messages).await?;
         let left = Arc::new(std::sync::atomic::AtomicU64::new(commands));
@@ -92,8 +85,7 @@ impl OneByOne {
 }
 
 async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
-    let id = message.headers.as_ref().and_then(|map| map.get(headers::COMMAND_ID));
-    let id: Uuid = id.context("no id")?.as_str().parse()?;
+    let id: Uuid = queue::header(message, headers::COMMAND_ID)?.parse()?;
     let put: Put = serde_json::from_slice(&message.payload)?;
     let mut transaction = connection.begin().await?;
     let seen = sqlx::query("INSERT INTO bench.seen VALUES ($1) ON CONFLICT DO NOTHING")

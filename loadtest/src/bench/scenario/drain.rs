@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::{Subject, jetstream};
-use bytes::Bytes;
 use farwrite_devstack::Devstack;
 use farwrite_primary_worker::Config;
 use tokio::time::Instant;
@@ -94,9 +93,8 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
         let is_refused = puts.chance(load.refused_percent);
         refused += u64::from(is_refused);
         let put = if is_refused { puts.refused() } else { puts.next() };
-        let body = Bytes::from(serde_json::to_vec(&put).unwrap_or_default());
         let turn = usize::try_from(number).unwrap_or_default() % subjects.len();
-        Filling { subject: subjects[turn].clone(), key: Some(put.key), body }
+        Filling { subject: subjects[turn].clone(), body: put.body(), key: Some(put.key) }
     });
     fill(&context, messages).await?;
     let before = stage.puts(load.database).await?;
