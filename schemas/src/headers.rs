@@ -22,5 +22,5 @@ pub const NOT_BEFORE: &str = "Farwrite-Not-Before";
 pub const CONTEXT: &str = "Farwrite-Context";
 /// Those that an [`Envelope`](crate::Envelope) is read from.
 pub const OF_ENVELOPE: [&str; 6] = [COMMAND_ID, KEY, VERSION, EXPIRES_AT, NOT_BEFORE, CONTEXT];
-/// The W3C trace context, passed through as it is.
+/// The W3C trace context. Reserved: nothing here writes or reads it, and a command may carry it.
 pub const TRACEPARENT: &str = "traceparent";

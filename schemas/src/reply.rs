@@ -402,7 +402,7 @@ mod tests {
             panic!("it is parked");
         };
         let parked = not_ended.parked.unwrap();
-        assert_eq!((parked.reason.as_str(), parked.attempts), ("failed", 3));
+        assert_eq!((parked.reason.as_str(), parked.attempts), ("retry", 3));
         assert_eq!((parked.due_at_ms, parked.error.unwrap().code.as_str()), (None, "55P03"));
     }
 
@@ -434,7 +434,7 @@ mod tests {
         };
         assert_eq!(rejection.code, "P0001");
         let error = Some(LastError { code: "x".into(), message: "x".repeat(10_000) });
-        let parked = Parked { reason: "failed".into(), attempts: 1, due_at_ms: None, error };
+        let parked = Parked { reason: "retry".into(), attempts: 1, due_at_ms: None, error };
         let answer = OutcomeAnswer::Pending(NotEnded { id: reply.id, parked: Some(parked) });
         assert!(answer.encode_within(3_000).unwrap().len() <= 3_000);
     }
