@@ -13,21 +13,17 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    connection::Nats,
-    gather::Gatherer,
-    gathered::Wire,
-    inbox::Inbox,
     journal::{Journal, JournalError, Keeping},
     limits::{LimitError, Limits},
-    message::Targets,
+    link::{connection::Nats, inbox::Inbox, routes::Routes},
     metrics,
-    pace::Gather,
+    outbox::{gather::Gatherer, gathered::Wire, message::Targets, pace::Gather, turns::Turns},
     producer::{Inner, Producer},
-    read_at::Patience,
-    reads::{Fallback, Here, ReadFrom, Reads},
+    reads::{
+        read_at::Patience,
+        servers::{Fallback, Here, ReadFrom, Reads},
+    },
     region::Region,
-    routes::Routes,
-    turns::Turns,
 };
 
 /// Why a producer could not be built.

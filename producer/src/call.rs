@@ -22,14 +22,16 @@ use tokio::time::Instant;
 
 use crate::{
     limits::TIMEOUT_MAX,
-    message::{Message, Target, fingerprint},
+    link::routes::ReplyRoute,
+    outbox::{
+        message::{Message, Target, fingerprint},
+        publish::Accepted,
+        publish_error::{Known, PublishError, SizeLimit},
+        terms::{self, Moment, Terms, Wishes},
+        turns::Turn,
+    },
     producer::{Place, Producer},
-    publish::Accepted,
-    publish_error::{Known, PublishError, SizeLimit},
-    routes::ReplyRoute,
     submit::{Committed, SubmitError},
-    terms::{self, Moment, Terms, Wishes},
-    turns::Turn,
     write::{Visible, WriteError},
 };
 

@@ -63,48 +63,27 @@
 //!
 //! A builder of atomic batches: they are called by name, with [`Producer::call_raw`].
 
-mod ask;
-mod attempt;
 mod backoff;
 mod builder;
 mod call;
-mod connection;
-mod elsewhere;
-mod gather;
-mod gathered;
-mod inbox;
 mod journal;
-mod lag;
-mod ledger;
 mod limits;
-mod message;
+mod link;
 mod metrics;
-mod outcome;
-mod pace;
-mod position;
-mod probe;
+mod outbox;
 mod producer;
-mod promise;
-mod publish;
-mod publish_error;
-mod read_at;
+mod questions;
 mod reads;
 mod reconcile;
 mod region;
-mod routes;
-mod send;
 mod signed;
 mod submit;
-mod terms;
-mod turns;
 #[cfg(feature = "web")]
 pub mod web;
 mod write;
 
-pub use ask::LastHeard;
 pub use builder::{BuildError, Builder};
 pub use call::{Call, InvalidCommand, RawCommand};
-pub use elsewhere::{ElsewhereError, MissingRegion};
 pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, Seen, WaitError, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
@@ -112,16 +91,18 @@ pub use farwrite_schemas::{
     Record, Rejection, Reply,
 };
 pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState, WhenFull};
-pub use lag::LagError;
-pub use ledger::OutputError;
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
-pub use outcome::OutcomeError;
-pub use pace::Gather;
+pub use outbox::pace::Gather;
+pub use outbox::publish::Accepted;
+pub use outbox::publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use producer::{Pending, Producer};
-pub use publish::Accepted;
-pub use publish_error::{Known, PublishError, SizeLimit, WaitingFor};
-pub use read_at::{ReadAt, ReadAtError};
-pub use reads::{NoReads, ReadFrom};
+pub use questions::ask::LastHeard;
+pub use questions::lag::LagError;
+pub use questions::ledger::OutputError;
+pub use questions::outcome::OutcomeError;
+pub use reads::elsewhere::{ElsewhereError, MissingRegion};
+pub use reads::read_at::{ReadAt, ReadAtError};
+pub use reads::servers::{NoReads, ReadFrom};
 pub use reconcile::{Overtaken, ReconcileError, ReconcileOptions, ReconcileReport, WhyUnknown};
 pub use region::Region;
 pub use signed::{BookmarkKey, KeyTooShort, SignedError};

@@ -6,7 +6,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::reads::ReadFrom;
+use crate::reads::servers::ReadFrom;
 
 const PUBLISHES: &str = "farwrite_producer_publishes_total";
 const PUBLISH_SECONDS: &str = "farwrite_producer_publish_seconds";

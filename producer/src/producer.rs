@@ -11,18 +11,18 @@ use sqlx::PgPool;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    gather::Gatherer,
-    inbox::Inbox,
     journal::{JournalState, Keeping},
     limits::Limits,
-    message::Targets,
-    publish::Accepted,
-    publish_error::PublishError,
-    read_at::Patience,
-    reads::{NoReads, Reads},
-    routes::Routes,
+    link::{inbox::Inbox, routes::Routes},
+    outbox::{
+        gather::Gatherer, message::Targets, publish::Accepted, publish_error::PublishError,
+        turns::Turns,
+    },
+    reads::{
+        read_at::Patience,
+        servers::{NoReads, Reads},
+    },
     submit::{Committed, SubmitError},
-    turns::Turns,
     write::{Visible, WriteError},
 };
 

@@ -20,13 +20,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    ask::LastHeard,
     call::{Awaiting, Entered},
-    ledger::OutputError,
     metrics,
+    outbox::{publish::Accepted, publish_error::PublishError},
     producer::Inner,
-    publish::Accepted,
-    publish_error::PublishError,
+    questions::{ask::LastHeard, ledger::OutputError},
 };
 
 /// The primary has committed the command's effects.

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::{
     call::Awaiting,
-    elsewhere::{MissingRegion, list},
     limits::TIMEOUT_MAX,
     metrics,
     producer::{Inner, Producer},
+    reads::elsewhere::{MissingRegion, list},
     submit::{Committed, SubmitError},
 };
 

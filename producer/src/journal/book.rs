@@ -17,7 +17,7 @@ use std::{
 use farwrite_schemas::{CommandId, Key};
 
 use super::{JournalLimits, Unjournaled, WhenFull};
-use crate::message::Message;
+use crate::outbox::message::Message;
 
 /// What an entry costs beside its texts and its body: numbers, maps, the record's frame.
 const ENTRY_BYTES: usize = 256;
@@ -290,7 +290,7 @@ fn cost(message: &Message) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::tests::message;
+    use crate::outbox::message::tests::message;
 
     fn book(max_commands: usize, max_bytes: usize, when_full: WhenFull) -> Book {
         Book::new(JournalLimits { max_commands, max_bytes, when_full })

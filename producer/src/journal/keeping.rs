@@ -15,8 +15,8 @@ use super::{
     writer::{Shared, State, Writer, Written},
 };
 use crate::{
-    message::{Message, Targets},
     metrics,
+    outbox::message::{Message, Targets},
 };
 
 /// An open journal. Dropping it writes what is still to be written, and blocks meanwhile.

@@ -9,7 +9,7 @@ use super::{
     book::{Book, Stored},
     record::{self, Damage, Head, Sent},
 };
-use crate::{
+use crate::outbox::{
     message::{Message, Targets},
     terms::Terms,
 };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use farwrite_schemas::{CommandId, DatabaseName, Key, Origin, Subjects};
 
 use super::{record, *};
-use crate::message::{
+use crate::outbox::message::{
     Message,
     tests::{message, targets},
 };
@@ -46,7 +46,7 @@ async fn what_was_written_down_is_there_after_a_crash_with_all_that_is_needed_to
         version: 3,
         key: Some(Key::new("alice").unwrap()),
         body: Bytes::from_static(b"{\"article\": \"lamp\"}"),
-        terms: crate::terms::Terms {
+        terms: crate::outbox::terms::Terms {
             expires_at_ms: Some(8),
             not_before_ms: Some(7),
             context: Some("{\"tenant\":\"acme\"}".into()),

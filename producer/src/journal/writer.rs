@@ -27,7 +27,7 @@ use super::{
     file::JournalFile,
     record::{self, Head, Sent},
 };
-use crate::{message::Message, metrics};
+use crate::{metrics, outbox::message::Message};
 
 /// What may be dead in a file before it is worth writing it anew: 1 MiB, some milliseconds.
 const DEAD_BYTES: u64 = 1 << 20;
@@ -326,7 +326,7 @@ mod tests {
             JournalLimits,
             recovery::{Owner, recover},
         },
-        message::tests::{message, targets},
+        outbox::message::tests::{message, targets},
     };
 
     #[test]

@@ -35,9 +35,9 @@ use tokio::time::timeout;
 
 use crate::{
     journal::{Keeping, Listed, now_ms},
-    ledger::Seen,
-    message::fingerprint,
+    outbox::message::fingerprint,
     producer::{Inner, Producer},
+    questions::ledger::Seen,
 };
 use judge::{Heard, Standing, standing};
 pub use options::{Overtaken, ReconcileError, ReconcileOptions};

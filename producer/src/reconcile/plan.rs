@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use farwrite_schemas::{CommandId, Key};
 
 use super::{Overtaken, Standing};
-use crate::{journal::Listed, message::Message};
+use crate::{journal::Listed, outbox::message::Message};
 
 /// An entry and what it is.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ const fn may_be_kept(item: &Item) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::tests::message, reconcile::judge::Ending};
+    use crate::{outbox::message::tests::message, reconcile::judge::Ending};
 
     const ENDED: Standing = Standing::Ended(Ending::Applied);
 

@@ -6,7 +6,9 @@ use super::{
     judge::{Ending, Standing},
     resend::SentAgain,
 };
-use crate::{journal::Listed, lag::LagError, metrics, publish_error::PublishError};
+use crate::{
+    journal::Listed, metrics, outbox::publish_error::PublishError, questions::lag::LagError,
+};
 
 /// What [`Producer::reconcile`](crate::Producer::reconcile) found and did. Every command that was in
 /// the journal is in exactly one of the counts and lists, `overtaken` apart.

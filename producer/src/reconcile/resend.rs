@@ -14,14 +14,16 @@ use super::{
     plan::{Item, Plan, plan},
 };
 use crate::{
-    attempt::Stored,
     journal::Keeping,
-    message::Message,
+    outbox::{
+        answer::Stored,
+        message::Message,
+        publish::error_of,
+        publish_error::{Known, PublishError, WaitingFor},
+        send::Progress,
+        turns::Turn,
+    },
     producer::Inner,
-    publish::error_of,
-    publish_error::{Known, PublishError, WaitingFor},
-    send::Progress,
-    turns::Turn,
 };
 
 /// What became of the lost commands of one key.

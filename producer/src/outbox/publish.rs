@@ -3,14 +3,16 @@
 use farwrite_schemas::CommandId;
 
 use crate::{
-    attempt::{Failure, Reason, Refusal, Stored},
     call::Entered,
     journal::Unjournaled,
-    message::Message,
     metrics,
+    outbox::{
+        answer::{Failure, Reason, Refusal, Stored},
+        message::Message,
+        publish_error::{Known, PublishError, SizeLimit, WaitingFor},
+        send::{Progress, Stage, Unsent},
+    },
     producer::Inner,
-    publish_error::{Known, PublishError, SizeLimit, WaitingFor},
-    send::{Progress, Stage, Unsent},
 };
 
 /// The stream has stored the command: it will be applied, or its failure recorded. The app may go

@@ -4,13 +4,13 @@
 //! Where the server is near, each waits for those in front of it; where it is far, most are on the
 //! way, and acknowledgements come one after the other as they are stored, or in clusters. So the
 //! larger of two costs is taken. The way is what the quickest of them took, and not the quickest
-//! ever: it may have become longer since. Pure, like [`pace`](crate::pace).
+//! ever: it may have become longer since. Pure, like [`pace`](crate::outbox::pace).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::pace::{Left, MANY, factor};
+use crate::outbox::pace::{Left, MANY, factor};
 
 /// Publishes that are timed before it is decided: their average is. A broker that stores 5,000 a
 /// second is held up for 25 ms.

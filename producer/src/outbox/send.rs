@@ -20,15 +20,17 @@ use farwrite_schemas::CommandId;
 use tokio::time::{Instant, error::Elapsed, sleep, timeout_at};
 
 use crate::{
-    attempt::{Failure, Stored, read_answer},
     backoff::Backoff,
-    gather::{End, Way},
     journal::Kept,
-    message::Message,
+    link::routes::Arrival,
     metrics,
+    outbox::{
+        answer::{Failure, Stored, read_answer},
+        gather::{End, Way},
+        message::Message,
+        turns::Turn,
+    },
     producer::Inner,
-    routes::Arrival,
-    turns::Turn,
 };
 
 /// How far a message has come.

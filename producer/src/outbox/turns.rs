@@ -26,7 +26,7 @@ use std::{
 use farwrite_schemas::{CommandId, Key};
 use tokio::sync::oneshot;
 
-use crate::{message::Message, metrics};
+use crate::{metrics, outbox::message::Message};
 
 /// As many keys are blocked, or as many bytes kept for them, as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::message::tests::message;
+    use crate::outbox::message::tests::message;
 
     fn key(key: &str) -> Key {
         Key::new(key).unwrap()

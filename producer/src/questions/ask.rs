@@ -12,7 +12,7 @@ use bytes::Bytes;
 use farwrite_schemas::{CommandId, Fingerprint, NotEnded, OutcomeAnswer, OutcomeRequest, Reply};
 use tokio::time::{sleep, timeout};
 
-use crate::{backoff::Backoff, metrics, producer::Inner, routes::Arrival};
+use crate::{backoff::Backoff, link::routes::Arrival, metrics, producer::Inner};
 
 /// What the outcome service said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

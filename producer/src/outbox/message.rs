@@ -16,7 +16,7 @@ use async_nats::{HeaderMap, HeaderName, Subject};
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, CommandName, Fingerprint, Key, Origin, Subjects, headers};
 
-use crate::{limits::REMEMBERED_NAMES, terms::Terms};
+use crate::{limits::REMEMBERED_NAMES, outbox::terms::Terms};
 
 // Names that are made when the program is compiled cost no allocation when a header is set.
 const COMMAND_ID: HeaderName = HeaderName::from_static(headers::COMMAND_ID);
@@ -203,7 +203,7 @@ pub(crate) mod tests {
         assert_eq!(cost, attempt(&large), "the body was copied");
         assert!(cost.count_total <= 5, "{} allocations for two headers", cost.count_total);
         let answer = br#"{"stream":"FARWRITE_shop","seq":7}"#;
-        let cost = allocation_counter::measure(|| drop(crate::attempt::read_answer(answer)));
+        let cost = allocation_counter::measure(|| drop(crate::outbox::answer::read_answer(answer)));
         assert_eq!(cost.count_total, 1, "the stream's name");
     }
 
@@ -214,7 +214,7 @@ pub(crate) mod tests {
 
     #[inline(never)]
     fn hot_read_an_acknowledgement(answer: &[u8]) {
-        assert!(crate::attempt::read_answer(answer).is_ok());
+        assert!(crate::outbox::answer::read_answer(answer).is_ok());
     }
 
     /// For `loadtest/counts.sh`.

@@ -16,9 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     metrics,
-    position::{self, Position},
     producer::Inner,
-    reads::NoReads,
+    reads::{
+        position::{self, Position},
+        servers::NoReads,
+    },
 };
 
 /// Why an output that is too large for a message could not be read from the database.

@@ -12,11 +12,11 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    ask::Unanswered,
     backoff::Backoff,
     limits::TIMEOUT_MAX,
     metrics,
     producer::{Inner, Producer},
+    questions::ask::Unanswered,
     write::BookmarkError,
 };
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     metrics,
     producer::Producer,
-    reads::{NoReads, ReadFrom},
+    reads::servers::{NoReads, ReadFrom},
     write::BookmarkError,
 };
 

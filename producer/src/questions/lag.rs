@@ -6,11 +6,11 @@ use farwrite_schemas::Lag;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    ask::Unanswered,
     backoff::Backoff,
     limits::TIMEOUT_MAX,
     metrics,
     producer::{Inner, Place, Producer},
+    questions::ask::Unanswered,
 };
 
 /// The header in which a NATS service says why it does not answer.

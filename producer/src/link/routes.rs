@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    const REPLY: &str = include_str!("../../schemas/fixtures/reply-applied.v1.json");
+    const REPLY: &str = include_str!("../../../schemas/fixtures/reply-applied.v1.json");
 
     fn reply() -> Reply {
         Reply::decode(REPLY.as_bytes()).unwrap()

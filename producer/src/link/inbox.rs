@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::{metrics, routes::Routes};
+use crate::{link::routes::Routes, metrics};
 
 /// The inbox of one producer.
 #[derive(Debug)]

@@ -15,11 +15,13 @@ use farwrite_schemas::{Bookmark, CommandId, NotEnded, Outcome, OutcomeAnswer, Pa
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    ask::{LastHeard, Unanswered},
     backoff::Backoff,
-    ledger::{OutputError, Seen},
     limits::TIMEOUT_MAX,
     producer::{Inner, Place, Producer},
+    questions::{
+        ask::{LastHeard, Unanswered},
+        ledger::{OutputError, Seen},
+    },
 };
 
 /// Why an outcome could not be told. The command is what it was.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
 use farwrite_schemas::{NatsCredentials, NatsServers};
 
-use crate::{inbox::Inbox, routes::Routes};
+use crate::link::{inbox::Inbox, routes::Routes};
 
 /// How to reach NATS.
 pub(crate) enum Nats {

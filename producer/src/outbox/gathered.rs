@@ -12,10 +12,14 @@ use async_nats::{Client, HeaderName, StatusCode, client::PublishError};
 use tokio::time::timeout;
 
 use crate::{
-    attempt::{Failure, Reason, StoredBatch, read_batch_answer},
-    inbox::Inbox,
-    message::Message,
-    routes::{AnswerRoute, Arrival, Routes},
+    link::{
+        inbox::Inbox,
+        routes::{AnswerRoute, Arrival, Routes},
+    },
+    outbox::{
+        answer::{Failure, Reason, StoredBatch, read_batch_answer},
+        message::Message,
+    },
 };
 
 const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");

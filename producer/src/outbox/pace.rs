@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::probe::{Probe, Probed};
+use crate::outbox::probe::{Probe, Probed};
 
 /// When a producer gathers what waits into atomic batches of JetStream's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

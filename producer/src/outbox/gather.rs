@@ -31,11 +31,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    attempt::{Failure, Stored, StoredBatch},
-    gathered::{BatchEnd, Why, Wire},
-    message::Message,
     metrics,
-    pace::{Gather, Leave, Left, Pace},
+    outbox::{
+        answer::{Failure, Stored, StoredBatch},
+        gathered::{BatchEnd, Why, Wire},
+        message::Message,
+        pace::{Gather, Leave, Left, Pace},
+    },
 };
 
 /// A larger body goes alone: writing it costs more than the sync that a batch would save.

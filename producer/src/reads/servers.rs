@@ -22,7 +22,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{metrics, promise::Promise};
+use crate::{metrics, reads::promise::Promise};
 
 /// The producer was built without a database to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,17 @@
+//! What a producer has to send: a command made ready, in its key's turn, alone or gathered with
+//! others, until the stream has stored it or the time is up.
+//!
+//! The stream is authoritative: a message is accepted when its acknowledgement says so, and in doubt
+//! when none came. What was accepted and lost again is the journal's to find out.
+
+pub(crate) mod answer;
+pub(crate) mod gather;
+pub(crate) mod gathered;
+pub(crate) mod message;
+pub(crate) mod pace;
+pub(crate) mod probe;
+pub(crate) mod publish;
+pub(crate) mod publish_error;
+pub(crate) mod send;
+pub(crate) mod terms;
+pub(crate) mod turns;
