@@ -14,44 +14,29 @@
 //! it waits and takes over again; another worker's takeover makes it stand by. A stream that is not the one that the database
 //! knows, and a handler that ended its transaction end the worker, each with a status of its own.
 
-mod adopt;
-mod by_name;
+mod answers;
+mod apply;
 pub mod cli;
 mod config;
-mod confirm;
 pub mod failpoint;
-mod functions;
-mod handler;
 mod health;
-mod heartbeat;
-mod hints;
-mod json_schema;
-mod lag;
+mod keep;
 mod lane;
-mod lease;
+mod life;
 pub mod metrics;
-mod migrate;
 mod operate;
-mod outcomes;
 mod primary;
 mod sabotage;
-mod serving;
-mod standbys;
 mod stream;
-mod takeover;
 mod trial;
-mod trim;
-mod upkeep;
 mod verdict;
-mod veto;
-mod worker;
 
+pub use apply::handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use config::{Config, ConfigError, NewStream};
-pub use handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use health::Health;
-pub use migrate::{Checked, MigrateError, StreamFound, check, migrate};
+pub use life::migrate::{Checked, MigrateError, StreamFound, check, migrate};
+pub use life::worker::{Worker, WorkerError};
 pub use primary::PrimaryError;
 pub use stream::StreamError;
 pub use trial::{Trial, TrialError, Tried};
 pub use verdict::is_own_fault;
-pub use worker::{Worker, WorkerError};

@@ -9,12 +9,12 @@ use farwrite_schemas::{
 use sqlx::{Connection, PgConnection, PgTransaction};
 
 use crate::{
+    apply::{attempt::Failure, handler::Handlers},
     config::Config,
-    handler::Handlers,
-    lane::{self, Attempted, Failure},
-    migrate::check_migrated,
+    lane::trial::{Attempted, attempt_for_trial},
+    life::migrate::check_migrated,
     primary::PrimaryError,
-    stream::Delivery,
+    stream::delivery::Delivery,
 };
 
 /// Runs commands as a worker would, in a transaction that is rolled back: what a handler or a
@@ -142,7 +142,7 @@ impl<'a> Trial<'a> {
         let delivery = Delivery::kept(subject, header_lines, body.into(), self.sequence, at_ns);
         let config = Config::new(database, String::new(), String::new());
         let mut savepoint = self.tx.begin().await?;
-        let attempted = lane::attempt_for_trial(&mut savepoint, delivery, &config, handlers).await;
+        let attempted = attempt_for_trial(&mut savepoint, delivery, &config, handlers).await;
         let is_applied = matches!(attempted, Ok(Attempted::Ended(Outcome::Applied { .. })));
         if is_applied {
             savepoint.commit().await?

@@ -19,15 +19,17 @@ use tracing::{error, info, warn};
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    adopt::{self, AdoptError, Adoption, GoOnFrom},
+    apply::handler::Handlers,
     config::Config,
     failpoint,
-    handler::Handlers,
     health::Health,
+    life::{
+        adopt::{self, AdoptError, Adoption, GoOnFrom},
+        migrate::{self, MigrateError, StreamFound},
+        worker::{Worker, WorkerError},
+    },
     metrics,
-    migrate::{self, MigrateError, StreamFound},
     stream::StreamError,
-    worker::{Worker, WorkerError},
 };
 
 use settings::{config_of, text, with_settings};

@@ -8,11 +8,9 @@ use std::{
 use farwrite_schemas::{CommandId, Envelope, Fingerprint};
 
 use crate::{
-    handler::Meta,
-    stream::{Delivery, Place},
+    apply::{handler::Meta, work::Work},
+    stream::delivery::{Delivery, Place},
 };
-
-use super::work::Work;
 
 /// One command of a batch.
 pub(crate) struct Item {
@@ -41,7 +39,7 @@ pub(crate) struct Parked {
 }
 
 impl Item {
-    pub(super) fn new(
+    pub(crate) fn new(
         delivery: Delivery,
         work: Work,
         parked: Option<Parked>,

@@ -28,10 +28,12 @@ use tracing::{info, warn};
 use crate::{
     config::LANE_MAX_BYTES,
     metrics,
-    stream::{Delivery, Place, Reader, ReaderEnd, Sink, Verified},
+    stream::{
+        delivery::{Delivery, Place},
+        key::lane_of,
+        reader::{Reader, ReaderEnd, Sink, Verified},
+    },
 };
-
-use super::line::lane_of;
 
 /// Commands that wait for one lane beyond the batch being applied: two full batches.
 const QUEUE_MAX_COMMANDS: usize = 512;
@@ -42,7 +44,7 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A message in a lane's queue, with the room that it takes there.
-pub(super) type Queued = (Delivery, OwnedSemaphorePermit);
+pub(crate) type Queued = (Delivery, OwnedSemaphorePermit);
 
 /// How far reading has come, and which lanes have a reader of their own.
 #[derive(Debug)]
@@ -55,17 +57,17 @@ struct Progress {
 
 /// The progress, as the dispatcher, the lanes and their own readers share it.
 #[derive(Clone)]
-pub(super) struct ReadTo(Arc<Mutex<Progress>>);
+pub(crate) struct ReadTo(Arc<Mutex<Progress>>);
 
 impl ReadTo {
-    pub(super) fn new(sequence: u64, lanes: usize) -> Self {
+    pub(crate) fn new(sequence: u64, lanes: usize) -> Self {
         let read_to = Place { sequence, at_ns: 0 };
         Self(Arc::new(Mutex::new(Progress { read_to, skipped: vec![false; lanes] })))
     }
 
     /// Up to where a lane with an empty queue has nothing left; `None` while it has a reader of its
     /// own.
-    pub(super) fn of_lane(&self, lane: u32) -> Option<Place> {
+    pub(crate) fn of_lane(&self, lane: u32) -> Option<Place> {
         let progress = self.lock();
         let is_skipped = progress.skipped.get(lane as usize).copied().unwrap_or(true);
         (!is_skipped).then_some(progress.read_to)
@@ -119,14 +121,14 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(read_to: ReadTo, stream: Verified, name: String) -> Self {
+    pub(crate) fn new(read_to: ReadTo, stream: Verified, name: String) -> Self {
         let own_readers = JoinSet::new();
         let backlog = metrics::backlog();
         Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0, backlog }
     }
 
     /// Adds the queue of the next lane.
-    pub(super) fn add(&mut self) -> mpsc::Receiver<Queued> {
+    pub(crate) fn add(&mut self) -> mpsc::Receiver<Queued> {
         let (sender, queue) = mpsc::channel(QUEUE_MAX_COMMANDS);
         self.inlets.push(Inlet { sender, room: Arc::new(Semaphore::new(LANE_MAX_BYTES)) });
         queue

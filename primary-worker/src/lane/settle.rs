@@ -16,25 +16,23 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
-    confirm::Unconfirmed,
+    answers::outcomes,
+    apply::{
+        attempt::{Committed, Settled},
+        sort::id_reused,
+    },
     failpoint::Failpoint,
-    heartbeat::Pulse,
+    keep::{confirm::Unconfirmed, heartbeat::Pulse},
+    life::{takeover::Takeover, veto::MayAnswer},
     metrics::{self, ReplyResult},
-    outcomes, primary,
-    stream::Delivery,
-    takeover::Takeover,
-    veto::MayAnswer,
+    primary,
+    stream::delivery::Delivery,
 };
 
-use super::{
-    Shared,
-    attempt::{Committed, Settled},
-    batch::Item,
-    sort::id_reused,
-};
+use super::{batch::Item, run::Shared};
 
 /// Settles the batches of one lane.
-pub(super) struct Settler {
+pub(crate) struct Settler {
     takeover: Arc<Takeover>,
     client: async_nats::Client,
     pulse: Arc<Pulse>,
@@ -45,7 +43,7 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &Shared) -> Self {
         Self {
             takeover: Arc::clone(&shared.takeover),
             client: shared.client.clone(),
@@ -57,7 +55,7 @@ impl Settler {
     }
 
     /// Replies to whoever waits for a command of a committed batch, and counts.
-    pub(super) async fn settle(
+    pub(crate) async fn settle(
         &self,
         connection: &mut PgConnection,
         items: &[Item],

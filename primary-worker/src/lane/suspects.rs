@@ -9,7 +9,12 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::{Lane, LaneEnd, batch::Item, work::Work};
+use crate::apply::work::Work;
+
+use super::{
+    batch::Item,
+    run::{Lane, LaneEnd},
+};
 
 /// How often a command may run alone and take its backend or its memory down.
 const SUSPECT_MAX: i32 = 3;
@@ -21,12 +26,12 @@ const SUSPECTS_MAX: i32 = 64;
 pub(crate) struct Turns(Arc<RwLock<()>>);
 
 /// A turn to run alone in: beside others that were not counted before, or without any.
-pub(super) type Turn = (Option<OwnedRwLockReadGuard<()>>, Option<OwnedRwLockWriteGuard<()>>);
+pub(crate) type Turn = (Option<OwnedRwLockReadGuard<()>>, Option<OwnedRwLockWriteGuard<()>>);
 
 impl Lane {
     /// Waits for a command's turn to run alone: no longer than a command may run, since a lane that
     /// stands still must not stop the others.
-    pub(super) async fn turn(&self, item: &Item) -> Result<Turn, LaneEnd> {
+    pub(crate) async fn turn(&self, item: &Item) -> Result<Turn, LaneEnd> {
         if self.has_turn {
             return Ok(Turn::default());
         }
@@ -51,7 +56,7 @@ impl Lane {
 
     /// Counts that a command is about to run alone, committed before it does. One that was counted
     /// too often is not run any more. False for one that does not run.
-    pub(super) async fn suspect(&mut self, item: &mut Item) -> Result<bool, LaneEnd> {
+    pub(crate) async fn suspect(&mut self, item: &mut Item) -> Result<bool, LaneEnd> {
         if item.work.is_settled() {
             return Ok(false);
         }
@@ -80,7 +85,7 @@ impl Lane {
     }
 
     /// A command that was counted came to an end, whichever: it took nothing down.
-    pub(super) async fn acquit(&mut self, item: &Item) -> Result<(), LaneEnd> {
+    pub(crate) async fn acquit(&mut self, item: &Item) -> Result<(), LaneEnd> {
         let takeover = &self.shared.takeover;
         let acquitted = sqlx::query(
             "UPDATE farwrite.lanes SET suspects = array_remove(suspects, $4)

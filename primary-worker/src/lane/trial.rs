@@ -3,15 +3,20 @@
 use farwrite_schemas::Outcome;
 use sqlx::PgConnection;
 
-use crate::{config::Config, functions::Functions, handler::Handlers, stream::Delivery};
-
-use super::{
-    attempt::{FailedCommand, Failure},
-    batch::Item,
-    judge::{self, Next, Refreshed},
-    staged,
-    work::{Known, Park, Work},
+use crate::{
+    apply::{
+        attempt::{FailedCommand, Failure},
+        functions::Functions,
+        handler::Handlers,
+        judge::{self, Next, Refreshed},
+        staged,
+        work::{Known, Park, Work},
+    },
+    config::Config,
+    stream::delivery::Delivery,
 };
+
+use super::batch::Item;
 
 /// What a try of one command came to; nothing of it is recorded.
 pub(crate) enum Attempted {

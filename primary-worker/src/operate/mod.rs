@@ -28,7 +28,7 @@ use farwrite_schemas::CommandId;
 use sqlx::PgConnection;
 
 use crate::{
-    migrate,
+    life::migrate,
     primary::{self, PrimaryError, Purpose},
 };
 

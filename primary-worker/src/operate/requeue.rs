@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::{
-    lane::{lane_hash, line},
-    stream::Delivery,
+use crate::stream::{
+    delivery::Delivery,
+    key::{lane_hash, line},
 };
 
 use super::{

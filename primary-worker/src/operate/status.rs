@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 
 use crate::{
-    migrate::{self, PROTOCOL},
+    life::migrate::{self, PROTOCOL},
     stream::{self, StreamError},
 };
 

@@ -1,10 +1,11 @@
 //! The command stream: what it must be, which one it is, and reading it.
 
-mod contract;
-mod delivery;
-mod identity;
-mod reader;
-mod unreadable;
+pub(crate) mod contract;
+pub(crate) mod delivery;
+pub(crate) mod identity;
+pub(crate) mod key;
+pub(crate) mod reader;
+pub(crate) mod unreadable;
 
 use std::time::Duration;
 
@@ -15,10 +16,8 @@ use uuid::Uuid;
 
 use crate::config::Config;
 
-pub(crate) use delivery::{Delivery, Place};
-pub(crate) use identity::{Anchor, Identity, Position, identity_of, storable, verify};
-pub(crate) use reader::{Reader, ReaderEnd, Sink, Verified};
-pub(crate) use unreadable::{Unreadable, has_ended};
+use identity::Identity;
+pub(crate) use identity::verify;
 
 /// The key of the stream's metadata that holds its identity.
 pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";

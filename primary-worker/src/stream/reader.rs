@@ -26,7 +26,9 @@ use tokio_stream::{Stream, StreamExt};
 use tracing::{info, warn};
 
 use super::{
-    Anchor, Delivery, Identity, Position, StreamError, storable,
+    StreamError,
+    delivery::Delivery,
+    identity::{Anchor, Identity, Position, storable},
     unreadable::{Unreadable, has_ended, is_unreadable, stored},
 };
 

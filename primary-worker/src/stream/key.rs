@@ -3,7 +3,7 @@
 use farwrite_schemas::Envelope;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::stream::Delivery;
+use super::delivery::Delivery;
 
 /// Which hash of the key chooses the lane: 2 is XXH3, 64 bits, without its lowest one, so that
 /// PostgreSQL's `bigint` holds it. A new one is a new generation of lanes.
@@ -29,7 +29,7 @@ pub(crate) fn line(envelope: &Envelope) -> String {
 }
 
 /// The lane that a message belongs to.
-pub(super) fn lane_of(delivery: &Delivery, lanes: usize) -> usize {
+pub(crate) fn lane_of(delivery: &Delivery, lanes: usize) -> usize {
     let hash = match &delivery.envelope {
         Ok(envelope) => lane_hash(envelope).unsigned_abs(),
         Err(_) => delivery.sequence,

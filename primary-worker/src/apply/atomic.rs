@@ -11,11 +11,11 @@ use farwrite_schemas::{CommandId, CommandName, Envelope, Fingerprint, Outcome, R
 use serde_json::{json, value::RawValue};
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::handler::AnyHandler;
+use crate::lane::batch::Item;
 
 use super::{
     attempt::{FailedCommand, Failure},
-    batch::Item,
+    handler::AnyHandler,
     staged::{apply_handler, reset},
 };
 
@@ -26,12 +26,12 @@ pub(crate) struct Atomic {
 
 /// One of its commands.
 pub(crate) struct Part {
-    pub(super) id: CommandId,
-    pub(super) name: CommandName,
-    pub(super) version: u32,
-    pub(super) body: Box<RawValue>,
-    pub(super) fingerprint: Fingerprint,
-    pub(super) way: Way,
+    pub(crate) id: CommandId,
+    pub(crate) name: CommandName,
+    pub(crate) version: u32,
+    pub(crate) body: Box<RawValue>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) way: Way,
 }
 
 /// How a part is applied.
@@ -43,18 +43,18 @@ pub(crate) enum Way {
 }
 
 /// The outputs of an atomic batch's parts, in their order.
-pub(super) type Outputs = Vec<Box<RawValue>>;
+pub(crate) type Outputs = Vec<Box<RawValue>>;
 
 /// Which part of a batch was refused, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
-    pub(super) part: usize,
-    pub(super) rejection: Rejection,
+    pub(crate) part: usize,
+    pub(crate) rejection: Rejection,
 }
 
 impl Atomic {
     /// Runs all parts in the transaction that is open. Answers the output of each.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &self,
         connection: &mut PgConnection,
         item: &Item,
@@ -100,7 +100,7 @@ impl Atomic {
 
     /// How each part ends that had not ended before, given how the whole does. Nothing for a batch
     /// that is dead-lettered: an operator may put it back, and its parts with it.
-    pub(super) async fn ended(
+    pub(crate) async fn ended(
         &self,
         connection: &mut PgConnection,
         whole: &Outcome,
@@ -132,7 +132,7 @@ impl Atomic {
     }
 
     /// The batch's own output: the outputs of its parts.
-    pub(super) fn output(&self, outputs: &[Box<RawValue>]) -> Result<Box<RawValue>, Failure> {
+    pub(crate) fn output(&self, outputs: &[Box<RawValue>]) -> Result<Box<RawValue>, Failure> {
         let commands = self.parts.iter().zip(outputs);
         let commands: Vec<_> = commands
             .map(|(part, output)| json!({"id": part.id, "outcome": "applied", "output": output}))

@@ -16,27 +16,27 @@ use sqlx::{
 };
 
 use crate::{
-    handler::HandlerError,
-    stream::{Anchor, Place},
-    takeover::Takeover,
+    lane::batch::Item,
+    life::takeover::Takeover,
+    stream::{delivery::Place, identity::Anchor},
     verdict::{Happened, Verdict},
 };
 
-use super::{batch::Item, one_statement, sort::Bounds, staged};
+use super::{handler::HandlerError, one_statement, sort::Bounds, staged};
 
 /// Commands that share a subtransaction of a guarded batch: fewer after failures, more only where the
 /// batch is large.
-pub(super) const GROUP: i32 = 8;
+pub(crate) const GROUP: i32 = 8;
 /// Commands in one staged transaction with savepoints, one for each at most: more than 64 slow
 /// down every snapshot, on standbys too.
-pub(super) const GUARDED_MAX: usize = 60;
+pub(crate) const GUARDED_MAX: usize = 60;
 /// How much longer than the server's own limit an attempt may take before its connection is given
 /// up: then the server, or the way to it, has gone.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How carefully an attempt is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Care {
+pub(crate) enum Care {
     /// Without subtransactions: the first command that fails fails the batch.
     Plain,
     /// With subtransactions: a command's own fault becomes its rejection.
@@ -44,18 +44,18 @@ pub(super) enum Care {
 }
 
 /// Where a lane stands, and under which right it moves on.
-pub(super) struct Fence<'a> {
-    pub(super) takeover: &'a Takeover,
-    pub(super) lane: u32,
-    pub(super) from: u64,
-    pub(super) to: Place,
+pub(crate) struct Fence<'a> {
+    pub(crate) takeover: &'a Takeover,
+    pub(crate) lane: u32,
+    pub(crate) from: u64,
+    pub(crate) to: Place,
     /// The last message applied once this is committed.
-    pub(super) anchor: Option<&'a Anchor>,
+    pub(crate) anchor: Option<&'a Anchor>,
 }
 
 impl Fence<'_> {
     /// Binds what the first statement of every batch begins with, as its first six parameters.
-    pub(super) fn bind<'q, R>(
+    pub(crate) fn bind<'q, R>(
         &self,
         statement: QueryAs<'q, Postgres, R, PgArguments>,
     ) -> QueryAs<'q, Postgres, R, PgArguments> {
@@ -71,17 +71,17 @@ impl Fence<'_> {
 
 /// How an attempt is made.
 #[derive(Clone, Copy)]
-pub(super) struct Manner {
-    pub(super) care: Care,
+pub(crate) struct Manner {
+    pub(crate) care: Care,
     /// Whether something of the lane is known to wait.
-    pub(super) staged: bool,
-    pub(super) bounds: Bounds,
-    pub(super) statement_timeout: Duration,
+    pub(crate) staged: bool,
+    pub(crate) bounds: Bounds,
+    pub(crate) statement_timeout: Duration,
 }
 
 /// What became of one command of a committed batch.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub(crate) enum Settled {
     /// It ended.
     Ended {
         outcome: Outcome,
@@ -96,28 +96,28 @@ pub(super) enum Settled {
 
 impl Settled {
     /// Whether it was found now that the command is rejected.
-    pub(super) fn is_rejected(&self) -> bool {
+    pub(crate) fn is_rejected(&self) -> bool {
         matches!(self, Self::Ended { outcome: Outcome::Rejected(_), repeated: false })
     }
 }
 
 /// A batch, or the first part of one, that is committed. Only this can be answered for.
-pub(super) struct Committed {
+pub(crate) struct Committed {
     /// What became of the first commands, in order.
-    pub(super) settled: Vec<Settled>,
+    pub(crate) settled: Vec<Settled>,
     /// Where the lane stands now.
-    pub(super) position: Place,
+    pub(crate) position: Place,
     /// Whether something of the lane waits.
-    pub(super) waits: bool,
-    pub(super) _only_after_commit: OnlyAfterCommit,
+    pub(crate) waits: bool,
+    pub(crate) _only_after_commit: OnlyAfterCommit,
 }
 
 /// Made by the two ways of committing, and nowhere else.
-pub(super) struct OnlyAfterCommit(());
+pub(crate) struct OnlyAfterCommit(());
 
 impl OnlyAfterCommit {
     /// To be called straight after a commit.
-    pub(super) const fn committed() -> Self {
+    pub(crate) const fn committed() -> Self {
         Self(())
     }
 }
@@ -143,22 +143,22 @@ pub(crate) enum Failure {
 /// A command failed, or one of a batch did.
 #[derive(Debug)]
 pub(crate) struct FailedCommand {
-    pub(super) verdict: Verdict,
+    pub(crate) verdict: Verdict,
     pub(crate) rejection: Rejection,
     /// Which part of an atomic batch it was.
-    pub(super) part: Option<usize>,
+    pub(crate) part: Option<usize>,
 }
 
 impl FailedCommand {
     /// A batch of which more would have to wait than may.
-    pub(super) fn full() -> Self {
+    pub(crate) fn full() -> Self {
         let rejection = Rejection::new("full", "as many commands are parked as may be");
         Self { verdict: Verdict::Retry, rejection, part: None }
     }
 }
 
 impl Failure {
-    pub(super) fn of(happened: Happened, rejection: Rejection) -> Self {
+    pub(crate) fn of(happened: Happened, rejection: Rejection) -> Self {
         match happened.verdict() {
             Verdict::Fenced => Self::Fenced,
             Verdict::Broken => Self::TransactionEnded(rejection.message),
@@ -177,18 +177,18 @@ impl Failure {
     }
 
     /// A command is refused.
-    pub(super) fn refused(rejection: Rejection) -> Self {
+    pub(crate) fn refused(rejection: Rejection) -> Self {
         Self::of(Happened::Refused, rejection)
     }
 
     /// A fault of this program.
-    pub(super) fn internal(message: &str) -> Self {
+    pub(crate) fn internal(message: &str) -> Self {
         let rejection = Rejection::new("internal", message);
         Self::Command(FailedCommand { verdict: Verdict::DeadLetter, rejection, part: None })
     }
 
     /// What PostgreSQL answered is not of the form that it must have.
-    pub(super) fn unreadable(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn unreadable(error: impl std::fmt::Display) -> Self {
         Self::World { reason: error.to_string(), blames: false }
     }
 }
@@ -231,7 +231,7 @@ fn rejection_of(error: &sqlx::Error) -> Rejection {
 }
 
 /// Attempts a batch once.
-pub(super) async fn attempt(
+pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[Item],
     fence: &Fence<'_>,
@@ -256,7 +256,7 @@ pub(super) async fn attempt(
 
 /// Moves a lane that has nothing to do along to what was read past it: only the fence, committed.
 /// Answers whether something of the lane waits.
-pub(super) async fn move_along(
+pub(crate) async fn move_along(
     connection: &mut PgConnection,
     fence: &Fence<'_>,
 ) -> Result<bool, Failure> {

@@ -13,17 +13,28 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    confirm::{self, Unconfirmed},
-    heartbeat, hints,
-    lane::{self, Dispatcher, LaneEnd, Shared},
-    lease::{self, LeaseEnd},
+    answers::outcomes::{self, OutcomesEnd},
+    keep::{
+        confirm::{self, Unconfirmed},
+        heartbeat, hints,
+        trim::Trimmer,
+        upkeep,
+    },
+    lane::{
+        queue::Dispatcher,
+        run::{self, LaneEnd, Shared},
+    },
     metrics,
-    outcomes::{self, OutcomesEnd},
     primary::{PrimaryError, Purpose, Server},
-    stream::{Reader, ReaderEnd, Verified, has_ended},
+    stream::{
+        reader::{Reader, ReaderEnd, Verified},
+        unreadable::has_ended,
+    },
+};
+
+use super::{
+    lease::{self, LeaseEnd},
     takeover::{self, Claim},
-    trim::Trimmer,
-    upkeep,
     veto::{Veto, VetoEnd},
     worker::{End, WorkerError},
 };
@@ -91,7 +102,7 @@ impl Serving {
         let position = takeover.position();
         let next = position.low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
-        let (mut dispatcher, open_lanes) = lane::open(&shared, lanes, &lanes_stop, &stream, &name);
+        let (mut dispatcher, open_lanes) = run::open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
         let keeper = hints::Keeper::new(client, held, config, &takeover.hints);
         let trimmer =

@@ -19,20 +19,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    apply::{handler::Handlers, judge::Refreshed},
     config::{Config, ConfigError},
-    confirm,
     failpoint::Failpoint,
-    handler::Handlers,
     health::Health,
-    heartbeat::Pulse,
-    hints::Hints,
-    lane::{Refreshed, Shared, Turns},
-    lease, metrics, migrate,
+    keep::{confirm, heartbeat::Pulse, hints::Hints, upkeep},
+    lane::{run::Shared, suspects::Turns},
+    metrics,
     primary::{self, PrimaryError, Purpose, Start},
+    stream::{self, StreamError, reader::Verified, unreadable::Unreadable},
+};
+
+use super::{
+    lease, migrate,
     serving::Serving,
-    stream::{self, StreamError, Unreadable, Verified},
     takeover::{self, Claim, TakeoverError},
-    upkeep,
     veto::{MayAnswer, Veto},
 };
 

@@ -16,10 +16,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    metrics::{self, ReplyResult},
-    standbys::{Flushed, flushed},
-};
+use crate::metrics::{self, ReplyResult};
+
+use super::standbys::{Flushed, flushed};
 
 /// Answers that wait at once; further ones are dropped, and can be asked for.
 const WAITING_MAX: usize = 4_096;

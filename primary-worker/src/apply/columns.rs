@@ -11,10 +11,12 @@ use sqlx::{
     types::Uuid,
 };
 
-use super::{batch::Item, work::Work};
+use crate::lane::batch::Item;
+
+use super::work::Work;
 
 /// The bodies of some commands, one behind the other, as one `bytea`.
-pub(super) struct Bodies<'a> {
+pub(crate) struct Bodies<'a> {
     bodies: Vec<&'a [u8]>,
     /// Where each begins, from 1, and where the last ends.
     starts: Vec<i32>,
@@ -41,7 +43,7 @@ impl<'a> Bodies<'a> {
     }
 
     /// Where each begins, counted from 1 as PostgreSQL does, and after the last where it ends.
-    pub(super) fn starts(&self) -> &[i32] {
+    pub(crate) fn starts(&self) -> &[i32] {
         &self.starts
     }
 }
@@ -61,23 +63,23 @@ impl Encode<'_, Postgres> for Bodies<'_> {
 }
 
 /// The columns of some commands of a batch.
-pub(super) struct Columns<'a> {
-    pub(super) at_ns: Vec<i64>,
-    pub(super) ids: Vec<Uuid>,
-    pub(super) fingerprints: Vec<Uuid>,
-    pub(super) sequences: Vec<i64>,
-    pub(super) functions: Vec<i32>,
+pub(crate) struct Columns<'a> {
+    pub(crate) at_ns: Vec<i64>,
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) fingerprints: Vec<Uuid>,
+    pub(crate) sequences: Vec<i64>,
+    pub(crate) functions: Vec<i32>,
     /// Empty when none is in set form.
-    pub(super) set_forms: Vec<bool>,
-    pub(super) names: Vec<&'a str>,
-    pub(super) versions: Vec<i32>,
-    pub(super) keys: Vec<Option<&'a str>>,
-    pub(super) origins: Vec<&'a str>,
-    pub(super) bodies: Bodies<'a>,
+    pub(crate) set_forms: Vec<bool>,
+    pub(crate) names: Vec<&'a str>,
+    pub(crate) versions: Vec<i32>,
+    pub(crate) keys: Vec<Option<&'a str>>,
+    pub(crate) origins: Vec<&'a str>,
+    pub(crate) bodies: Bodies<'a>,
     /// Empty when nothing expires.
-    pub(super) expires_ns: Vec<Option<i64>>,
+    pub(crate) expires_ns: Vec<Option<i64>>,
     /// Empty when nothing has a context.
-    pub(super) contexts: Vec<Option<&'a str>>,
+    pub(crate) contexts: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -101,7 +103,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Binds what every function command has, as the eleven parameters behind the fence's.
-    pub(super) fn bind<'q, R>(
+    pub(crate) fn bind<'q, R>(
         &'q self,
         statement: QueryAs<'q, Postgres, R, PgArguments>,
     ) -> QueryAs<'q, Postgres, R, PgArguments> {
@@ -121,7 +123,7 @@ impl<'a> Columns<'a> {
 
     /// The lowest and the highest id, where all of them carry a time; `None` also where a command
     /// expires, has a context, or is one of several in set form.
-    pub(super) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
+    pub(crate) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
         let has_runs = self.ids.len() > 1 && !self.set_forms.is_empty();
         let is_dated = |id: &Uuid| CommandId::from_uuid(*id).unix_ms().is_some();
         if has_runs
@@ -136,7 +138,7 @@ impl<'a> Columns<'a> {
 
     /// Messages that are no commands, and commands that are no functions, have no place in
     /// columns, and are not in such batches.
-    pub(super) fn of(items: impl Iterator<Item = &'a Item> + Clone) -> Self {
+    pub(crate) fn of(items: impl Iterator<Item = &'a Item> + Clone) -> Self {
         let count = items.clone().count();
         let mut columns = Self::for_commands(count);
         let set_forms = items.clone().any(|item| match &item.work {
@@ -184,7 +186,7 @@ mod tests {
     use farwrite_schemas::{CommandId, headers};
 
     use super::*;
-    use crate::{functions::Function, lane::batch::cut, stream::Delivery};
+    use crate::{apply::functions::Function, lane::batch::cut, stream::delivery::Delivery};
 
     fn item(sequence: u64) -> Item {
         let subject = "farwrite.shop.cmd.jfk.order.place".to_owned();

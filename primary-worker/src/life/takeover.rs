@@ -16,13 +16,17 @@ use uuid::Uuid;
 
 use crate::{
     config::Config,
-    hints::Hints,
-    lane::HASH_VERSION,
-    lease,
+    keep::hints::Hints,
     primary::{self, LANE_APPLICATION},
     sabotage,
-    stream::{Anchor, Position, StreamError},
+    stream::{
+        StreamError,
+        identity::{Anchor, Position},
+        key::HASH_VERSION,
+    },
 };
+
+use super::lease;
 
 /// A takeover that was committed: the right to apply, until somebody else takes over.
 #[derive(Clone, Debug)]

@@ -9,11 +9,14 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    hints::{self, Keeper},
+    life::takeover::Takeover,
     stream::StreamError,
-    takeover::Takeover,
-    trim::Trimmer,
     verdict::{Happened, Verdict},
+};
+
+use super::{
+    hints::{self, Keeper},
+    trim::Trimmer,
 };
 
 /// Every how many rounds the low-water mark is written: about five seconds.

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::{stream::Delivery, takeover::Takeover};
+use crate::{
+    lane::batch::{Item, Parked},
+    life::takeover::Takeover,
+    stream::{
+        delivery::Delivery,
+        key::{lane_hash, line},
+    },
+};
 
 use super::{
     attempt::{Failure, Fence},
-    batch::{Item, Parked},
-    line::{lane_hash, line},
     work::{Park, ParkReason},
 };
 
@@ -18,7 +23,7 @@ const DUE_MAX_BYTES: i64 = 8 << 20;
 
 /// What a batch changes about what is parked, as parallel arrays.
 #[derive(Default)]
-pub(super) struct Parking<'a> {
+pub(crate) struct Parking<'a> {
     new: New<'a>,
     kept: Kept,
     /// Sequences of parked commands that are settled.
@@ -57,7 +62,7 @@ struct Kept {
 
 impl<'a> Parking<'a> {
     /// A command waits, or goes on waiting.
-    pub(super) fn park(&mut self, item: &'a Item, park: &Park) {
+    pub(crate) fn park(&mut self, item: &'a Item, park: &Park) {
         let error = park.error.as_ref().and_then(|error| serde_json::to_string(error).ok());
         let attempts = item.attempts.cast_signed();
         let wait = park.wait.map(|wait| wait.as_secs_f64());
@@ -100,19 +105,19 @@ impl<'a> Parking<'a> {
     }
 
     /// A command is settled: if it was parked, it is not any more.
-    pub(super) fn leave(&mut self, item: &Item) {
+    pub(crate) fn leave(&mut self, item: &Item) {
         if item.parked.is_some() {
             self.gone.push(item.delivery.sequence.cast_signed());
         }
     }
 
     /// How many are parked afterwards, of so many before.
-    pub(super) fn remaining(&self, before: u64) -> u64 {
+    pub(crate) fn remaining(&self, before: u64) -> u64 {
         (before + self.new.sequences.len() as u64).saturating_sub(self.gone.len() as u64)
     }
 
     /// Writes it all. Those that are gone come first: a line goes on with what stood behind them.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         tx: &mut PgConnection,
         fence: &Fence<'_>,
@@ -171,19 +176,19 @@ impl<'a> Parking<'a> {
 }
 
 /// What a lane must know about what waits.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     /// Whether anything of the lane is parked or paused.
-    pub(super) any: bool,
+    pub(crate) any: bool,
     /// How many are parked.
-    pub(super) parked: u64,
+    pub(crate) parked: u64,
     /// How long until the next is due; zero when it is; `None` when nothing is.
-    pub(super) next: Option<Duration>,
+    pub(crate) next: Option<Duration>,
     /// How often the registry of functions has changed.
-    pub(super) registry: i64,
+    pub(crate) registry: i64,
 }
 
 /// Looks at what waits.
-pub(super) async fn look(
+pub(crate) async fn look(
     connection: &mut PgConnection,
     takeover: &Takeover,
     lane: u32,
@@ -206,7 +211,7 @@ type DueRow =
     (i64, String, i32, f64, String, sqlx::types::Json<Vec<(String, String)>>, Vec<u8>, i64);
 
 /// The commands of a lane that are due, line by line.
-pub(super) async fn due(
+pub(crate) async fn due(
     connection: &mut PgConnection,
     takeover: &Takeover,
     lane: u32,

@@ -10,51 +10,49 @@ use std::collections::{HashMap, HashSet};
 use farwrite_schemas::{Envelope, Outcome, Rejection};
 use uuid::Uuid;
 
-use super::{
-    batch::Item,
-    line::line,
-    work::{Park, ParkReason, Work},
-};
+use crate::{lane::batch::Item, stream::key::line};
+
+use super::work::{Park, ParkReason, Work};
 
 /// What is known when a batch is opened. It holds until the batch's transaction ends.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// The database's clock, in Unix nanoseconds.
-    pub(super) now_ns: i64,
+    pub(crate) now_ns: i64,
     /// What the ledger answers, for each command.
-    pub(super) known: Vec<Option<Outcome>>,
+    pub(crate) known: Vec<Option<Outcome>>,
     /// Those of the ids that are parked.
-    pub(super) parked: HashMap<Uuid, ParkedNow>,
+    pub(crate) parked: HashMap<Uuid, ParkedNow>,
     /// Those of the lines that something waits in, and how much.
-    pub(super) held: HashMap<String, u64>,
+    pub(crate) held: HashMap<String, u64>,
     /// Paused names and keys.
-    pub(super) paused_names: HashSet<String>,
-    pub(super) paused_keys: HashSet<String>,
+    pub(crate) paused_names: HashSet<String>,
+    pub(crate) paused_keys: HashSet<String>,
     /// How many commands of the lane are parked.
-    pub(super) parked_commands: u64,
+    pub(crate) parked_commands: u64,
 }
 
 /// A command that is parked when the batch is opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ParkedNow {
-    pub(super) fingerprint: Uuid,
-    pub(super) sequence: u64,
+pub(crate) struct ParkedNow {
+    pub(crate) fingerprint: Uuid,
+    pub(crate) sequence: u64,
     /// How many stand before it in its line.
-    pub(super) ahead: u64,
+    pub(crate) ahead: u64,
 }
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// In the lane.
-    pub(super) parked_max: u64,
+    pub(crate) parked_max: u64,
     /// In one line.
-    pub(super) line_max: u64,
+    pub(crate) line_max: u64,
 }
 
 /// What becomes of one command.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It is run, or what was decided about it is recorded.
     Run,
     /// It ended before: answered, nothing else.
@@ -69,10 +67,10 @@ pub(super) enum Fate {
 
 /// As many commands as may be are parked in this lane: the batch cannot be applied.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(crate) struct Full;
 
 /// Sorts a batch.
-pub(super) fn sort(items: &[Item], facts: &Facts, bounds: Bounds) -> Result<Vec<Fate>, Full> {
+pub(crate) fn sort(items: &[Item], facts: &Facts, bounds: Bounds) -> Result<Vec<Fate>, Full> {
     let mut lines = Lines { facts, added: HashMap::new(), left: HashMap::new(), parked: 0 };
     let mut fates = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
@@ -210,7 +208,7 @@ impl Lines<'_> {
     }
 }
 
-pub(super) fn id_reused() -> Rejection {
+pub(crate) fn id_reused() -> Rejection {
     Rejection::new(
         "id_reused",
         "this command id was used for another command (its name, version, key or body differs); nothing was applied",

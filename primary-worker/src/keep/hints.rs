@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    stream::{Delivery, StreamError, identity_of},
+    stream::{StreamError, delivery::Delivery, identity::identity_of},
 };
 
 /// How often the broker is told.

@@ -18,12 +18,16 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    life::{
+        takeover::{self, Takeover},
+        veto::MayAnswer,
+    },
+    metrics, primary, stream,
+};
+
+use super::{
     hints::Keeper,
-    metrics, primary,
     standbys::{Flushed, flushed},
-    stream,
-    takeover::{self, Takeover},
-    veto::MayAnswer,
 };
 
 /// Positions that wait for the replicas: with one a second, replicas that are that far behind get

@@ -16,12 +16,11 @@ use std::{
 
 use farwrite_schemas::Rejection;
 
-use crate::{config::Config, verdict::Verdict};
+use crate::{config::Config, lane::batch::Item, verdict::Verdict};
 
 use super::{
     atomic::Refused,
     attempt::FailedCommand,
-    batch::Item,
     work::{Park, ParkReason, Work, not_yet},
 };
 
@@ -53,7 +52,7 @@ impl Refreshed {
 
 /// What is done next with a command that failed alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// It is tried again at once.
     Again,
     /// What was decided is recorded: the item says what.
@@ -63,7 +62,7 @@ pub(super) enum Next {
 }
 
 /// Decides, and writes into the item what is to be recorded.
-pub(super) fn judge(
+pub(crate) fn judge(
     item: &mut Item,
     failed: FailedCommand,
     config: &Config,

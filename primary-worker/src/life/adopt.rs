@@ -18,10 +18,11 @@ use uuid::Uuid;
 
 use crate::{
     config::Config,
-    lease, migrate,
     primary::{self, PrimaryError, Purpose},
     stream::{self, StreamError},
 };
+
+use super::{lease, migrate};
 
 /// From where the worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,17 +7,13 @@ use farwrite_schemas::{
     Fingerprint, Rejection,
 };
 
-use crate::{
-    config::Config,
-    functions::{Function, Functions},
-    handler::{AnyHandler, Handlers},
-    json_schema::Checked,
-    stream::Delivery,
-};
+use crate::{config::Config, lane::batch::Parked, stream::delivery::Delivery};
 
 use super::{
     atomic::{Atomic, Part, Refused, Way},
-    batch::Parked,
+    functions::{Function, Functions},
+    handler::{AnyHandler, Handlers},
+    json_schema::Checked,
 };
 
 /// How far an id's time may lie after the stream's time of its message: a producer whose clock is
@@ -89,7 +85,7 @@ impl ParkReason {
 }
 
 impl Work {
-    pub(super) fn dead_letter(reason: &str, message: impl Into<String>, in_ledger: bool) -> Self {
+    pub(crate) fn dead_letter(reason: &str, message: impl Into<String>, in_ledger: bool) -> Self {
         let letter = DeadLetter { reason: reason.to_owned(), message: message.into() };
         Self::DeadLetter { letter, in_ledger }
     }
@@ -100,7 +96,7 @@ impl Work {
     }
 
     /// Whether how it ends is decided.
-    pub(super) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         match self {
             Self::Reject(_) | Self::DeadLetter { .. } | Self::Atomic { refused: Some(_), .. } => {
                 true
@@ -113,22 +109,22 @@ impl Work {
     }
 
     /// Whether it wants a transaction of its own.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         matches!(self, Self::Function(Function { alone: true, .. }) | Self::Atomic { .. })
     }
 }
 
 /// What a command's work depends on.
-pub(super) struct Known<'a> {
-    pub(super) config: &'a Config,
-    pub(super) handlers: &'a Handlers,
-    pub(super) functions: &'a Functions,
+pub(crate) struct Known<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) handlers: &'a Handlers,
+    pub(crate) functions: &'a Functions,
 }
 
 impl Known<'_> {
     /// How a command is to be applied. `None` where its name is not known and `last_word` is
     /// false: the registry is to be read again.
-    pub(super) fn work_of(
+    pub(crate) fn work_of(
         &self,
         delivery: &Delivery,
         parked: Option<&Parked>,
@@ -245,7 +241,7 @@ impl Known<'_> {
 }
 
 /// What cannot be applied yet is parked, and dead-lettered when it has waited too long.
-pub(super) fn not_yet(
+pub(crate) fn not_yet(
     reason: ParkReason,
     error: Rejection,
     lacks_for: Duration,

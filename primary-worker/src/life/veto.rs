@@ -28,7 +28,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::{config::Config, hints, stream::StreamError, takeover::Takeover};
+use crate::{config::Config, keep::hints, stream::StreamError};
+
+use super::takeover::Takeover;
 
 /// How often the record is read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -8,17 +8,16 @@ use sqlx::{
     query::QueryAs,
 };
 
-use crate::failpoint::Failpoint;
+use crate::{failpoint::Failpoint, lane::batch::Item};
 
 use super::{
     attempt::{Care, Committed, Failure, Fence, GROUP, OnlyAfterCommit, Settled},
-    batch::Item,
     columns::Columns,
     work::Work,
 };
 
 /// Whether a command needs nothing but its function: no schedule, and not parked.
-pub(super) fn fits(item: &Item) -> bool {
+pub(crate) fn fits(item: &Item) -> bool {
     matches!(item.work, Work::Function(_))
         && item.parked.is_none()
         && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
@@ -26,7 +25,7 @@ pub(super) fn fits(item: &Item) -> bool {
 
 type Row = (i32, Vec<Option<String>>, Vec<Option<String>>, Vec<bool>);
 
-pub(super) async fn attempt(
+pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[Item],
     fence: &Fence<'_>,

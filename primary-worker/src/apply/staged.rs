@@ -11,8 +11,8 @@ use sqlx::{Connection, FromRow, PgConnection, Row, postgres::PgRow, types::Uuid}
 
 use crate::{
     failpoint::Failpoint,
-    handler::{AnyHandler, Meta},
-    stream::{Place, storable},
+    lane::{batch::Item, run::last_of_stream},
+    stream::{delivery::Place, identity::storable, key::line},
     verdict::{Happened, Verdict},
 };
 
@@ -21,16 +21,15 @@ use super::{
     attempt::{
         Care, Committed, Failure, Fence, GROUP, GUARDED_MAX, Manner, OnlyAfterCommit, Settled,
     },
-    batch::Item,
     columns::Columns,
-    line::line,
+    handler::{AnyHandler, Meta},
     park::Parking,
     sort::{self, Facts, Fate, ParkedNow},
     work::Work,
 };
 
 /// Puts settings and role back, which one command must not leave to the next.
-pub(super) async fn reset(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn reset(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("RESET ROLE; RESET ALL").execute(connection).await?;
     Ok(())
 }
@@ -43,7 +42,7 @@ async fn tidy(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-pub(super) async fn attempt(
+pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[Item],
     fence: &Fence<'_>,
@@ -54,7 +53,7 @@ pub(super) async fn attempt(
         Some(part) if manner.care == Care::Guarded && part.len() < items.len() => {
             let to = part.last().map_or(fence.to, |item| stay_or(fence, item));
             // The last one that this transaction applies, not the last of those that are left.
-            (part, to, super::last_of_stream(part))
+            (part, to, last_of_stream(part))
         }
         _ => (items, fence.to, None),
     };
@@ -118,7 +117,7 @@ pub(super) async fn attempt(
 }
 
 /// Runs one command, in the transaction that is open, and records nothing.
-pub(super) async fn run_alone(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Failure> {
+pub(crate) async fn run_alone(tx: &mut PgConnection, item: &Item) -> Result<Outcome, Failure> {
     let items = std::slice::from_ref(item);
     let (outcomes, outputs) = (vec![None], HashMap::new());
     let mut running = Outcomes { items, care: Care::Plain, clock: None, outcomes, outputs };
@@ -407,7 +406,7 @@ async fn step(connection: &mut PgConnection, item: &Item) -> Result<Outcome, Fai
 }
 
 /// Runs a handler, with its context set. A panic in it is a failure like another.
-pub(super) async fn apply_handler(
+pub(crate) async fn apply_handler(
     connection: &mut PgConnection,
     handler: &dyn AnyHandler,
     body: &[u8],

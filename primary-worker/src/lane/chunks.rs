@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use crate::stream::Place;
+use crate::{
+    apply::{
+        attempt::{Care, FailedCommand, GUARDED_MAX, Settled},
+        judge::{self, Next},
+        work::Work,
+    },
+    stream::delivery::Place,
+};
 
 use super::{
-    Lane, LaneEnd,
-    attempt::{Care, FailedCommand, GUARDED_MAX, Settled},
     batch::Item,
-    judge::{self, Next},
-    work::Work,
+    run::{Lane, LaneEnd},
 };
 
 /// First and longest pause before what was decided about a command is recorded again.
@@ -20,7 +24,7 @@ const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration:
 
 impl Lane {
     /// A batch that failed plain, or may well fail: guarded, and where that fails too, one by one.
-    pub(super) async fn apply_in_parts(
+    pub(crate) async fn apply_in_parts(
         &mut self,
         mut items: &mut [Item],
         end: Place,
@@ -57,7 +61,7 @@ impl Lane {
     }
 
     /// One command in a transaction of its own: what happens to it now is its own doing.
-    pub(super) async fn apply_alone(
+    pub(crate) async fn apply_alone(
         &mut self,
         item: &mut Item,
         to: Place,

@@ -8,7 +8,7 @@ use farwrite_schemas::CommandName;
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
-use crate::{
+use super::{
     by_name::ByName,
     json_schema::{Checked, JsonSchema},
 };

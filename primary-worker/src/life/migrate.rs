@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    hints,
+    keep::hints,
     primary::{self, PrimaryError, Purpose},
     stream::{self, StreamError},
 };

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use crate::by_name::ByName;
+use super::by_name::ByName;
 
 /// What is known about a command beside its body.
 #[derive(Clone, Debug)]

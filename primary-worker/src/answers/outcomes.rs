@@ -30,8 +30,13 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::{
-    config::Config, confirm, lag::Gauge, metrics, primary, takeover::Takeover, veto::MayAnswer,
+    config::Config,
+    keep::confirm,
+    life::{takeover::Takeover, veto::MayAnswer},
+    metrics, primary,
 };
+
+use super::lag::Gauge;
 
 /// How long a question waits for required standbys; then the outcome is not known yet.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(500);

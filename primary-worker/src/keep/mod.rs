@@ -1,0 +1,9 @@
+//! What a worker keeps up while it serves: hints, trimming, heartbeats, answers that wait for
+//! standbys.
+
+pub(crate) mod confirm;
+pub(crate) mod heartbeat;
+pub(crate) mod hints;
+pub(crate) mod standbys;
+pub(crate) mod trim;
+pub(crate) mod upkeep;
