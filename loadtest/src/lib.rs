@@ -8,7 +8,6 @@
 pub mod args;
 pub mod bench;
 pub mod chaos;
-pub mod check;
 pub mod demo;
 pub mod flights;
 pub mod hop;

@@ -1,11 +1,15 @@
 //! `loadtest`: drives Farwrite as a whole, with real servers and the real programs.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Arg, ArgMatches, Command};
 use farwrite_loadtest::{
     args::number,
-    bench, chaos, check,
+    bench, chaos,
     demo::{self, HandlerKind, Settings},
     hop,
 };
@@ -131,7 +135,10 @@ fn main() -> ExitCode {
             Some(("hop", matches)) => done(hop_as_told(matches).await),
             Some(("chaos", matches)) => done(chaos::as_told(matches).await),
             Some(("check", matches)) => {
-                done(check::run(&check_settings_of(matches), &mut std::io::stdout()))
+                let path = |name| matches.get_one::<PathBuf>(name);
+                let history = path("history").map(PathBuf::as_path).unwrap_or(Path::new(""));
+                let json = path("json").map(PathBuf::as_path);
+                done(farwrite_checker::run(history, json, &mut std::io::stdout()))
             }
             Some(("bench", matches)) => done(bench::as_told(matches).await.map(|()| true)),
             Some(("bench-weigh", matches)) => {
@@ -181,11 +188,6 @@ async fn hop_as_told(matches: &ArgMatches) -> anyhow::Result<bool> {
     Ok(report.is_well())
 }
 
-fn check_settings_of(matches: &ArgMatches) -> check::Settings {
-    let path = |name| matches.get_one::<PathBuf>(name).cloned();
-    check::Settings { history: path("history").unwrap_or_default(), json: path("json") }
-}
-
 fn settings_of(matches: &ArgMatches) -> Settings {
     let january = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/flights-2013-01.csv.gz");
     let path = |flag| matches.get_one::<PathBuf>(flag).cloned();
@@ -214,10 +216,5 @@ mod tests {
         assert_eq!(settings.rtt, Duration::from_millis(5));
         assert_eq!(settings.handler, HandlerKind::Rust);
         assert_eq!(settings.json, PathBuf::from("target/farwrite/demo.json"));
-        let line = "loadtest check h.jsonl --json r.json";
-        let matches = command().try_get_matches_from(line.split(' ')).unwrap();
-        let settings = check_settings_of(matches.subcommand_matches("check").unwrap());
-        assert_eq!(settings.history, PathBuf::from("h.jsonl"));
-        assert_eq!(settings.json, Some(PathBuf::from("r.json")));
     }
 }

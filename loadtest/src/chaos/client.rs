@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::check::{Begun, CommandEnd, ReadOp, Verb};
+use farwrite_checker::{Begun, CommandEnd, HistoryVerb, ReadOp};
 
 use super::{
     pauses::Pauses,
@@ -83,9 +83,9 @@ impl Client {
             let stage = Arc::clone(&self.stage);
             let _open = stage.gate.read().await;
             match self.random.u32(..100) {
-                0..15 => self.command(Verb::Publish, region, &producer).await?,
-                15..40 => self.command(Verb::Submit, region, &producer).await?,
-                40..65 => self.command(Verb::Write, region, &producer).await?,
+                0..15 => self.command(HistoryVerb::Publish, region, &producer).await?,
+                15..40 => self.command(HistoryVerb::Submit, region, &producer).await?,
+                40..65 => self.command(HistoryVerb::Write, region, &producer).await?,
                 _ => self.read(region, &producer).await?,
             }
             // Clients think now and then.
@@ -98,7 +98,12 @@ impl Client {
         format!("key {}", self.random.u32(..KEYS))
     }
 
-    async fn command(&mut self, verb: Verb, region: &str, producer: &Producer) -> Result<()> {
+    async fn command(
+        &mut self,
+        verb: HistoryVerb,
+        region: &str,
+        producer: &Producer,
+    ) -> Result<()> {
         let (id, key) = (self.stage.new_id(), self.key());
         let body = match self.random.u32(..100) {
             0..5 => json!({ "refuse": true }),
@@ -124,12 +129,12 @@ impl Client {
                 call = call.expires_at(time);
             }
             let told = match verb {
-                Verb::Publish => published(call.publish().await.map(drop)),
-                Verb::Submit => match call.submit().await {
+                HistoryVerb::Publish => published(call.publish().await.map(drop)),
+                HistoryVerb::Submit => match call.submit().await {
                     Ok(done) => Told::with(CommandEnd::Applied, done.bookmark),
                     Err(error) => submitted(error),
                 },
-                Verb::Write => match call.write().await {
+                HistoryVerb::Write => match call.write().await {
                     Ok(done) => {
                         let told = Told::with(CommandEnd::Applied, done.bookmark);
                         Told { visible: true, ..told }

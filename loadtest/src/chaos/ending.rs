@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
-use crate::check::{HistoryWriter, Outcome};
+use farwrite_checker::{HistoryOutcome, HistoryWriter};
 
 use super::{
     stage::{DATABASE, PATIENCE, Shared, Stage},
@@ -41,13 +41,13 @@ pub(super) async fn settle_and_dump(
     let mut rows = sqlx::query_as::<_, (Uuid, String)>(sql).fetch(&mut connection);
     while let Some((id, outcome)) = rows.try_next().await? {
         let outcome = match outcome.as_str() {
-            "applied" => Outcome::Applied,
-            "rejected" => Outcome::Rejected,
-            "expired" => Outcome::Expired,
-            "dead_lettered" => Outcome::DeadLettered,
+            "applied" => HistoryOutcome::Applied,
+            "rejected" => HistoryOutcome::Rejected,
+            "expired" => HistoryOutcome::Expired,
+            "dead_lettered" => HistoryOutcome::DeadLettered,
             other => bail!("an outcome {other:?} in the ledger"),
         };
-        applied += u64::from(outcome == Outcome::Applied);
+        applied += u64::from(outcome == HistoryOutcome::Applied);
         history.outcome(id, outcome)?;
     }
     drop(rows);

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{self, HistoryWriter};
+use farwrite_checker::HistoryWriter;
 
 use client::Client;
 use ending::End;
@@ -116,7 +116,7 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let stage = Arc::into_inner(stage).context("somebody still works")?;
     stage.strike().await?;
     let file = settings.history.clone();
-    let judged = tokio::task::spawn_blocking(move || check::check_file(&file)).await??;
+    let judged = tokio::task::spawn_blocking(move || farwrite_checker::check_file(&file)).await??;
     let faults: BTreeMap<_, _> = tally.into_counts();
     Ok(Report {
         seed: settings.seed,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::check;
+use farwrite_checker::CheckReport;
 
 /// What one seed came to.
 #[derive(Debug, Serialize)]
@@ -26,7 +26,7 @@ pub struct Report {
     pub unsettled: Option<String>,
     /// What the checker found.
     #[serde(rename = "violations", serialize_with = "violations")]
-    pub judged: check::Report,
+    pub judged: CheckReport,
 }
 
 impl Report {
@@ -37,7 +37,7 @@ impl Report {
     }
 }
 
-fn violations<S: Serializer>(judged: &check::Report, serializer: S) -> Result<S::Ok, S::Error> {
+fn violations<S: Serializer>(judged: &CheckReport, serializer: S) -> Result<S::Ok, S::Error> {
     judged.violations.serialize(serializer)
 }
 

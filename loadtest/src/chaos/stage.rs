@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 use tokio::sync::{Mutex, RwLock};
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::check::HistoryWriter;
+use farwrite_checker::HistoryWriter;
 
 use super::{Settings, sabotage, schedule::last, workers::Workers};
 

@@ -18,9 +18,9 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::line::{
-    CommandEnd, CommandEnded, CommandStart, Event, Final, Header, Outcome, ReadEnded, ReadStart,
-    VERSION, Verb,
+use crate::lines::{
+    CommandEnd, CommandEnded, CommandStart, FinalRow, HistoryEvent, HistoryHeader, HistoryOutcome,
+    HistoryVerb, ReadEnded, ReadStart, VERSION,
 };
 
 /// A command or a read that has begun; its end is written once, or never.
@@ -54,16 +54,16 @@ impl<Kind> Begun<Kind> {
 /// Writes a history. Clones write the same one. Every method fails when its line cannot be written.
 #[derive(Clone)]
 pub struct HistoryWriter {
-    pages: Arc<Mutex<Pages>>,
+    file: Arc<Mutex<HistoryFile>>,
 }
 
-struct Pages {
+struct HistoryFile {
     out: Box<dyn Write + Send>,
     began: Instant,
     last_op: u64,
 }
 
-impl Pages {
+impl HistoryFile {
     /// The clock starts with the history, and a history of more than half a million years is none.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
@@ -91,25 +91,29 @@ impl HistoryWriter {
 
     /// Begins a history; `started` is a time in words (RFC 3339).
     pub fn new(out: impl Write + Send + 'static, seed: u64, started: &str) -> io::Result<Self> {
-        let mut pages = Pages { out: Box::new(out), began: Instant::now(), last_op: 0 };
-        pages.line(&Header { farwrite_history: VERSION, seed, started: Cow::Borrowed(started) })?;
-        Ok(Self { pages: Arc::new(Mutex::new(pages)) })
+        let mut file = HistoryFile { out: Box::new(out), began: Instant::now(), last_op: 0 };
+        file.line(&HistoryHeader {
+            farwrite_history: VERSION,
+            seed,
+            started: Cow::Borrowed(started),
+        })?;
+        Ok(Self { file: Arc::new(Mutex::new(file)) })
     }
 
     /// A client is about to send a command.
     pub fn start_command(
         &self,
-        verb: Verb,
+        verb: HistoryVerb,
         (client, region): (&str, &str),
         id: Uuid,
         key: &str,
         body: &Value,
     ) -> io::Result<Begun<CommandOp>> {
-        let mut pages = self.pages();
-        let (t_us, op) = (pages.now(), pages.next_op());
+        let mut file = self.file();
+        let (t_us, op) = (file.now(), file.next_op());
         let [client, region, key] = [client, region, key].map(Cow::Borrowed);
         let body = Some(body);
-        pages.line(&CommandStart { t_us, op, start: verb, client, region, id, key, body })?;
+        file.line(&CommandStart { t_us, op, start: verb, client, region, id, key, body })?;
         Ok(Begun::new(op))
     }
 
@@ -120,9 +124,7 @@ impl HistoryWriter {
         end: CommandEnd,
         visible: bool,
     ) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
-        pages.line(&CommandEnded { t_us, op: begun.op, end, visible })
+        self.timed(|t_us| CommandEnded { t_us, op: begun.op, end, visible })
     }
 
     /// A client is about to read a key; with `bookmark`, what it knows was told to be visible.
@@ -132,80 +134,77 @@ impl HistoryWriter {
         key: &str,
         bookmark: bool,
     ) -> io::Result<Begun<ReadOp>> {
-        let mut pages = self.pages();
-        let (t_us, op) = (pages.now(), pages.next_op());
+        let mut file = self.file();
+        let (t_us, op) = (file.now(), file.next_op());
         let [client, region, key] = [client, region, key].map(Cow::Borrowed);
-        pages.line(&ReadStart { t_us, op, client, region, key, bookmark })?;
+        file.line(&ReadStart { t_us, op, client, region, key, bookmark })?;
         Ok(Begun::new(op))
     }
 
     /// A read saw `n` effects of its key, `last` the highest of them.
     pub fn end_read(&self, begun: Begun<ReadOp>, n: u64, last: Option<Uuid>) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
-        pages.line(&ReadEnded::Read { t_us, op: begun.op, n, last })
+        self.timed(|t_us| ReadEnded::Read { t_us, op: begun.op, n, last })
     }
 
     /// A read saw nothing, or its client could not keep the bookmark of what it saw.
     pub fn fail_read(&self, begun: Begun<ReadOp>) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
-        pages.line(&ReadEnded::Failed { t_us, op: begun.op })
+        self.timed(|t_us| ReadEnded::Failed { t_us, op: begun.op })
     }
 
     /// A client was told that its bookmark lies on a lost branch, or gave one up for another branch's.
     pub fn superseded(&self, client: &str) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
-        pages.line(&Event::Superseded { t_us, client: Cow::Borrowed(client) })
+        self.timed(|t_us| HistoryEvent::Superseded { t_us, client: Cow::Borrowed(client) })
     }
 
     /// A fault is about to begin.
     pub fn fault(&self, kind: &str, what: &str) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
         let [kind, what] = [kind, what].map(Cow::Borrowed);
-        pages.line(&Event::Fault { t_us, kind, what })
+        self.timed(|t_us| HistoryEvent::Fault { t_us, kind, what })
     }
 
     /// The earliest fault of a kind is over.
     pub fn healed(&self, kind: &str, what: &str) -> io::Result<()> {
-        let mut pages = self.pages();
-        let t_us = pages.now();
         let [kind, what] = [kind, what].map(Cow::Borrowed);
-        pages.line(&Event::Healed { t_us, kind: Some(kind), what })
+        self.timed(|t_us| HistoryEvent::Healed { t_us, kind: Some(kind), what })
     }
 
     /// A row of the ledger, once all has settled.
-    pub fn outcome(&self, id: Uuid, outcome: Outcome) -> io::Result<()> {
-        self.pages().line(&Final::Outcome { id, outcome })
+    pub fn outcome(&self, id: Uuid, outcome: HistoryOutcome) -> io::Result<()> {
+        self.file().line(&FinalRow::Outcome { id, outcome })
     }
 
     /// A row of the app's table, once all has settled: the `n`th of its key.
     pub fn effect(&self, key: &str, n: u64, id: Uuid) -> io::Result<()> {
-        self.pages().line(&Final::Effect { key: Cow::Borrowed(key), n, id })
+        self.file().line(&FinalRow::Effect { key: Cow::Borrowed(key), n, id })
     }
 
     /// A message of the stream, as the runner's own reader copied it.
     pub fn message(&self, sequence: u64, id: Uuid, key: &str) -> io::Result<()> {
-        self.pages().line(&Final::Message { sequence, id, key: Cow::Borrowed(key) })
+        self.file().line(&FinalRow::Message { sequence, id, key: Cow::Borrowed(key) })
     }
 
     /// The last line: only now is the history complete.
     pub fn finish(self) -> io::Result<()> {
-        let mut pages = self.pages();
-        pages.line(&Final::End)?;
-        pages.out.flush()
+        let mut file = self.file();
+        file.line(&FinalRow::End)?;
+        file.out.flush()
+    }
+
+    /// Writes a line with the time of now.
+    fn timed<L: Serialize>(&self, line: impl FnOnce(u64) -> L) -> io::Result<()> {
+        let mut file = self.file();
+        let line = line(file.now());
+        file.line(&line)
     }
 
     /// A panic between two lines spoils none of them.
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn file(&self) -> MutexGuard<'_, HistoryFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for HistoryWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HistoryWriter").field("last_op", &self.pages().last_op).finish()
+        f.debug_struct("HistoryWriter").field("last_op", &self.file().last_op).finish()
     }
 }

@@ -10,8 +10,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use farwrite_loadtest::check::{
-    Begun, CommandEnd, CommandOp, HistoryWriter, Outcome, ReadOp, Verb,
+use farwrite_checker::{
+    Begun, CommandEnd, CommandOp, HistoryOutcome, HistoryVerb, HistoryWriter, ReadOp,
 };
 use fastrand::Rng;
 use serde_json::json;
@@ -27,11 +27,11 @@ const CLIENTS: usize = 5;
 pub(super) fn good(seed: u64, steps: usize, faults: bool) -> Lines {
     let page = Page::default();
     let writer = HistoryWriter::new(page.clone(), seed, "2026-01-01T00:00:00Z").unwrap();
-    let mut world = World::new(Rng::with_seed(seed), writer);
+    let mut model = Model::new(Rng::with_seed(seed), writer);
     for _ in 0..steps {
-        world.step(faults);
+        model.step(faults);
     }
-    world.end();
+    model.end();
     let bytes = page.0.lock().unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -56,14 +56,14 @@ struct Message {
     id: Uuid,
     key: usize,
     /// What becomes of it; None when that is chance, each time anew.
-    nature: Option<Outcome>,
+    nature: Option<HistoryOutcome>,
 }
 
 /// A commit of the primary.
 #[derive(Clone, Copy)]
 struct Commit {
     message: Message,
-    outcome: Outcome,
+    outcome: HistoryOutcome,
     /// How much of the stream was applied with it.
     position: usize,
 }
@@ -77,7 +77,7 @@ struct Bookmark {
 
 enum Doing {
     Nothing,
-    Sending { op: Begun<CommandOp>, verb: Verb, message: Message, is_stored: bool },
+    Sending { op: Begun<CommandOp>, verb: HistoryVerb, message: Message, is_stored: bool },
     Seeing { op: Begun<CommandOp>, bookmark: Bookmark },
     Reading { op: Begun<ReadOp>, key: usize, bookmark: Option<Bookmark>, waited: u32 },
     Read { op: Begun<ReadOp>, n: u64, last: Option<Uuid>, bookmark: Bookmark },
@@ -98,7 +98,7 @@ enum Disturbed {
     Crash { of: usize, happened: bool },
 }
 
-struct World {
+struct Model {
     random: Rng,
     writer: HistoryWriter,
     stream: Vec<Message>,
@@ -115,7 +115,7 @@ struct World {
     disturbed: Disturbed,
 }
 
-impl World {
+impl Model {
     fn new(random: Rng, writer: HistoryWriter) -> Self {
         let client = |n| Client {
             name: format!("{}-{n}", REGIONS[n % 3]),
@@ -158,7 +158,8 @@ impl World {
         if self.ledger.contains_key(&message.id) {
             return;
         }
-        let chance = if self.random.bool() { Outcome::Applied } else { Outcome::Rejected };
+        let chance =
+            if self.random.bool() { HistoryOutcome::Applied } else { HistoryOutcome::Rejected };
         let outcome = message.nature.unwrap_or(chance);
         self.ledger.insert(message.id, self.commits.len());
         self.commits.push(Commit { message, outcome, position: self.position });
@@ -262,10 +263,10 @@ impl World {
         }
         let again = client.unresolved.take().filter(|_| self.random.u32(..3) > 0);
         let nature = match self.random.u32(..20) {
-            0..13 => Some(Outcome::Applied),
-            13..15 => Some(Outcome::Rejected),
-            15 => Some(Outcome::Expired),
-            16 => Some(Outcome::DeadLettered),
+            0..13 => Some(HistoryOutcome::Applied),
+            13..15 => Some(HistoryOutcome::Rejected),
+            15 => Some(HistoryOutcome::Expired),
+            16 => Some(HistoryOutcome::DeadLettered),
             _ => None,
         };
         let message = again.unwrap_or_else(|| Message {
@@ -273,13 +274,20 @@ impl World {
             key,
             nature,
         });
-        let verb = [Verb::Publish, Verb::Submit, Verb::Write][self.random.usize(..3)];
+        let verb =
+            [HistoryVerb::Publish, HistoryVerb::Submit, HistoryVerb::Write][self.random.usize(..3)];
         let key = format!("k{}", message.key);
         let op = self.writer.start_command(verb, whom, message.id, &key, &json!({})).unwrap();
         Doing::Sending { op, verb, message, is_stored: false }
     }
 
-    fn send(&mut self, index: usize, op: Begun<CommandOp>, verb: Verb, message: Message) -> Doing {
+    fn send(
+        &mut self,
+        index: usize,
+        op: Begun<CommandOp>,
+        verb: HistoryVerb,
+        message: Message,
+    ) -> Doing {
         let chance = self.random.u32(..40);
         if chance < 3 {
             self.writer.end_command(op, CommandEnd::Refused, false).unwrap();
@@ -302,8 +310,14 @@ impl World {
         Doing::Sending { op, verb, message, is_stored: true }
     }
 
-    fn wait(&mut self, index: usize, op: Begun<CommandOp>, verb: Verb, message: Message) -> Doing {
-        if verb == Verb::Publish || self.random.u32(..20) == 0 {
+    fn wait(
+        &mut self,
+        index: usize,
+        op: Begun<CommandOp>,
+        verb: HistoryVerb,
+        message: Message,
+    ) -> Doing {
+        if verb == HistoryVerb::Publish || self.random.u32(..20) == 0 {
             self.writer.end_command(op, CommandEnd::Accepted, false).unwrap();
             return Doing::Nothing;
         }
@@ -312,7 +326,7 @@ impl World {
         };
         let outcome = self.commits[commit].outcome;
         let bookmark = Bookmark { branch: self.forks.len(), commits: commit + 1 };
-        if verb == Verb::Write && outcome == Outcome::Applied {
+        if verb == HistoryVerb::Write && outcome == HistoryOutcome::Applied {
             return Doing::Seeing { op, bookmark };
         }
         self.writer.end_command(op, outcome.into(), false).unwrap();
@@ -361,9 +375,9 @@ impl World {
             self.writer.fail_read(op).unwrap();
             return Doing::Nothing;
         }
-        let mut seen = self.commits[..commits]
-            .iter()
-            .filter(|commit| commit.message.key == key && commit.outcome == Outcome::Applied);
+        let mut seen = self.commits[..commits].iter().filter(|commit| {
+            commit.message.key == key && commit.outcome == HistoryOutcome::Applied
+        });
         let (n, last) =
             (seen.clone().count() as u64, seen.next_back().map(|commit| commit.message.id));
         Doing::Read { op, n, last, bookmark: Bookmark { branch: self.forks.len(), commits } }
@@ -380,7 +394,7 @@ impl World {
         }
         self.shown = [self.commits.len(); 3];
         for index in 0..CLIENTS {
-            // What was not stored when the world ended ends as it may; most end well.
+            // What was not stored when the model ended ends as it may; most end well.
             while !matches!(
                 self.clients[index].doing,
                 Doing::Nothing | Doing::Sending { is_stored: false, .. }
@@ -391,7 +405,7 @@ impl World {
         let mut counts = [0; KEYS];
         for Commit { message, outcome, .. } in &self.commits {
             self.writer.outcome(message.id, *outcome).unwrap();
-            if *outcome == Outcome::Applied {
+            if *outcome == HistoryOutcome::Applied {
                 counts[message.key] += 1;
                 let key = format!("k{}", message.key);
                 self.writer.effect(&key, counts[message.key], message.id).unwrap();

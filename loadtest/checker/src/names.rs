@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-/// A text of some [`Names`].
+/// A text of some [`NameTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Name(usize);
+pub(crate) struct Name(usize);
 
 /// The texts.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct NameTable {
     texts: Vec<String>,
     numbers: HashMap<String, Name>,
 }
 
-impl Names {
-    pub(super) fn name(&mut self, text: &str) -> Name {
+impl NameTable {
+    pub(crate) fn name(&mut self, text: &str) -> Name {
         if let Some(name) = self.numbers.get(text) {
             return *name;
         }
@@ -24,7 +24,7 @@ impl Names {
         name
     }
 
-    pub(super) fn text(&self, name: Name) -> &str {
+    pub(crate) fn text(&self, name: Name) -> &str {
         self.texts.get(name.0).map_or("", String::as_str)
     }
 }

@@ -12,12 +12,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// The version of the form.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// How a command was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verb {
+pub enum HistoryVerb {
     /// The caller waits until the stream has stored it.
     Publish,
     /// The caller waits until the primary has committed it.
@@ -29,7 +29,7 @@ pub enum Verb {
 /// What became of a command, by the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum HistoryOutcome {
     /// Its effect is committed.
     Applied,
     /// Its own fault; it has no effect.
@@ -40,10 +40,10 @@ pub enum Outcome {
     DeadLettered,
 }
 
-impl Outcome {
+impl HistoryOutcome {
     /// As the history writes it.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Rejected => "rejected",
@@ -78,12 +78,12 @@ pub enum CommandEnd {
 impl CommandEnd {
     /// The outcome that was told, if one was.
     #[must_use]
-    pub const fn told(self) -> Option<Outcome> {
+    pub const fn told(self) -> Option<HistoryOutcome> {
         match self {
-            Self::Applied => Some(Outcome::Applied),
-            Self::Rejected => Some(Outcome::Rejected),
-            Self::Expired => Some(Outcome::Expired),
-            Self::DeadLettered => Some(Outcome::DeadLettered),
+            Self::Applied => Some(HistoryOutcome::Applied),
+            Self::Rejected => Some(HistoryOutcome::Rejected),
+            Self::Expired => Some(HistoryOutcome::Expired),
+            Self::DeadLettered => Some(HistoryOutcome::DeadLettered),
             Self::Accepted | Self::Refused | Self::Unknown | Self::Superseded => None,
         }
     }
@@ -95,75 +95,75 @@ impl CommandEnd {
     }
 }
 
-impl From<Outcome> for CommandEnd {
-    fn from(outcome: Outcome) -> Self {
+impl From<HistoryOutcome> for CommandEnd {
+    fn from(outcome: HistoryOutcome) -> Self {
         match outcome {
-            Outcome::Applied => Self::Applied,
-            Outcome::Rejected => Self::Rejected,
-            Outcome::Expired => Self::Expired,
-            Outcome::DeadLettered => Self::DeadLettered,
+            HistoryOutcome::Applied => Self::Applied,
+            HistoryOutcome::Rejected => Self::Rejected,
+            HistoryOutcome::Expired => Self::Expired,
+            HistoryOutcome::DeadLettered => Self::DeadLettered,
         }
     }
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Header<'a> {
-    pub(super) farwrite_history: u32,
-    pub(super) seed: u64,
+pub(crate) struct HistoryHeader<'a> {
+    pub(crate) farwrite_history: u32,
+    pub(crate) seed: u64,
     #[serde(borrow)]
-    pub(super) started: Cow<'a, str>,
+    pub(crate) started: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct CommandStart<'a> {
-    pub(super) t_us: u64,
-    pub(super) op: u64,
-    pub(super) start: Verb,
+pub(crate) struct CommandStart<'a> {
+    pub(crate) t_us: u64,
+    pub(crate) op: u64,
+    pub(crate) start: HistoryVerb,
     #[serde(borrow)]
-    pub(super) client: Cow<'a, str>,
+    pub(crate) client: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) region: Cow<'a, str>,
-    pub(super) id: Uuid,
+    pub(crate) region: Cow<'a, str>,
+    pub(crate) id: Uuid,
     #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
+    pub(crate) key: Cow<'a, str>,
     /// For people; nothing is judged by it.
     #[serde(skip_deserializing)]
-    pub(super) body: Option<&'a Value>,
+    pub(crate) body: Option<&'a Value>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct CommandEnded {
-    pub(super) t_us: u64,
-    pub(super) op: u64,
-    pub(super) end: CommandEnd,
+pub(crate) struct CommandEnded {
+    pub(crate) t_us: u64,
+    pub(crate) op: u64,
+    pub(crate) end: CommandEnd,
     #[serde(default)]
-    pub(super) visible: bool,
+    pub(crate) visible: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "start", rename = "read")]
-pub(super) struct ReadStart<'a> {
-    pub(super) t_us: u64,
-    pub(super) op: u64,
+pub(crate) struct ReadStart<'a> {
+    pub(crate) t_us: u64,
+    pub(crate) op: u64,
     #[serde(borrow)]
-    pub(super) client: Cow<'a, str>,
+    pub(crate) client: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) region: Cow<'a, str>,
+    pub(crate) region: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
-    pub(super) bookmark: bool,
+    pub(crate) key: Cow<'a, str>,
+    pub(crate) bookmark: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "end", rename_all = "snake_case")]
-pub(super) enum ReadEnded {
+pub(crate) enum ReadEnded {
     Read { t_us: u64, op: u64, n: u64, last: Option<Uuid> },
     Failed { t_us: u64, op: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Event<'a> {
+pub(crate) enum HistoryEvent<'a> {
     Superseded {
         t_us: u64,
         #[serde(borrow)]
@@ -188,10 +188,10 @@ pub(super) enum Event<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "final", rename_all = "snake_case")]
-pub(super) enum Final<'a> {
+pub(crate) enum FinalRow<'a> {
     Outcome {
         id: Uuid,
-        outcome: Outcome,
+        outcome: HistoryOutcome,
     },
     Effect {
         #[serde(borrow)]
@@ -209,19 +209,19 @@ pub(super) enum Final<'a> {
 }
 
 /// Any line.
-pub(super) enum Line<'a> {
-    Header(Header<'a>),
+pub(crate) enum HistoryLine<'a> {
+    Header(HistoryHeader<'a>),
     Command(CommandStart<'a>),
     CommandEnd(CommandEnded),
     Read(ReadStart<'a>),
     ReadEnd(ReadEnded),
-    Event(Event<'a>),
-    Final(Final<'a>),
+    Event(HistoryEvent<'a>),
+    Final(FinalRow<'a>),
 }
 
 /// What tells lines apart.
 #[derive(Deserialize)]
-struct Shape<'a> {
+struct LineShape<'a> {
     farwrite_history: Option<IgnoredAny>,
     #[serde(borrow)]
     start: Option<Cow<'a, str>>,
@@ -231,10 +231,10 @@ struct Shape<'a> {
     r#final: Option<IgnoredAny>,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self> {
-        let shape: Shape<'_> = parsed(text)?;
-        let Shape { farwrite_history: header, start, end, event, r#final } = shape;
+impl<'a> HistoryLine<'a> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self> {
+        let shape: LineShape<'_> = parsed(text)?;
+        let LineShape { farwrite_history: header, start, end, event, r#final } = shape;
         Ok(match (header, start.as_deref(), end.as_deref(), event, r#final) {
             (Some(_), None, None, None, None) => Self::Header(parsed(text)?),
             (None, Some("read"), None, None, None) => Self::Read(parsed(text)?),

@@ -4,30 +4,30 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{
-    history::{Command, History},
-    law::{Findings, Judged, Violation},
-    line::{CommandEnd, Verb},
+use crate::{
+    history::{History, HistoryCommand},
+    law::{Judged, LawViolation},
+    lines::{CommandEnd, HistoryVerb},
 };
 
 /// Everything that a check found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// What the runner's choices were drawn from.
     pub seed: u64,
     /// When the runner began, in its own words.
     pub started: String,
     /// How much there was to judge.
-    pub counts: Counts,
+    pub counts: HistoryCounts,
     /// How often each law was held against something.
     pub judged: Vec<Judged>,
     /// What is wrong.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<LawViolation>,
 }
 
 /// How much of everything a history has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct HistoryCounts {
     /// Lines of the file.
     pub lines: u64,
     /// Operations by kind: `publish`, `submit`, `write`, `read`.
@@ -58,18 +58,18 @@ pub struct Counts {
     pub messages: u64,
 }
 
-impl Counts {
-    fn of(history: &History) -> Self {
-        let count = |is: fn(&Command) -> bool| {
+impl HistoryCounts {
+    pub(crate) fn of(history: &History) -> Self {
+        let count = |is: fn(&HistoryCommand) -> bool| {
             history.commands.iter().filter(|command| is(command)).count() as u64
         };
         let mut counts = Self {
             lines: history.lines,
             ids: history.fates.len() as u64,
-            accepted: count(Command::is_accepted),
+            accepted: count(HistoryCommand::is_accepted),
             applied: count(|c| matches!(c.end, Some(told) if told.end == CommandEnd::Applied)),
             visible: count(|c| matches!(c.end, Some(told) if told.visible)),
-            refused: count(Command::is_refused),
+            refused: count(HistoryCommand::is_refused),
             unknown: count(|command| !command.is_accepted() && !command.is_refused()),
             reads: history.reads.iter().filter(|read| read.seen.is_some()).count() as u64,
             superseded: history.superseded.len() as u64,
@@ -78,9 +78,9 @@ impl Counts {
         };
         for command in &history.commands {
             let word = match command.verb {
-                Verb::Publish => "publish",
-                Verb::Submit => "submit",
-                Verb::Write => "write",
+                HistoryVerb::Publish => "publish",
+                HistoryVerb::Submit => "submit",
+                HistoryVerb::Write => "write",
             };
             *counts.ops.entry(word).or_default() += 1;
         }
@@ -91,20 +91,14 @@ impl Counts {
         for fate in &history.fates {
             counts.effects += fate.effects.len() as u64;
             for outcome in &fate.outcomes {
-                *counts.outcomes.entry(outcome.word()).or_default() += 1;
+                *counts.outcomes.entry(outcome.as_str()).or_default() += 1;
             }
         }
         counts
     }
 }
 
-impl Report {
-    pub(super) fn of(history: &History, findings: Findings) -> Self {
-        let Findings { judged, violations } = findings;
-        let (seed, started) = (history.seed, history.started.clone());
-        Self { seed, started, counts: Counts::of(history), judged: judged.into(), violations }
-    }
-
+impl CheckReport {
     /// Whether no law was broken.
     #[must_use]
     pub const fn is_well(&self) -> bool {
@@ -122,10 +116,11 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { lines, ids, accepted, applied, visible, refused, unknown, .. } = self.counts;
-        let Counts { reads, superseded, effects, messages, .. } = self.counts;
+        let HistoryCounts { lines, ids, accepted, applied, visible, refused, unknown, .. } =
+            self.counts;
+        let HistoryCounts { reads, superseded, effects, messages, .. } = self.counts;
         writeln!(f, "history of seed {}, {lines} lines, started {}", self.seed, self.started)?;
         writeln!(f, "operations   {}", list(&self.counts.ops))?;
         writeln!(
@@ -146,7 +141,7 @@ impl fmt::Display for Report {
                 (_, 0) => "ok",
                 _ => "FAIL",
             };
-            writeln!(f, "{word:<4}  {:<22} {times:>9} judged {broken:>7} broken", law.word())?;
+            writeln!(f, "{word:<4}  {:<22} {times:>9} judged {broken:>7} broken", law.as_str())?;
         }
         writeln!(f)?;
         for violation in &self.violations {

@@ -1,14 +1,14 @@
 //! Effects: an applied command has one, and nothing else has any.
 
-use super::{
-    history::{Effect, Fate, History},
+use crate::{
+    history::{CommandFate, Effect, History},
     law::{Broken, Findings, Law},
-    line::Outcome,
+    lines::HistoryOutcome,
 };
 
-pub(super) fn judge(history: &History, findings: &mut Findings) {
+pub(crate) fn judge(history: &History, findings: &mut Findings) {
     for fate in &history.fates {
-        let is_applied = fate.outcomes.contains(&Outcome::Applied);
+        let is_applied = fate.outcomes.contains(&HistoryOutcome::Applied);
         let broken = |sentence| about(history, fate, sentence);
         if is_applied {
             findings.judge(Law::EffectMissing, !fate.effects.is_empty(), || {
@@ -40,7 +40,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
     }
 }
 
-fn about(history: &History, fate: &Fate, sentence: String) -> Broken {
+fn about(history: &History, fate: &CommandFate, sentence: String) -> Broken {
     let keys = fate.effects.iter().map(|effect| history.names.text(effect.key).to_owned());
     let ops = fate.commands.iter().map(|index| history.commands[*index].op);
     Broken { sentence, ids: vec![fate.id], keys: keys.collect(), ops: ops.collect() }

@@ -63,7 +63,7 @@ impl Law {
 
     /// Its name in reports.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::OutcomeMissing => "outcome_missing",
             Self::OutcomeTwice => "outcome_twice",
@@ -86,7 +86,7 @@ impl Law {
 
 /// A law that was broken, and by what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Violation {
+pub struct LawViolation {
     /// Which one.
     pub law: Law,
     /// What is wrong, in one sentence.
@@ -99,9 +99,9 @@ pub struct Violation {
     pub ops: Vec<u64>,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for LawViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.law.word(), self.sentence)
+        write!(f, "{}: {}", self.law.as_str(), self.sentence)
     }
 }
 
@@ -119,35 +119,35 @@ pub struct Judged {
 
 /// What has been found until now.
 #[derive(Debug)]
-pub(super) struct Findings {
-    pub(super) judged: [Judged; Law::ALL.len()],
-    pub(super) violations: Vec<Violation>,
+pub(crate) struct Findings {
+    pub(crate) judged: [Judged; Law::ALL.len()],
+    pub(crate) violations: Vec<LawViolation>,
 }
 
 impl Findings {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let judged = Law::ALL.map(|law| Judged { law, times: 0, broken: 0 });
         Self { judged, violations: Vec::new() }
     }
 
     /// Judges once; what is wrong is put into words only when something is.
-    pub(super) fn judge(&mut self, law: Law, holds: bool, broken: impl FnOnce() -> Broken) {
+    pub(crate) fn judge(&mut self, law: Law, holds: bool, broken: impl FnOnce() -> Broken) {
         if let Some(judged) = self.judged.iter_mut().find(|judged| judged.law == law) {
             judged.times += 1;
             judged.broken += u64::from(!holds);
         }
         if !holds {
             let Broken { sentence, ids, keys, ops } = broken();
-            self.violations.push(Violation { law, sentence, ids, keys, ops });
+            self.violations.push(LawViolation { law, sentence, ids, keys, ops });
         }
     }
 }
 
 /// A violation whose law the judge knows.
 #[derive(Debug, Default)]
-pub(super) struct Broken {
-    pub(super) sentence: String,
-    pub(super) ids: Vec<Uuid>,
-    pub(super) keys: Vec<String>,
-    pub(super) ops: Vec<u64>,
+pub(crate) struct Broken {
+    pub(crate) sentence: String,
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) keys: Vec<String>,
+    pub(crate) ops: Vec<u64>,
 }

@@ -3,21 +3,21 @@
 
 use std::collections::HashMap;
 
-use super::{
-    history::{Fault, History, Moment},
-    line::CommandEnd,
+use crate::{
+    history::{Fault, History, HistoryMoment},
+    lines::CommandEnd,
     names::Name,
 };
 
 /// The sessions of the clients: one ends where its client is told that what it knows lies on a lost
 /// branch.
-pub(super) struct Sessions {
-    ends: HashMap<Name, Vec<Moment>>,
+pub(crate) struct Sessions {
+    ends: HashMap<Name, Vec<HistoryMoment>>,
 }
 
 impl Sessions {
-    pub(super) fn of(history: &History) -> Self {
-        let mut ends: HashMap<Name, Vec<Moment>> = HashMap::new();
+    pub(crate) fn of(history: &History) -> Self {
+        let mut ends: HashMap<Name, Vec<HistoryMoment>> = HashMap::new();
         for (client, at) in &history.superseded {
             ends.entry(*client).or_default().push(*at);
         }
@@ -31,21 +31,26 @@ impl Sessions {
     }
 
     /// The session that a client had all the time. What spans two belongs to neither.
-    pub(super) fn throughout(&self, client: Name, from: Moment, to: Moment) -> Option<usize> {
+    pub(crate) fn throughout(
+        &self,
+        client: Name,
+        from: HistoryMoment,
+        to: HistoryMoment,
+    ) -> Option<usize> {
         let Some(ends) = self.ends.get(&client) else { return Some(0) };
         same(ends, from, to)
     }
 }
 
 /// The times between faults: each begins and ends where a fault begins or is healed.
-pub(super) struct Calms {
-    turns: Vec<Moment>,
+pub(crate) struct Calms {
+    turns: Vec<HistoryMoment>,
     /// How many faults are on, before the first turn and after each.
     on: Vec<i64>,
 }
 
 impl Calms {
-    pub(super) fn of(history: &History) -> Self {
+    pub(crate) fn of(history: &History) -> Self {
         // A fault that was over at once turns, and is not on.
         let mut turns = Vec::new();
         for Fault { began, healed, .. } in &history.faults {
@@ -61,19 +66,19 @@ impl Calms {
     }
 
     /// The calm that lasted all the time.
-    pub(super) fn throughout(&self, from: Moment, to: Moment) -> Option<usize> {
+    pub(crate) fn throughout(&self, from: HistoryMoment, to: HistoryMoment) -> Option<usize> {
         same(&self.turns, from, to).filter(|calm| self.on.get(*calm) == Some(&0))
     }
 }
 
 /// The last moment at which a failover was under way.
-pub(super) fn last_failover(history: &History) -> Option<Moment> {
+pub(crate) fn last_failover(history: &History) -> Option<HistoryMoment> {
     let failovers = history.faults.iter().filter(|fault| fault.kind == "failover");
     failovers.map(|fault| fault.healed.unwrap_or(fault.began)).max()
 }
 
 /// How many ends come before both moments, when it is as many.
-fn same(ends: &[Moment], from: Moment, to: Moment) -> Option<usize> {
+fn same(ends: &[HistoryMoment], from: HistoryMoment, to: HistoryMoment) -> Option<usize> {
     let before = |moment| ends.partition_point(|end| *end < moment);
     (before(from) == before(to)).then(|| before(from))
 }

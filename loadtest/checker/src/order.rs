@@ -1,34 +1,34 @@
 //! Order, key by key: effects are numbered without a gap, follow the stream, and follow what was
 //! accepted before.
 
-use super::{
-    floors::{Mark, floors},
-    history::{Fate, History},
+use crate::{
+    floors::{FloorMark, floors},
+    history::{CommandFate, History},
     law::{Broken, Findings, Law},
     names::Name,
 };
 
-/// An effect, by key and place.
-type Place = (Name, u64, usize);
+/// The key of an effect, its number there, and the index of its fate.
+type EffectPosition = (Name, u64, usize);
 
-pub(super) fn judge(history: &History, findings: &mut Findings) {
-    let mut places: Vec<Place> = Vec::new();
+pub(crate) fn judge(history: &History, findings: &mut Findings) {
+    let mut effects: Vec<EffectPosition> = Vec::new();
     for (index, fate) in history.fates.iter().enumerate() {
-        places.extend(fate.effects.iter().map(|effect| (effect.key, effect.n, index)));
+        effects.extend(fate.effects.iter().map(|effect| (effect.key, effect.n, index)));
     }
-    places.sort_unstable();
-    for places in places.chunk_by(|(a, ..), (b, ..)| a == b) {
-        judge_numbers(history, findings, places);
-        judge_stream(history, findings, places);
+    effects.sort_unstable();
+    for effects in effects.chunk_by(|(a, ..), (b, ..)| a == b) {
+        judge_numbers(history, findings, effects);
+        judge_stream(history, findings, effects);
     }
     judge_acknowledged(history, findings);
 }
 
 /// One finding a key: behind a gap every number is another one.
-fn judge_numbers(history: &History, findings: &mut Findings, places: &[Place]) {
-    let Some((key, ..)) = places.first() else { return };
+fn judge_numbers(history: &History, findings: &mut Findings, effects: &[EffectPosition]) {
+    let Some((key, ..)) = effects.first() else { return };
     let key = history.names.text(*key);
-    let wrong = places.iter().zip(1..).find(|((_, n, _), expected)| n != expected);
+    let wrong = effects.iter().zip(1..).find(|((_, n, _), expected)| n != expected);
     findings.judge(Law::OrderGap, wrong.is_none(), || {
         let ids = wrong.map(|((.., fate), _)| history.fates[*fate].id);
         let (n, expected) = wrong.map_or((0, 0), |((_, n, _), expected)| (*n, expected));
@@ -42,11 +42,11 @@ fn judge_numbers(history: &History, findings: &mut Findings, places: &[Place]) {
 }
 
 /// A command that the copy of the stream does not hold has no place in it to compare.
-fn judge_stream(history: &History, findings: &mut Findings, places: &[Place]) {
-    let mut last: Option<(u64, &Fate)> = None;
-    for (key, n, index) in places {
+fn judge_stream(history: &History, findings: &mut Findings, effects: &[EffectPosition]) {
+    let mut last: Option<(u64, &CommandFate)> = None;
+    for (key, n, index) in effects {
         let fate = &history.fates[*index];
-        let Some(sequence) = fate.sequence.filter(|_| fate.place(*key) == Some(*n)) else {
+        let Some(sequence) = fate.sequence.filter(|_| fate.number(*key) == Some(*n)) else {
             continue;
         };
         let Some((highest, before)) = last.replace((sequence, fate)) else { continue };
@@ -73,10 +73,10 @@ fn judge_acknowledged(history: &History, findings: &mut Findings) {
         let commands = || fate.commands.iter().map(|index| &history.commands[*index]);
         let Some(first) = commands().min_by_key(|command| command.start) else { continue };
         let group = first.key;
-        let Some(n) = fate.place(group) else { continue };
-        started.push(Mark { group, at: first.start, n, whose });
+        let Some(n) = fate.number(group) else { continue };
+        started.push(FloorMark { group, at: first.start, n, whose });
         let ends = commands().filter(|command| command.is_accepted()).filter_map(|told| told.end);
-        accepted.extend(ends.map(|told| told.at).min().map(|at| Mark { group, at, n, whose }));
+        accepted.extend(ends.map(|told| told.at).min().map(|at| FloorMark { group, at, n, whose }));
     }
     for (later, earlier) in floors(accepted, started) {
         findings.judge(Law::OrderAcknowledged, later.n >= earlier.n, || {

@@ -1,19 +1,19 @@
 //! The checker of histories: what is good passes, and what breaks a law is found by that law.
 //!
-//! Good histories come from a small model of the house (`world`); each law has a way to spoil one
+//! Good histories come from a small model of the house (`model`); each law has a way to spoil one
 //! (`spoil`). Nothing here runs a server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where, by its panic")]
 
 mod excused;
 mod found;
+mod model;
 mod reading;
 mod spoil;
-mod world;
 
 use std::collections::BTreeSet;
 
-use farwrite_loadtest::check::{self, History, Law, Report};
+use farwrite_checker::{self as check, CheckReport, History, Law};
 use serde_json::Value;
 
 /// A history, line by line.
@@ -32,7 +32,7 @@ fn text(lines: &[Value]) -> String {
     text
 }
 
-fn report(lines: &[Value]) -> Report {
+fn report(lines: &[Value]) -> CheckReport {
     let history = History::read(text(lines).as_bytes()).unwrap();
     check::check(&history)
 }

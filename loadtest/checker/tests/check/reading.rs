@@ -1,10 +1,10 @@
 //! What is no history, and what is one all the same.
 
-use farwrite_loadtest::check::{self, CommandEnd, History, HistoryWriter, Settings, Verb};
+use farwrite_checker::{self as check, CommandEnd, History, HistoryVerb, HistoryWriter};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{report, text, world::good};
+use super::{model::good, report, text};
 
 const HEADER: &str = r#"{"farwrite_history":1,"seed":7,"started":"now"}"#;
 const READ: &str =
@@ -90,7 +90,8 @@ fn many_hands_write_one_history() {
         std::thread::spawn(move || {
             for _ in 0..200 {
                 let (whom, id) = ((client.as_str(), "far"), Uuid::now_v7());
-                let op = writer.start_command(Verb::Submit, whom, id, "k", &json!({})).unwrap();
+                let op =
+                    writer.start_command(HistoryVerb::Submit, whom, id, "k", &json!({})).unwrap();
                 writer.end_command(op, CommandEnd::Refused, false).unwrap();
                 let op = writer.start_read(whom, "k", true).unwrap();
                 writer.end_read(op, 0, None).unwrap();
@@ -125,8 +126,8 @@ fn the_command_says_so_in_its_json_too() {
     std::fs::create_dir_all(&folder).unwrap();
     let history = folder.join("history.jsonl");
     let json = folder.join("reports/report.json");
-    let settings = Settings { history: history.clone(), json: Some(json.clone()) };
     let mut said = Vec::new();
+    let check = |said: &mut _| check::run(&history, Some(&json), said);
     let found = || {
         let text = std::fs::read_to_string(&json).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
@@ -134,21 +135,21 @@ fn the_command_says_so_in_its_json_too() {
 
     let mut lines = good(4, 300, false);
     std::fs::write(&history, text(&lines)).unwrap();
-    assert!(check::run(&settings, &mut said).unwrap());
+    assert!(check(&mut said).unwrap());
     assert_eq!(found()["check"], "PASS");
     assert_eq!(found()["counts"]["lines"], lines.len());
 
     let at = lines.iter().position(|line| line["outcome"] == "rejected").unwrap();
     let id = lines.remove(at)["id"].clone();
     std::fs::write(&history, text(&lines)).unwrap();
-    assert!(!check::run(&settings, &mut said).unwrap());
+    assert!(!check(&mut said).unwrap());
     assert_eq!(found()["check"], "FAIL");
     assert_eq!(found()["violations"][0]["law"], "outcome_missing");
     assert_eq!(found()["violations"][0]["ids"], json!([id]));
 
     lines.pop();
     std::fs::write(&history, text(&lines)).unwrap();
-    assert!(check::run(&settings, &mut said).is_err());
+    assert!(check(&mut said).is_err());
     assert_eq!(found()["check"], "FAIL");
     assert!(found()["reason"].as_str().unwrap().contains("incomplete"));
     let said = String::from_utf8(said).unwrap();

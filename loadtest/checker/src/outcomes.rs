@@ -1,18 +1,18 @@
 //! Outcomes: every accepted command has one, and it is the one that its caller was told.
 
-use super::{
+use crate::{
     eras,
-    history::{Command, Fate, History},
+    history::{CommandFate, History, HistoryCommand},
     law::{Broken, Findings, Law},
-    line::Outcome,
+    lines::HistoryOutcome,
 };
 
-pub(super) fn judge(history: &History, findings: &mut Findings) {
+pub(crate) fn judge(history: &History, findings: &mut Findings) {
     let last_failover = eras::last_failover(history);
     for fate in &history.fates {
         let commands = || fate.commands.iter().map(|index| &history.commands[*index]);
         let broken = |sentence| about(history, fate, sentence);
-        let accepted = commands().any(Command::is_accepted);
+        let accepted = commands().any(HistoryCommand::is_accepted);
         if accepted || fate.sequence.is_some() {
             let why = if accepted { "was accepted" } else { "is in the stream" };
             findings.judge(Law::OutcomeMissing, !fate.outcomes.is_empty(), || {
@@ -21,11 +21,11 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
         }
         if !fate.outcomes.is_empty() {
             findings.judge(Law::OutcomeTwice, fate.outcomes.len() == 1, || {
-                let words: Vec<_> = fate.outcomes.iter().map(|outcome| outcome.word()).collect();
+                let words: Vec<_> = fate.outcomes.iter().map(|outcome| outcome.as_str()).collect();
                 broken(format!("command {} has the outcomes {}", fate.id, words.join(", ")))
             });
         }
-        if !fate.commands.is_empty() && commands().all(Command::is_refused) {
+        if !fate.commands.is_empty() && commands().all(HistoryCommand::is_refused) {
             let is_gone = fate.outcomes.is_empty() && fate.effects.is_empty();
             findings.judge(Law::OutcomeOfRefused, is_gone, || {
                 let what = if fate.outcomes.is_empty() { "an effect" } else { "an outcome" };
@@ -38,7 +38,7 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
             let Some(told) = command.told() else { continue };
             let lost = last_failover.is_some_and(|failover| failover > command.start);
             judge_told(findings, told, found, lost, || {
-                let (told, found) = (told.word(), found.word());
+                let (told, found) = (told.as_str(), found.as_str());
                 let op = command.op;
                 Broken {
                     ops: vec![op],
@@ -56,20 +56,20 @@ pub(super) fn judge(history: &History, findings: &mut Findings) {
 /// applied or rejected whatever it was before; but nobody may find that it cannot be applied at all.
 fn judge_told(
     findings: &mut Findings,
-    told: Outcome,
-    found: Outcome,
+    told: HistoryOutcome,
+    found: HistoryOutcome,
     lost: bool,
     broken: impl Fn() -> Broken,
 ) {
-    let expired_later = found == Outcome::Expired && told != Outcome::Expired;
+    let expired_later = found == HistoryOutcome::Expired && told != HistoryOutcome::Expired;
     findings.judge(Law::OutcomeExpiredLater, !expired_later, &broken);
     if !expired_later {
-        let again = lost && matches!(found, Outcome::Applied | Outcome::Rejected);
+        let again = lost && matches!(found, HistoryOutcome::Applied | HistoryOutcome::Rejected);
         findings.judge(Law::OutcomeChanged, told == found || again, &broken);
     }
 }
 
-fn about(history: &History, fate: &Fate, sentence: String) -> Broken {
+fn about(history: &History, fate: &CommandFate, sentence: String) -> Broken {
     let commands = || fate.commands.iter().map(|index| &history.commands[*index]);
     let mut keys: Vec<_> = commands().map(|command| command.key).collect();
     keys.dedup();

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farwrite_loadtest::check::Law;
+use farwrite_checker::Law;
 
-use super::{broken, report, spoil::spoilt, world::good};
+use super::{broken, model::good, report, spoil::spoilt};
 
 #[test]
 fn what_is_good_passes_and_is_judged_by_every_law() {
@@ -38,7 +38,7 @@ fn each_law_finds_what_breaks_it_and_nothing_else() {
             let good = good(seed, 600, false);
             spoilt(law, &good).any(|lines| broken(&lines) == BTreeSet::from([law]))
         });
-        assert!(found, "nothing breaks {} alone", law.word());
+        assert!(found, "nothing breaks {} alone", law.as_str());
     }
 }
 
@@ -60,7 +60,7 @@ fn what_is_spoilt_in_the_end_state_never_passes() {
         for law in always {
             for (index, lines) in spoilt(law, &good).enumerate() {
                 let broken = broken(&lines);
-                assert!(broken.contains(&law), "seed {seed}, {} {index}: {broken:?}", law.word());
+                assert!(broken.contains(&law), "seed {seed}, {} {index}: {broken:?}", law.as_str());
             }
         }
     }

@@ -5,10 +5,16 @@ use std::{collections::HashMap, io::BufRead};
 use anyhow::{Context, Result, bail, ensure};
 use uuid::Uuid;
 
-use super::{
-    history::{Command, Effect, Fate, Fault, History, Moment, Read, Seen, Told},
-    line::{CommandEnded, CommandStart, Event, Final, Header, Line, ReadEnded, ReadStart, VERSION},
-    names::{Name, Names},
+use crate::{
+    history::{
+        CommandAnswer, CommandFate, Effect, Fault, History, HistoryCommand, HistoryMoment,
+        HistoryRead, SeenEffects,
+    },
+    lines::{
+        CommandEnded, CommandStart, FinalRow, HistoryEvent, HistoryHeader, HistoryLine, ReadEnded,
+        ReadStart, VERSION,
+    },
+    names::{Name, NameTable},
 };
 
 impl History {
@@ -17,7 +23,7 @@ impl History {
     /// # Errors
     /// When a line is not of the form, contradicts an earlier one, or the last one is missing.
     pub fn read(mut source: impl BufRead) -> Result<Self> {
-        let mut reader = Reader::default();
+        let mut reader = HistoryReader::default();
         let (mut text, mut number) = (String::new(), 0);
         loop {
             text.clear();
@@ -36,21 +42,21 @@ impl History {
 
 /// Which operation a number stands for.
 #[derive(Clone, Copy)]
-enum Op {
+enum OperationIndex {
     Command(usize),
     Read(usize),
 }
 
 #[derive(Default)]
-struct Reader {
+struct HistoryReader {
     header: Option<(u64, String)>,
-    names: Names,
-    ops: HashMap<u64, Op>,
-    commands: Vec<Command>,
-    reads: Vec<Read>,
+    names: NameTable,
+    ops: HashMap<u64, OperationIndex>,
+    commands: Vec<HistoryCommand>,
+    reads: Vec<HistoryRead>,
     numbers: HashMap<Uuid, usize>,
-    fates: Vec<Fate>,
-    superseded: Vec<(Name, Moment)>,
+    fates: Vec<CommandFate>,
+    superseded: Vec<(Name, HistoryMoment)>,
     faults: Vec<Fault>,
     messages: u64,
     /// The end state has begun.
@@ -58,76 +64,91 @@ struct Reader {
     is_complete: bool,
 }
 
-impl Reader {
+impl HistoryReader {
     fn take(&mut self, number: u64, text: &str) -> Result<()> {
         ensure!(!self.is_complete, "something follows the last line");
-        let line = Line::parse(text)?;
-        let is_header = matches!(line, Line::Header(_));
+        let line = HistoryLine::parse(text)?;
+        let is_header = matches!(line, HistoryLine::Header(_));
         ensure!(is_header == self.header.is_none(), "a history has one header, in its first line");
-        let is_final = matches!(line, Line::Final(_));
+        let is_final = matches!(line, HistoryLine::Final(_));
         ensure!(is_final || !self.is_settled, "something happens after the end state was taken");
         self.is_settled = is_final;
-        let at = |t_us| Moment { t_us, line: number };
+        let at = |t_us| HistoryMoment { t_us, line: number };
         match line {
-            Line::Header(header) => self.begin(&header),
-            Line::Command(start) => self.start_command(at(start.t_us), &start),
-            Line::CommandEnd(ended) => self.end_command(at(ended.t_us), &ended),
-            Line::Read(start) => self.start_read(at(start.t_us), &start),
-            Line::ReadEnd(ReadEnded::Read { t_us, op, n, last }) => {
-                self.end_read(at(t_us), op, Some(Seen { n, last }))
+            HistoryLine::Header(header) => self.begin(&header),
+            HistoryLine::Command(start) => self.start_command(at(start.t_us), &start),
+            HistoryLine::CommandEnd(ended) => self.end_command(at(ended.t_us), &ended),
+            HistoryLine::Read(start) => self.start_read(at(start.t_us), &start),
+            HistoryLine::ReadEnd(ReadEnded::Read { t_us, op, n, last }) => {
+                self.end_read(at(t_us), op, Some(SeenEffects { n, last }))
             }
-            Line::ReadEnd(ReadEnded::Failed { t_us, op }) => self.end_read(at(t_us), op, None),
-            Line::Event(event) => {
+            HistoryLine::ReadEnd(ReadEnded::Failed { t_us, op }) => {
+                self.end_read(at(t_us), op, None)
+            }
+            HistoryLine::Event(event) => {
                 self.note_event(event, at);
                 Ok(())
             }
-            Line::Final(row) => {
+            HistoryLine::Final(row) => {
                 self.note_final(&row);
                 Ok(())
             }
         }
     }
 
-    fn begin(&mut self, header: &Header<'_>) -> Result<()> {
+    fn begin(&mut self, header: &HistoryHeader<'_>) -> Result<()> {
         let version = header.farwrite_history;
         ensure!(version == VERSION, "a history of version {version}; {VERSION} is known");
         self.header = Some((header.seed, header.started.clone().into_owned()));
         Ok(())
     }
 
-    fn start_command(&mut self, start: Moment, line: &CommandStart<'_>) -> Result<()> {
-        self.claim(line.op, Op::Command(self.commands.len()))?;
+    fn start_command(&mut self, start: HistoryMoment, line: &CommandStart<'_>) -> Result<()> {
+        self.claim(line.op, OperationIndex::Command(self.commands.len()))?;
         let fate = self.fate(line.id);
         self.fates[fate].commands.push(self.commands.len());
         let [client, region, key] =
             [&line.client, &line.region, &line.key].map(|text| self.names.name(text));
         let (op, verb) = (line.op, line.start);
-        self.commands.push(Command { op, verb, client, region, fate, key, start, end: None });
+        self.commands.push(HistoryCommand {
+            op,
+            verb,
+            client,
+            region,
+            fate,
+            key,
+            start,
+            end: None,
+        });
         Ok(())
     }
 
-    fn start_read(&mut self, start: Moment, line: &ReadStart<'_>) -> Result<()> {
-        self.claim(line.op, Op::Read(self.reads.len()))?;
+    fn start_read(&mut self, start: HistoryMoment, line: &ReadStart<'_>) -> Result<()> {
+        self.claim(line.op, OperationIndex::Read(self.reads.len()))?;
         let [client, region, key] =
             [&line.client, &line.region, &line.key].map(|text| self.names.name(text));
         let (op, bookmark) = (line.op, line.bookmark);
         let (end, seen) = (None, None);
-        self.reads.push(Read { op, client, region, key, bookmark, start, end, seen });
+        self.reads.push(HistoryRead { op, client, region, key, bookmark, start, end, seen });
         Ok(())
     }
 
-    fn end_command(&mut self, at: Moment, line: &CommandEnded) -> Result<()> {
+    fn end_command(&mut self, at: HistoryMoment, line: &CommandEnded) -> Result<()> {
         let op = line.op;
-        let Some(Op::Command(index)) = self.ops.get(&op) else { bail!("no command {op} began") };
+        let Some(OperationIndex::Command(index)) = self.ops.get(&op) else {
+            bail!("no command {op} began")
+        };
         let command = &mut self.commands[*index];
         ensure!(command.end.is_none(), "command {op} ends twice");
         ensure!(command.start < at, "command {op} ends before it begins");
-        command.end = Some(Told { at, end: line.end, visible: line.visible });
+        command.end = Some(CommandAnswer { at, end: line.end, visible: line.visible });
         Ok(())
     }
 
-    fn end_read(&mut self, at: Moment, op: u64, seen: Option<Seen>) -> Result<()> {
-        let Some(Op::Read(index)) = self.ops.get(&op) else { bail!("no read {op} began") };
+    fn end_read(&mut self, at: HistoryMoment, op: u64, seen: Option<SeenEffects>) -> Result<()> {
+        let Some(OperationIndex::Read(index)) = self.ops.get(&op) else {
+            bail!("no read {op} began")
+        };
         let read = &mut self.reads[*index];
         ensure!(read.end.is_none(), "read {op} ends twice");
         ensure!(read.start < at, "read {op} ends before it begins");
@@ -135,16 +156,16 @@ impl Reader {
         Ok(())
     }
 
-    fn note_event(&mut self, event: Event<'_>, at: impl Fn(u64) -> Moment) {
+    fn note_event(&mut self, event: HistoryEvent<'_>, at: impl Fn(u64) -> HistoryMoment) {
         match event {
-            Event::Superseded { t_us, client } => {
+            HistoryEvent::Superseded { t_us, client } => {
                 self.superseded.push((self.names.name(&client), at(t_us)));
             }
-            Event::Fault { t_us, kind, .. } => {
+            HistoryEvent::Fault { t_us, kind, .. } => {
                 let kind = kind.into_owned();
                 self.faults.push(Fault { kind, began: at(t_us), healed: None });
             }
-            Event::Healed { t_us, kind, .. } => {
+            HistoryEvent::Healed { t_us, kind, .. } => {
                 let mut open = self.faults.iter_mut().filter(|fault| fault.healed.is_none());
                 match kind {
                     Some(kind) => {
@@ -158,27 +179,27 @@ impl Reader {
         }
     }
 
-    fn note_final(&mut self, row: &Final<'_>) {
+    fn note_final(&mut self, row: &FinalRow<'_>) {
         match row {
-            Final::Outcome { id, outcome } => {
+            FinalRow::Outcome { id, outcome } => {
                 let fate = self.fate(*id);
                 self.fates[fate].outcomes.push(*outcome);
             }
-            Final::Effect { key, n, id } => {
+            FinalRow::Effect { key, n, id } => {
                 let (fate, key) = (self.fate(*id), self.names.name(key));
                 self.fates[fate].effects.push(Effect { key, n: *n });
             }
-            Final::Message { sequence, id, .. } => {
+            FinalRow::Message { sequence, id, .. } => {
                 let fate = self.fate(*id);
                 let first = &mut self.fates[fate].sequence;
                 *first = Some(first.map_or(*sequence, |first| first.min(*sequence)));
                 self.messages += 1;
             }
-            Final::End => self.is_complete = true,
+            FinalRow::End => self.is_complete = true,
         }
     }
 
-    fn claim(&mut self, number: u64, op: Op) -> Result<()> {
+    fn claim(&mut self, number: u64, op: OperationIndex) -> Result<()> {
         ensure!(self.ops.insert(number, op).is_none(), "operation {number} begins twice");
         Ok(())
     }
@@ -186,7 +207,7 @@ impl Reader {
     fn fate(&mut self, id: Uuid) -> usize {
         *self.numbers.entry(id).or_insert_with(|| {
             let (commands, outcomes, effects) = (Vec::new(), Vec::new(), Vec::new());
-            self.fates.push(Fate { id, commands, outcomes, effects, sequence: None });
+            self.fates.push(CommandFate { id, commands, outcomes, effects, sequence: None });
             self.fates.len() - 1
         })
     }

@@ -3,29 +3,29 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use super::history::Moment;
+use crate::history::HistoryMoment;
 
 /// From `at` on, or at `at`, a group had `n`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mark<G> {
+pub(crate) struct FloorMark<G> {
     /// Only marks of one group are compared.
-    pub(super) group: G,
-    pub(super) at: Moment,
-    pub(super) n: u64,
+    pub(crate) group: G,
+    pub(crate) at: HistoryMoment,
+    pub(crate) n: u64,
     /// Whose mark it is: an index into whatever the caller knows.
-    pub(super) whose: usize,
+    pub(crate) whose: usize,
 }
 
 /// Every asked mark that has something to be compared with, and the highest that was known in its
 /// group before it.
-pub(super) fn floors<G: Copy + Eq + Hash>(
-    mut known: Vec<Mark<G>>,
-    mut asked: Vec<Mark<G>>,
-) -> Vec<(Mark<G>, Mark<G>)> {
+pub(crate) fn floors<G: Copy + Eq + Hash>(
+    mut known: Vec<FloorMark<G>>,
+    mut asked: Vec<FloorMark<G>>,
+) -> Vec<(FloorMark<G>, FloorMark<G>)> {
     known.sort_unstable_by_key(|mark| mark.at);
     asked.sort_unstable_by_key(|mark| mark.at);
     let mut known = known.into_iter().peekable();
-    let mut highest: HashMap<G, Mark<G>> = HashMap::new();
+    let mut highest: HashMap<G, FloorMark<G>> = HashMap::new();
     let mut compared = Vec::new();
     for asked in asked {
         while let Some(mark) = known.next_if(|mark| mark.at < asked.at) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use farwrite_loadtest::check::Law;
+use farwrite_checker::Law;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -4,62 +4,64 @@
 //! bound by what its own region was told to show, while nothing was disturbed: a replica that
 //! crashes goes back.
 //!
-//! A failover that loses commits numbers effects anew. What was read before it is placed by the last
+//! A failover that loses commits numbers effects anew. What was read before it is numbered by the last
 //! effect that it showed, whose place in the end is known.
 
 use std::{collections::HashMap, hash::Hash};
 
 use uuid::Uuid;
 
-use super::{
+use crate::{
     eras::{self, Calms, Sessions},
-    floors::{Mark, floors},
-    history::{Command, History, Moment, Read, Seen, Told},
+    floors::{FloorMark, floors},
+    history::{CommandAnswer, History, HistoryCommand, HistoryMoment, HistoryRead, SeenEffects},
     law::{Broken, Findings, Law},
-    line::CommandEnd,
+    lines::CommandEnd,
     names::Name,
 };
 
-pub(super) fn judge(history: &History, findings: &mut Findings) {
+pub(crate) fn judge(history: &History, findings: &mut Findings) {
     let sessions = Sessions::of(history);
-    let places = Places::of(history);
-    judge_written(history, findings, &sessions, &places);
-    judge_visible(history, findings, &places);
-    judge_monotonic(history, findings, &sessions, &places);
-    judge_known(history, findings, &places);
+    let numbers = FinalNumbers::of(history);
+    judge_written(history, findings, &sessions, &numbers);
+    judge_visible(history, findings, &numbers);
+    judge_monotonic(history, findings, &sessions, &numbers);
+    judge_known(history, findings, &numbers);
 }
 
 /// Reads that saw something, with when they ended.
-fn completed(history: &History) -> impl Iterator<Item = (usize, &Read, Moment, Seen)> {
+fn completed(
+    history: &History,
+) -> impl Iterator<Item = (usize, &HistoryRead, HistoryMoment, SeenEffects)> {
     let reads = history.reads.iter().enumerate();
     reads.filter_map(|(index, read)| Some((index, read, read.end?, read.seen?)))
 }
 
 /// Where effects are in the end, by key and id.
-struct Places {
-    last_failover: Option<Moment>,
+struct FinalNumbers {
+    last_failover: Option<HistoryMoment>,
     of: HashMap<(Name, Uuid), u64>,
 }
 
-impl Places {
+impl FinalNumbers {
     fn of(history: &History) -> Self {
         let effects = history.fates.iter().flat_map(|fate| {
-            let place = |key| fate.place(key);
+            let number = |key| fate.number(key);
             fate.effects
                 .iter()
-                .filter_map(move |effect| Some(((effect.key, fate.id), place(effect.key)?)))
+                .filter_map(move |effect| Some(((effect.key, fate.id), number(effect.key)?)))
         });
         Self { last_failover: eras::last_failover(history), of: effects.collect() }
     }
 
     /// Whether a failover may have taken away what a read saw.
-    fn may_be_lost(&self, read: &Read) -> bool {
+    fn may_be_lost(&self, read: &HistoryRead) -> bool {
         self.last_failover.is_some_and(|failover| failover > read.start)
     }
 
     /// How many effects a read saw, as they are numbered in the end. None where the last one is not
     /// there in the end.
-    fn seen(&self, read: &Read, seen: Seen) -> Option<u64> {
+    fn seen(&self, read: &HistoryRead, seen: SeenEffects) -> Option<u64> {
         match seen.last {
             Some(last) if self.may_be_lost(read) => self.of.get(&(read.key, last)).copied(),
             Some(_) | None => Some(seen.n),
@@ -68,43 +70,50 @@ impl Places {
 }
 
 /// Commands whose effect has a place, with what their callers were told and the place.
-fn placed(history: &History) -> impl Iterator<Item = (usize, &Command, Told, u64)> {
+fn numbered(
+    history: &History,
+) -> impl Iterator<Item = (usize, &HistoryCommand, CommandAnswer, u64)> {
     let commands = history.commands.iter().enumerate();
     commands.filter_map(|(index, command)| {
-        let n = history.fates[command.fate].place(command.key)?;
+        let n = history.fates[command.fate].number(command.key)?;
         Some((index, command, command.end?, n))
     })
 }
 
-const fn may_be_seen(told: Told) -> bool {
+const fn may_be_seen(told: CommandAnswer) -> bool {
     matches!(told.end, CommandEnd::Applied | CommandEnd::Accepted)
 }
 
-fn judge_written(history: &History, findings: &mut Findings, sessions: &Sessions, places: &Places) {
-    let wrote = placed(history).filter(|(.., told, _)| {
+fn judge_written(
+    history: &History,
+    findings: &mut Findings,
+    sessions: &Sessions,
+    numbers: &FinalNumbers,
+) {
+    let wrote = numbered(history).filter(|(.., told, _)| {
         told.end == CommandEnd::Applied || told.visible && may_be_seen(*told)
     });
     let wrote = wrote.filter_map(|(whose, command, told, n)| {
         let session = sessions.throughout(command.client, command.start, told.at)?;
-        Some(Mark { group: (command.client, command.key, session), at: told.at, n, whose })
+        Some(FloorMark { group: (command.client, command.key, session), at: told.at, n, whose })
     });
-    let pairs = floors(wrote.collect(), bookmarked(history, sessions, places));
+    let pairs = floors(wrote.collect(), bookmarked(history, sessions, numbers));
     compare(history, findings, Law::ReadStale, pairs, "was told applied");
 }
 
-fn judge_visible(history: &History, findings: &mut Findings, places: &Places) {
+fn judge_visible(history: &History, findings: &mut Findings, numbers: &FinalNumbers) {
     let calms = Calms::of(history);
-    let shown = placed(history).filter(|(.., told, _)| told.visible && may_be_seen(*told));
+    let shown = numbered(history).filter(|(.., told, _)| told.visible && may_be_seen(*told));
     let shown = shown.filter_map(|(whose, command, told, n)| {
-        let Command { client, key, region, .. } = *command;
+        let HistoryCommand { client, key, region, .. } = *command;
         let calm = calms.throughout(command.start, told.at)?;
-        Some(Mark { group: (client, key, region, calm), at: told.at, n, whose })
+        Some(FloorMark { group: (client, key, region, calm), at: told.at, n, whose })
     });
     let reads = completed(history).filter_map(|(whose, read, end, seen)| {
-        let Read { client, key, region, .. } = *read;
+        let HistoryRead { client, key, region, .. } = *read;
         let calm = calms.throughout(read.start, end)?;
-        let n = places.seen(read, seen)?;
-        Some(Mark { group: (client, key, region, calm), at: read.start, n, whose })
+        let n = numbers.seen(read, seen)?;
+        Some(FloorMark { group: (client, key, region, calm), at: read.start, n, whose })
     });
     let pairs = floors(shown.collect(), reads.collect());
     compare(history, findings, Law::VisibleTooEarly, pairs, "was told visible there");
@@ -115,16 +124,16 @@ fn compare<G: Copy + Eq + Hash>(
     history: &History,
     findings: &mut Findings,
     law: Law,
-    pairs: Vec<(Mark<G>, Mark<G>)>,
+    pairs: Vec<(FloorMark<G>, FloorMark<G>)>,
     told: &str,
 ) {
     for (read, wrote) in pairs {
         findings.judge(law, read.n >= wrote.n, || {
-            let (n, place) = (read.n, wrote.n);
+            let (n, number) = (read.n, wrote.n);
             let (read, wrote) = (&history.reads[read.whose], &history.commands[wrote.whose]);
             let id = history.fates[wrote.fate].id;
             let sentence = format!(
-                "{} read {n} of {place} effects (operation {}), after command {id} (operation {}) {told}",
+                "{} read {n} of {number} effects (operation {}), after command {id} (operation {}) {told}",
                 whom(history, read),
                 read.op,
                 wrote.op
@@ -139,14 +148,14 @@ fn judge_monotonic(
     history: &History,
     findings: &mut Findings,
     sessions: &Sessions,
-    places: &Places,
+    numbers: &FinalNumbers,
 ) {
     let earlier = completed(history).filter_map(|(whose, read, end, seen)| {
         let session = sessions.throughout(read.client, read.start, end)?;
-        let n = places.seen(read, seen)?;
-        Some(Mark { group: (read.client, read.key, session), at: end, n, whose })
+        let n = numbers.seen(read, seen)?;
+        Some(FloorMark { group: (read.client, read.key, session), at: end, n, whose })
     });
-    for (later, earlier) in floors(earlier.collect(), bookmarked(history, sessions, places)) {
+    for (later, earlier) in floors(earlier.collect(), bookmarked(history, sessions, numbers)) {
         findings.judge(Law::ReadBack, later.n >= earlier.n, || {
             let (n, had) = (later.n, earlier.n);
             let (later, earlier) = (&history.reads[later.whose], &history.reads[earlier.whose]);
@@ -167,25 +176,25 @@ fn judge_monotonic(
 fn bookmarked(
     history: &History,
     sessions: &Sessions,
-    places: &Places,
-) -> Vec<Mark<(Name, Name, usize)>> {
+    numbers: &FinalNumbers,
+) -> Vec<FloorMark<(Name, Name, usize)>> {
     let reads = completed(history).filter(|(_, read, ..)| read.bookmark);
     let reads = reads.filter_map(|(whose, read, end, seen)| {
         let session = sessions.throughout(read.client, read.start, end)?;
-        let n = places.seen(read, seen)?;
-        Some(Mark { group: (read.client, read.key, session), at: read.start, n, whose })
+        let n = numbers.seen(read, seen)?;
+        Some(FloorMark { group: (read.client, read.key, session), at: read.start, n, whose })
     });
     reads.collect()
 }
 
 /// What was read on a branch that a failover has lost since is nowhere to be found, rightly.
-fn judge_known(history: &History, findings: &mut Findings, places: &Places) {
+fn judge_known(history: &History, findings: &mut Findings, numbers: &FinalNumbers) {
     for (_, read, _, seen) in completed(history) {
-        if places.may_be_lost(read) {
+        if numbers.may_be_lost(read) {
             continue;
         }
         let is_known = match seen.last {
-            Some(last) => places.of.get(&(read.key, last)) == Some(&seen.n),
+            Some(last) => numbers.of.get(&(read.key, last)) == Some(&seen.n),
             None => seen.n == 0,
         };
         findings.judge(Law::ReadUnknown, is_known, || {
@@ -203,7 +212,7 @@ fn judge_known(history: &History, findings: &mut Findings, places: &Places) {
 }
 
 /// `far-3 in far, key k4:`
-fn whom(history: &History, read: &Read) -> String {
+fn whom(history: &History, read: &HistoryRead) -> String {
     let [client, region, key] =
         [read.client, read.region, read.key].map(|name| history.names.text(name));
     format!("{client} in {region}, key {key}:")
