@@ -7,75 +7,32 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions};
-use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, NatsConfig, Watcher};
-use farwrite_schemas::{DatabaseName, NameError, Origin, Subjects};
+use farwrite_lsn_watcher::{EmbeddedConfig, NatsConfig, Watcher};
+use farwrite_schemas::{DatabaseName, Origin, Subjects};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 use crate::{
-    journal::{Journal, JournalError, Keeping},
-    limits::{LimitError, Limits},
-    link::{connection::Nats, inbox::Inbox, routes::Routes},
+    build_error::{BuildError, variable},
+    journal::{Journal, Keeping},
+    limits::Limits,
+    link::{connection::Nats, inbox::Inbox, nats::Link, routes::Routes},
     metrics,
-    outbox::{gather::Gatherer, gathered::Wire, message::Targets, pace::Gather, turns::Turns},
-    producer::{Inner, Producer},
+    outbox::{
+        attempt::Attempts, gather::Gatherer, gathered::Wire, pace::Gather, send::Outbox,
+        target::Targets, turns::Turns,
+    },
+    pending::PendingCalls,
+    producer::{Parts, Producer},
+    questions::ask::Questions,
     reads::{
-        read_at::Patience,
-        servers::{Fallback, Here, ReadFrom, Reads},
+        elsewhere::OtherRegions,
+        from::ReadFrom,
+        servers::{Fallback, Here, ReadServers},
+        wait::Reads,
     },
     region::Region,
 };
-
-/// Why a producer could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// Nothing says where NATS is.
-    #[error("no NATS: give a URL or a client (FARWRITE_NATS_URL)")]
-    NoNats,
-    /// A variable of the environment is missing.
-    #[error("the variable {0} is not set")]
-    Missing(&'static str),
-    /// A variable of the environment has none of the values that it may have.
-    #[error("the variable {name} must be {rule}")]
-    Variable {
-        /// Its name.
-        name: &'static str,
-        /// What it must be.
-        rule: &'static str,
-    },
-    /// The database's or the origin's name does not have a name's form.
-    #[error("the {0}")]
-    Name(#[from] NameError),
-    /// A limit breaks its rule.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// The journal cannot be opened.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Two settings contradict each other.
-    #[error("{0}")]
-    Contradiction(&'static str),
-    /// A database URL cannot be read.
-    #[error("the {what} URL: {source}")]
-    Url {
-        /// Which one.
-        what: &'static str,
-        /// What is wrong with it.
-        source: sqlx::Error,
-    },
-    /// The watcher's configuration breaks a rule.
-    #[error("the watcher: {0}")]
-    Watcher(#[from] ConfigError),
-    /// The URL of NATS cannot be read.
-    #[error("the URL of NATS: {0}")]
-    NatsUrl(#[source] std::io::Error),
-    /// NATS cannot be connected to.
-    #[error("cannot connect to NATS: {0}")]
-    Nats(#[from] async_nats::ConnectError),
-    /// The inbox could not be opened.
-    #[error("cannot listen to the inbox: {0}")]
-    Inbox(#[from] async_nats::SubscribeError),
-}
 
 /// How this region's replica is watched.
 enum Watch {
@@ -157,10 +114,6 @@ impl Producer {
     pub async fn from_env() -> Result<Self, BuildError> {
         Builder::from_env()?.connect().await
     }
-}
-
-pub(crate) fn variable(name: &'static str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Builder {
@@ -343,16 +296,16 @@ impl Builder {
             (Watch::Embedded, Some(url)) => Some(Watcher::embedded(EmbeddedConfig::new(url))?),
             (Watch::Embedded, None) => None,
         };
-        let reads = match watcher {
+        let servers = match watcher {
             Some(watcher) => {
                 let meant = if is_replica { ReadFrom::Replica } else { ReadFrom::Primary };
                 let fallback = fallback.zip(self.primary).map(|(options, url)| {
                     Fallback::new(url, pool.clone().connect_lazy_with(options))
                 });
                 let server = replica.or(primary).map(|options| (pool, options));
-                Reads::Somewhere { here: Here::new(watcher, server, meant), fallback }
+                ReadServers::Somewhere { here: Here::new(watcher, server, meant), fallback }
             }
-            None => Reads::Nowhere,
+            None => ReadServers::Nowhere,
         };
         let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await?;
         let gatherer = (self.gather != Gather::Never).then(|| {
@@ -360,26 +313,32 @@ impl Builder {
             let (inbox, ack_timeout) = (inbox.prefix().to_owned(), limits.ack_timeout);
             Gatherer::open(self.gather, Wire { client, routes, inbox, ack_timeout })
         });
-        let inner = Inner {
-            client,
-            outcome_subject: subjects.outcome().into(),
-            lag_subject: subjects.lag().into(),
+        let link = Arc::new(Link { client, inbox, routes, ack_timeout: limits.ack_timeout });
+        let database = subjects.database().clone();
+        let reads = Arc::new(Reads::new(servers, database, limits.read_budget, limits.timeout));
+        let calls = PendingCalls::new(limits.max_pending);
+        let outbox = Outbox {
+            link: Arc::clone(&link),
+            calls: Arc::clone(&calls),
             targets: Targets::new(subjects.clone(), origin.clone()),
-            subjects,
-            origin,
-            inbox,
-            routes,
             turns: Arc::new(Turns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
-            in_flight: Semaphore::new(limits.max_in_flight),
-            gatherer,
-            pending: Default::default(),
+            journal: journal.clone(),
+            attempts: Attempts::new(Arc::clone(&link), limits.max_in_flight, gatherer),
+        };
+        let (asking, of_reads) = (Arc::clone(&link), Arc::clone(&reads));
+        let parts = Parts {
+            origin,
             limits,
-            reads,
-            patience: Patience::default(),
             regions,
+            questions: Questions::new(asking, of_reads, Arc::clone(&calls), &subjects),
+            others: OtherRegions::new(Arc::clone(&link), subjects),
+            calls,
+            link,
+            outbox,
+            reads,
             journal,
             reconciling: Mutex::default(),
         };
-        Ok(Producer { inner: Arc::new(inner) })
+        Ok(Producer { parts: Arc::new(parts) })
     }
 }

@@ -12,26 +12,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use farwrite_schemas::{
-    BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Command, CommandId, Fingerprint, Key, KeyError, NameError,
-    Origin,
-};
+use farwrite_schemas::{Command, CommandId, Key, Origin};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
 use crate::{
     limits::TIMEOUT_MAX,
-    link::routes::ReplyRoute,
     outbox::{
-        message::{Message, Target, fingerprint},
-        publish::Accepted,
-        publish_error::{Known, PublishError, SizeLimit},
-        terms::{self, Moment, Terms, Wishes},
-        turns::Turn,
+        accepted::Accepted,
+        invalid::InvalidCommand,
+        prepared::Prepared,
+        publish_error::PublishError,
+        terms::{self, Moment, Wishes},
     },
-    producer::{Place, Producer},
-    submit::{Committed, SubmitError},
+    producer::Producer,
+    submit::{Awaiting, Committed},
+    submit_error::SubmitError,
     write::{Visible, WriteError},
 };
 
@@ -48,58 +44,6 @@ pub struct RawCommand {
     pub body: Box<RawValue>,
 }
 
-/// A command cannot be one.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidCommand {
-    /// Its name does not have a name's form.
-    #[error("its {0}")]
-    Name(#[from] NameError),
-    /// Its key does not have a key's form.
-    #[error("its key: {0}")]
-    Key(#[from] KeyError),
-    /// Its version is 0 or larger than PostgreSQL's `integer`.
-    #[error("its version {0} is not between 1 and 2147483647")]
-    Version(u32),
-    /// A time lies before 1970 or behind the year 2262.
-    #[error("the time for its header {header} does not lie between 1970 and the year 2262")]
-    Time {
-        /// The header that would carry it.
-        header: &'static str,
-    },
-    /// It expired before it was sent, by this machine's clock. An earlier attempt under its id may
-    /// have been accepted all the same: ask for its outcome.
-    #[error("it expired at {expires_at_ms} (Unix milliseconds), before it was sent")]
-    Expired {
-        /// When, in Unix milliseconds.
-        expires_at_ms: u64,
-    },
-    /// It would always have expired when its time comes.
-    #[error(
-        "it would expire at {expires_at_ms}, and not be applied before {not_before_ms} (Unix milliseconds)"
-    )]
-    ExpiresFirst {
-        /// When it expires, in Unix milliseconds.
-        expires_at_ms: u64,
-        /// When it is to be applied at the earliest, in Unix milliseconds.
-        not_before_ms: u64,
-    },
-    /// Its context is no JSON object, or too large.
-    #[error("its context is not a JSON object of at most {CONTEXT_MAX_BYTES} bytes")]
-    Context,
-    /// Its type, or that of its context, could not be written as JSON.
-    #[error("it cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-/// A command on its way to the wire, without its id.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    target: Arc<Target>,
-    version: u32,
-    key: Option<Key>,
-    body: Bytes,
-}
-
 /// A call that has not chosen its verb. `O` is the command's output.
 #[must_use = "choose a verb: publish, submit or write"]
 #[derive(Debug)]
@@ -113,58 +57,59 @@ pub struct Call<O> {
     output: PhantomData<fn() -> O>,
 }
 
-/// A call that has its place: in the count of pending calls and in its key's queue.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    pub(crate) message: Arc<Message>,
-    pub(crate) turn: Option<Turn>,
-    pub(crate) began: Instant,
-    pub(crate) deadline: Instant,
-    _place: Place,
-}
-
-/// A call that also waits for its reply.
-#[derive(Debug)]
-pub(crate) struct Awaiting {
-    pub(crate) entered: Entered,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) reply: ReplyRoute,
-}
-
 impl Producer {
     /// Begins a call for a typed command, with a new id and the default timeout.
     pub fn call<C: Command>(&self, command: &C) -> Call<C::Output> {
-        Call::new(self, self.prepare(command))
+        Call::new(self, prepare(self, command))
     }
 
     /// Begins a call for a command without a Rust type, with a new id and the default timeout.
     pub fn call_raw(&self, command: RawCommand) -> Call<Box<RawValue>> {
-        Call::new(self, self.prepare_raw(command))
-    }
-
-    fn prepare<C: Command>(&self, command: &C) -> Result<Prepared, InvalidCommand> {
-        let body = Bytes::from(serde_json::to_vec(command)?);
-        self.address(C::NAME, C::VERSION, command.key()?, body)
-    }
-
-    fn prepare_raw(&self, command: RawCommand) -> Result<Prepared, InvalidCommand> {
         let RawCommand { name, version, key, body } = command;
         let body = Bytes::from(String::from(Box::<str>::from(body)));
-        self.address(&name, version, key, body)
+        Call::new(self, self.parts.outbox.prepare(&name, version, key, body))
     }
 
-    fn address(
+    /// Publishes a command with a new id and the default timeout. See
+    /// [`Call::publish`](crate::Call::publish).
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish<C: Command>(
         &self,
-        name: &str,
-        version: u32,
-        key: Option<Key>,
-        body: Bytes,
-    ) -> Result<Prepared, InvalidCommand> {
-        if version == 0 || i32::try_from(version).is_err() {
-            return Err(InvalidCommand::Version(version));
-        }
-        Ok(Prepared { target: self.inner.targets.of(name)?, version, key, body })
+        command: &C,
+    ) -> impl Future<Output = Result<Accepted, PublishError>> + use<C> {
+        self.call(command).publish()
     }
+
+    /// Submits a command with a new id and the default timeout. See
+    /// [`Call::submit`](crate::Call::submit).
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit<C: Command>(
+        &self,
+        command: &C,
+    ) -> impl Future<Output = Result<Committed<C::Output>, SubmitError>> + use<C> {
+        self.call(command).submit()
+    }
+
+    /// Writes a command with a new id and the default timeout. See
+    /// [`Call::write`](crate::Call::write).
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write<C: Command>(
+        &self,
+        command: &C,
+    ) -> impl Future<Output = Result<Visible<C::Output>, WriteError<C::Output>>> + use<C> {
+        self.call(command).write()
+    }
+}
+
+fn prepare<C: Command>(producer: &Producer, command: &C) -> Result<Prepared, InvalidCommand> {
+    let body = Bytes::from(serde_json::to_vec(command)?);
+    producer.parts.outbox.prepare(C::NAME, C::VERSION, command.key()?, body)
 }
 
 impl<O> Call<O> {
@@ -172,7 +117,7 @@ impl<O> Call<O> {
         Self {
             producer: producer.clone(),
             id: CommandId::now(),
-            timeout: producer.inner.limits.timeout,
+            timeout: producer.parts.limits.timeout,
             wishes: Wishes::default(),
             also_in: Vec::new(),
             prepared,
@@ -223,7 +168,7 @@ impl<O> Call<O> {
     }
 
     /// Says of the caller what row-level security and triggers may want to know: something that
-    /// is written as a JSON object of at most [`CONTEXT_MAX_BYTES`]. The command finds it in the
+    /// is written as a JSON object of at most [`CONTEXT_MAX_BYTES`](crate::CONTEXT_MAX_BYTES). The command finds it in the
     /// setting `farwrite.context`, where the worker allows its members (`context-allow`);
     /// otherwise it is rejected. It does not tell one command from another: the same id with
     /// another context is the same command.
@@ -248,7 +193,7 @@ impl<O> Call<O> {
     /// The same for every region that the producer was told of
     /// ([`Builder::regions`](crate::Builder::regions)).
     pub fn visible_everywhere(self) -> Self {
-        let regions = self.producer.inner.regions.clone();
+        let regions = self.producer.parts.regions.clone();
         self.visible_in(regions)
     }
 
@@ -269,21 +214,22 @@ impl<O> Call<O> {
     /// See [`PublishError`]; every error says what is known of the command.
     pub fn publish(self) -> impl Future<Output = Result<Accepted, PublishError>> + use<O> {
         let Self { producer, id, timeout, wishes, prepared, .. } = self;
-        let entered = checked(id, prepared, wishes)
-            .and_then(|(prepared, terms)| enter(&producer, id, timeout, prepared, terms, None));
-        async move { producer.inner.publish(&mut entered?).await }
+        let outbox = &producer.parts.outbox;
+        let entered = Prepared::checked(id, prepared, wishes)
+            .and_then(|(prepared, terms)| outbox.enter(id, timeout, prepared, terms, None));
+        async move { producer.parts.outbox.publish(&mut entered?).await }
     }
 
-    /// The same for a call whose reply is awaited: the route is laid before anything is sent.
+    /// Enters with a call whose reply is awaited: the route is laid before anything is sent.
     fn enter_awaiting(self) -> Result<Awaiting, PublishError> {
         let Self { producer, id, timeout, wishes, prepared, .. } = self;
-        let (prepared, terms) = checked(id, prepared, wishes)?;
-        let Prepared { target, version, key, body } = &prepared;
-        let fingerprint = fingerprint(target, *version, key.as_ref(), body);
-        let inner = &producer.inner;
-        let inbox = inner.inbox.for_reply(fingerprint);
-        let entered = enter(&producer, id, timeout, prepared, terms, Some(inbox))?;
-        Ok(Awaiting { entered, fingerprint, reply: inner.routes.expect_reply(id, fingerprint) })
+        let parts = &producer.parts;
+        let (prepared, terms) = Prepared::checked(id, prepared, wishes)?;
+        let fingerprint = prepared.fingerprint();
+        let inbox = parts.link.inbox.for_reply(fingerprint);
+        let entered = parts.outbox.enter(id, timeout, prepared, terms, Some(inbox))?;
+        let reply = parts.link.routes.expect_reply(id, fingerprint);
+        Ok(Awaiting { entered, fingerprint, reply })
     }
 }
 
@@ -293,9 +239,9 @@ impl<O: DeserializeOwned> Call<O> {
     /// # Errors
     /// See [`SubmitError`]; every error says how far the command is known to have come.
     pub fn submit(self) -> impl Future<Output = Result<Committed<O>, SubmitError>> + use<O> {
-        let producer = self.producer.clone();
+        let parts = Arc::clone(&self.producer.parts);
         let awaiting = self.enter_awaiting();
-        async move { producer.inner.submit(awaiting?, || {}).await?.committed() }
+        async move { parts.submit(awaiting?, || {}).await?.committed() }
     }
 
     /// Writes: answers when this region's replica shows the command's effects. Where reads go to
@@ -304,50 +250,13 @@ impl<O: DeserializeOwned> Call<O> {
     /// # Errors
     /// See [`WriteError`]; one that comes after the commit carries the output and the bookmark.
     pub fn write(self) -> impl Future<Output = Result<Visible<O>, WriteError<O>>> + use<O> {
-        let producer = self.producer.clone();
+        let parts = Arc::clone(&self.producer.parts);
         let id = self.id;
         let also_in = self.also_in.clone();
-        let awaiting = producer.inner.reads.shows_writes().then(|| self.enter_awaiting());
+        let awaiting = parts.reads.show_writes().then(|| self.enter_awaiting());
         async move {
             let awaiting = awaiting.ok_or(WriteError::NoReads { id })?;
-            producer.inner.write(awaiting.map_err(SubmitError::from)?, &also_in).await
+            parts.write(awaiting.map_err(SubmitError::from)?, &also_in).await
         }
     }
-}
-
-fn checked(
-    id: CommandId,
-    prepared: Result<Prepared, InvalidCommand>,
-    wishes: Wishes,
-) -> Result<(Prepared, Terms), PublishError> {
-    let invalid = |source| PublishError::Invalid { id, source };
-    let prepared = prepared.map_err(invalid)?;
-    let terms = wishes.terms(SystemTime::now()).map_err(invalid)?;
-    let bytes = prepared.body.len();
-    if bytes > BODY_MAX_BYTES {
-        let (limit, known) = (SizeLimit::Body, Known::NotAccepted);
-        return Err(PublishError::TooLarge { id, bytes, limit, known });
-    }
-    Ok((prepared, terms))
-}
-
-fn enter(
-    producer: &Producer,
-    id: CommandId,
-    timeout: Duration,
-    prepared: Prepared,
-    terms: Terms,
-    reply: Option<Box<str>>,
-) -> Result<Entered, PublishError> {
-    let began = Instant::now();
-    let inner = &producer.inner;
-    let place = Place::take(inner)
-        .ok_or(PublishError::TooManyPending { id, limit: inner.limits.max_pending })?;
-    let Prepared { target, version, key, body } = prepared;
-    let turn =
-        key.as_ref().map(|key| inner.turns.enter(key)).transpose().map_err(|_| {
-            PublishError::TooManyBlockedKeys { id, blocked: inner.turns.counts().1 }
-        })?;
-    let message = Arc::new(Message { id, target, version, key, body, terms, reply });
-    Ok(Entered { message, turn, began, deadline: began + timeout, _place: place })
 }

@@ -63,7 +63,9 @@
 //!
 //! A builder of atomic batches: they are called by name, with [`Producer::call_raw`].
 
+mod asking;
 mod backoff;
+mod build_error;
 mod builder;
 mod call;
 mod journal;
@@ -71,19 +73,23 @@ mod limits;
 mod link;
 mod metrics;
 mod outbox;
+mod pending;
 mod producer;
 mod questions;
+mod reading;
 mod reads;
 mod reconcile;
 mod region;
 mod signed;
 mod submit;
+mod submit_error;
 #[cfg(feature = "web")]
 pub mod web;
 mod write;
 
-pub use builder::{BuildError, Builder};
-pub use call::{Call, InvalidCommand, RawCommand};
+pub use build_error::BuildError;
+pub use builder::Builder;
+pub use call::{Call, RawCommand};
 pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, Seen, WaitError, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
@@ -92,19 +98,22 @@ pub use farwrite_schemas::{
 };
 pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState, WhenFull};
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
+pub use outbox::accepted::Accepted;
+pub use outbox::invalid::InvalidCommand;
 pub use outbox::pace::Gather;
-pub use outbox::publish::Accepted;
 pub use outbox::publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use producer::{Pending, Producer};
-pub use questions::ask::LastHeard;
 pub use questions::lag::LagError;
+pub use questions::last_heard::LastHeard;
 pub use questions::ledger::OutputError;
 pub use questions::outcome::OutcomeError;
 pub use reads::elsewhere::{ElsewhereError, MissingRegion};
+pub use reads::from::{NoReads, ReadFrom};
 pub use reads::read_at::{ReadAt, ReadAtError};
-pub use reads::servers::{NoReads, ReadFrom};
+pub use reads::wait::BookmarkError;
 pub use reconcile::{Overtaken, ReconcileError, ReconcileOptions, ReconcileReport, WhyUnknown};
 pub use region::Region;
 pub use signed::{BookmarkKey, KeyTooShort, SignedError};
-pub use submit::{Committed, RawOutput, SubmitError};
-pub use write::{BookmarkError, Visible, WriteError};
+pub use submit::Committed;
+pub use submit_error::{RawOutput, SubmitError};
+pub use write::{Visible, WriteError};

@@ -1,58 +1,51 @@
-//! The producer itself: what its calls share, and the shortcuts for calls without options.
+//! The producer itself: what its calls share. The verbs are in `call.rs`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::{fmt, sync::Arc};
 
-use async_nats::{Client, Subject, connection::State};
-use farwrite_schemas::{Command, CommandId, Origin, Subjects};
-use sqlx::PgPool;
-use tokio::sync::{Mutex, Semaphore};
+use async_nats::Client;
+use farwrite_schemas::{CommandId, Origin};
+use tokio::sync::Mutex;
 
 use crate::{
     journal::{JournalState, Keeping},
     limits::Limits,
-    link::{inbox::Inbox, routes::Routes},
-    outbox::{
-        gather::Gatherer, message::Targets, publish::Accepted, publish_error::PublishError,
-        turns::Turns,
-    },
-    reads::{
-        read_at::Patience,
-        servers::{NoReads, Reads},
-    },
-    submit::{Committed, SubmitError},
-    write::{Visible, WriteError},
+    link::nats::Link,
+    outbox::send::Outbox,
+    pending::PendingCalls,
+    questions::ask::Questions,
+    reads::{elsewhere::OtherRegions, wait::Reads},
 };
 
 /// What an app holds: cheap to clone, and all clones are one producer. Its calls are futures that
 /// own what they need, so that they can be spawned. The last clone takes the inbox down.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Producer {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) parts: Arc<Parts>,
 }
 
-/// What all calls share.
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("database", self.parts.reads.database())
+            .field("origin", &self.parts.origin)
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a producer is made of. Each part owns its state.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) client: Client,
-    pub(crate) subjects: Subjects,
+pub(crate) struct Parts {
     pub(crate) origin: Origin,
-    pub(crate) outcome_subject: Subject,
-    pub(crate) lag_subject: Subject,
-    pub(crate) targets: Targets,
-    pub(crate) inbox: Inbox,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) turns: Arc<Turns>,
-    pub(crate) in_flight: Semaphore,
-    /// `None` where every command is published alone.
-    pub(crate) gatherer: Option<Gatherer>,
-    pub(crate) pending: AtomicUsize,
     pub(crate) limits: Limits,
-    pub(crate) reads: Reads,
-    pub(crate) patience: Patience,
+    /// The regions that a call waits for where it says "everywhere".
     pub(crate) regions: Vec<Origin>,
+    pub(crate) calls: Arc<PendingCalls>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) outbox: Outbox,
+    pub(crate) questions: Questions,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) others: OtherRegions,
     pub(crate) journal: Option<Arc<Keeping>>,
     /// One `reconcile` at a time.
     pub(crate) reconciling: Mutex<()>,
@@ -77,127 +70,38 @@ pub struct Pending {
 }
 
 impl Producer {
-    /// Publishes a command with a new id and the default timeout. See
-    /// [`Call::publish`](crate::Call::publish).
-    ///
-    /// # Errors
-    /// See [`PublishError`].
-    pub fn publish<C: Command>(
-        &self,
-        command: &C,
-    ) -> impl Future<Output = Result<Accepted, PublishError>> + use<C> {
-        self.call(command).publish()
-    }
-
-    /// Submits a command with a new id and the default timeout. See
-    /// [`Call::submit`](crate::Call::submit).
-    ///
-    /// # Errors
-    /// See [`SubmitError`].
-    pub fn submit<C: Command>(
-        &self,
-        command: &C,
-    ) -> impl Future<Output = Result<Committed<C::Output>, SubmitError>> + use<C> {
-        self.call(command).submit()
-    }
-
-    /// Writes a command with a new id and the default timeout. See
-    /// [`Call::write`](crate::Call::write).
-    ///
-    /// # Errors
-    /// See [`WriteError`].
-    pub fn write<C: Command>(
-        &self,
-        command: &C,
-    ) -> impl Future<Output = Result<Visible<C::Output>, WriteError<C::Output>>> + use<C> {
-        self.call(command).write()
-    }
-
-    /// The pool for this region's reads: on its replica, or on the primary where the producer was
-    /// built so. It connects when it is first used.
-    ///
-    /// What a `write` or [`Producer::wait`] said to be visible is visible on every connection of
-    /// it, also after the replica crashed and came back behind. It sets no timeouts: a reader that
-    /// may be dropped needs a `statement_timeout`, because a dropped query runs on.
-    ///
-    /// # Errors
-    /// When the producer was built without a database to read from.
-    pub fn reads(&self) -> Result<&PgPool, NoReads> {
-        self.inner.reads.pool()
-    }
-
     /// What the journal holds; `None` where the producer was built without one.
     #[must_use]
     pub fn journal(&self) -> Option<JournalState> {
-        self.inner.journal.as_ref().map(|journal| journal.state())
+        self.parts.journal.as_ref().map(|journal| journal.state())
     }
 
     /// Takes a command out of the journal, whatever becomes of it: it will not be sent again. For
     /// what a [`ReconcileReport`](crate::ReconcileReport) leaves to the app. False when it is not
     /// in the journal.
     pub fn forget(&self, id: CommandId) -> bool {
-        self.inner.journal.as_ref().is_some_and(|journal| journal.forget(id))
+        self.parts.journal.as_ref().is_some_and(|journal| journal.forget(id))
     }
 
     /// The connection to NATS.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.inner.client
+        &self.parts.link.client
     }
 
     /// The region that this producer publishes from.
     #[must_use]
     pub fn origin(&self) -> &Origin {
-        &self.inner.origin
+        &self.parts.origin
     }
 
     /// What is held at this moment.
     #[must_use]
     pub fn pending(&self) -> Pending {
-        let inner = &self.inner;
-        let (answers, replies) = inner.routes.waiting();
-        let (keys, blocked_keys) = inner.turns.counts();
-        Pending {
-            calls: inner.pending.load(Ordering::SeqCst),
-            in_flight: inner.limits.max_in_flight - inner.in_flight.available_permits(),
-            answers,
-            replies,
-            keys,
-            blocked_keys,
-        }
-    }
-}
-
-impl Inner {
-    /// The outcome of a command was heard, and is final: the journal need not keep it any longer.
-    pub(crate) fn forget_ended(&self, id: CommandId) {
-        if let Some(journal) = &self.journal {
-            journal.end(id);
-        }
-    }
-
-    /// Whether NATS is connected at this moment.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
-    }
-}
-
-/// A place among the pending calls.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<Inner>);
-
-impl Place {
-    /// Takes a place; `None` when all are taken.
-    pub(crate) fn take(inner: &Arc<Inner>) -> Option<Self> {
-        let limit = inner.limits.max_pending;
-        let one_more = |pending| (pending < limit).then_some(pending + 1);
-        let taken = inner.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
-        taken.is_ok().then(|| Self(Arc::clone(inner)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::SeqCst);
+        let Parts { calls, link, outbox, .. } = &*self.parts;
+        let (answers, replies) = link.routes.waiting();
+        let (keys, blocked_keys) = outbox.turns.counts();
+        let (calls, in_flight) = (calls.count(), outbox.in_flight());
+        Pending { calls, in_flight, answers, replies, keys, blocked_keys }
     }
 }

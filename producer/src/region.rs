@@ -8,7 +8,7 @@
 use farwrite_schemas::Origin;
 use url::Url;
 
-use crate::builder::BuildError;
+use crate::build_error::{BuildError, variable};
 
 /// The region of an app that runs nowhere in particular: development.
 const NOWHERE: &str = "local";
@@ -61,7 +61,7 @@ impl Region {
     /// When a region's name is not one, or `PRIMARY_REGION` is set and this region is not; when the
     /// replica's URL has to be made of one that cannot be read.
     pub fn from_env() -> Result<Self, BuildError> {
-        Self::from_variables(crate::builder::variable)
+        Self::from_variables(variable)
     }
 
     pub(crate) fn from_variables(

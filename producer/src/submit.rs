@@ -14,17 +14,17 @@
 
 use std::fmt;
 
-use farwrite_schemas::{Bookmark, CommandId, DeadLetter, Outcome, Rejection, Reply};
+use farwrite_schemas::{Bookmark, CommandId, Fingerprint, Outcome, Reply};
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    call::{Awaiting, Entered},
+    link::routes::ReplyRoute,
     metrics,
-    outbox::{publish::Accepted, publish_error::PublishError},
-    producer::Inner,
-    questions::{ask::LastHeard, ledger::OutputError},
+    outbox::entered::Entered,
+    producer::Parts,
+    questions::last_heard::LastHeard,
+    submit_error::{RawOutput, SubmitError},
 };
 
 /// The primary has committed the command's effects.
@@ -46,121 +46,12 @@ impl<O> fmt::Debug for Committed<O> {
     }
 }
 
-/// An output as it came, which its type could not be read from. Its debug form is its length.
-#[derive(Clone)]
-pub struct RawOutput(pub Box<RawValue>);
-
-impl fmt::Debug for RawOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawOutput({} bytes)", self.0.get().len())
-    }
-}
-
-/// Why a command is not known to be committed, or how it ended without effects.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// It was not, or not for certain, accepted.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// It had no effect, by its own fault: it would have none another time.
-    #[error("the command {id} was {rejection}")]
-    Rejected {
-        /// The command id.
-        id: CommandId,
-        /// Why.
-        #[source]
-        rejection: Box<Rejection>,
-        /// At or behind the commit of the rejection.
-        bookmark: Bookmark,
-    },
-    /// Its time had passed before it could be applied.
-    #[error("the command {id} expired before it could be applied")]
-    Expired {
-        /// The command id.
-        id: CommandId,
-        /// At or behind the commit of that.
-        bookmark: Bookmark,
-    },
-    /// Nobody could apply it; an operator can look at it.
-    #[error("the command {id} was {dead_letter}")]
-    DeadLettered {
-        /// The command id.
-        id: CommandId,
-        /// Why.
-        #[source]
-        dead_letter: DeadLetter,
-        /// At or behind the commit of that.
-        bookmark: Bookmark,
-    },
-    /// It was accepted and will end, and the time was up before that was heard. Ask for its
-    /// outcome later by its id, or submit it again with the same id.
-    #[error(
-        "the outcome of the command {} was not heard in time; it is in the stream {} at {} ({last_heard})",
-        accepted.id, accepted.stream, accepted.sequence
-    )]
-    TimedOut {
-        /// Where it is.
-        accepted: Accepted,
-        /// What the outcome service said last.
-        last_heard: LastHeard,
-    },
-    /// It was applied; its output is too large for a message, and could not be read from the
-    /// database either. Whoever has a connection to the primary, or to a replica that has reached
-    /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
-    #[error(
-        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {source}. \
-         Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"
-    )]
-    OutputNotRead {
-        /// The command id.
-        id: CommandId,
-        /// The output's length.
-        output_bytes: u64,
-        /// At or behind the commit.
-        bookmark: Bookmark,
-        /// Why it was not read.
-        source: OutputError,
-    },
-    /// It was applied, and its output is not of the type that the command names.
-    #[error("the command {id} was applied, and its output is not of the expected type: {source}")]
-    Output {
-        /// The command id.
-        id: CommandId,
-        /// The output as it came.
-        raw: RawOutput,
-        /// At or behind the commit.
-        bookmark: Bookmark,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-}
-
-impl SubmitError {
-    /// The command id.
-    #[must_use]
-    pub const fn id(&self) -> CommandId {
-        match self {
-            Self::Publish(error) => error.id(),
-            Self::TimedOut { accepted, .. } => accepted.id,
-            Self::Rejected { id, .. }
-            | Self::Expired { id, .. }
-            | Self::DeadLettered { id, .. }
-            | Self::OutputNotRead { id, .. }
-            | Self::Output { id, .. } => *id,
-        }
-    }
-
-    const fn word(&self) -> &'static str {
-        match self {
-            Self::Publish(error) => error.word(),
-            Self::Rejected { .. } => "rejected",
-            Self::Expired { .. } => "expired",
-            Self::DeadLettered { .. } => "dead_lettered",
-            Self::TimedOut { .. } => "outcome_timed_out",
-            Self::OutputNotRead { .. } => "output_not_read",
-            Self::Output { .. } => "output",
-        }
-    }
+/// A call that has entered, and waits for its reply, too.
+#[derive(Debug)]
+pub(crate) struct Awaiting {
+    pub(crate) entered: Entered,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) reply: ReplyRoute,
 }
 
 /// A command that was applied, with its output as it came.
@@ -182,7 +73,7 @@ impl Applied {
     }
 }
 
-impl Inner {
+impl Parts {
     /// Submits a call that has its place, and counts how that ended. When it is accepted and its
     /// outcome is not there yet, that is told.
     pub(crate) async fn submit(
@@ -194,7 +85,7 @@ impl Inner {
         let deadline = awaiting.entered.deadline;
         let result = match self.outcome_of(awaiting, tell_accepted).await {
             Ok(reply) => {
-                self.forget_ended(reply.id);
+                self.outbox.ended(reply.id);
                 self.applied(reply, deadline).await
             }
             Err(error) => Err(error),
@@ -217,13 +108,14 @@ impl Inner {
                 overtaken(&entered);
                 return Ok(reply);
             }
-            published = self.publish(&mut entered) => published?,
+            published = self.outbox.publish(&mut entered) => published?,
         };
         tell_accepted();
         // The next call of the key need not wait for the outcome.
         entered.turn = None;
         let mut last_heard = LastHeard::Nothing;
-        let asking = self.ask_until_known(id, fingerprint, accepted.duplicate, &mut last_heard);
+        let asking =
+            self.questions.ask_until_known(id, fingerprint, accepted.duplicate, &mut last_heard);
         let answer = tokio::select! {
             biased; // the reply costs nobody anything more
             reply = reply.reply() => Some(reply),
@@ -239,7 +131,7 @@ impl Inner {
         match outcome {
             Outcome::Applied { output } => Ok(Applied { id, output: RawOutput(output), bookmark }),
             Outcome::AppliedLarge { output_bytes } => {
-                match self.read_output(id, &bookmark, deadline).await {
+                match self.questions.read_output(id, &bookmark, deadline).await {
                     Ok(output) => Ok(Applied { id, output: RawOutput(output), bookmark }),
                     Err(source) => {
                         Err(SubmitError::OutputNotRead { id, output_bytes, bookmark, source })

@@ -3,20 +3,19 @@
 //! A submit, and then a wait with what is left of the time. A wait that fails takes nothing away:
 //! the command is committed, and the error carries its output and its bookmark.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use farwrite_lsn_watcher::WaitError;
-use farwrite_schemas::{Bookmark, CommandId, DatabaseName, Origin};
+use farwrite_schemas::{Bookmark, CommandId, Origin};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{
-    call::Awaiting,
-    limits::TIMEOUT_MAX,
     metrics,
-    producer::{Inner, Producer},
+    producer::Parts,
     reads::elsewhere::{MissingRegion, list},
-    submit::{Committed, SubmitError},
+    submit::{Awaiting, Committed},
+    submit_error::SubmitError,
 };
 
 /// This region's replica shows the command's effects: read them here, now.
@@ -103,67 +102,7 @@ impl<O> WriteError<O> {
     }
 }
 
-/// Why a bookmark was not reached here.
-#[derive(Debug, thiserror::Error)]
-pub enum BookmarkError {
-    /// It belongs to another database.
-    #[error("the bookmark belongs to the database {theirs}, and this producer to {ours}")]
-    OtherDatabase {
-        /// The bookmark's.
-        theirs: DatabaseName,
-        /// The producer's.
-        ours: DatabaseName,
-    },
-    /// The producer was built without a replica, a watcher or reads on the primary.
-    #[error("the producer has no reads to wait for")]
-    NoReads,
-    /// The replica was not seen to reach it.
-    #[error(transparent)]
-    Wait(Box<WaitError>),
-}
-
-impl Producer {
-    /// Waits until this region's replica has replayed a bookmark, from wherever it came, for the
-    /// default time ([`Limits::timeout`](crate::Limits::timeout)). See [`Self::wait`].
-    ///
-    /// # Errors
-    /// As [`Self::wait`].
-    pub async fn wait_for(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
-        self.wait(bookmark, self.inner.limits.timeout).await
-    }
-
-    /// Waits until this region's replica has replayed a bookmark, from wherever it came. Where
-    /// reads go to the primary it has been reached already, unless a failover lost it.
-    ///
-    /// Waiting here, and not on a watcher of your own, also binds the pool of [`Producer::reads`]:
-    /// it refuses connections to a replica that came back behind what was said to be visible.
-    ///
-    /// # Errors
-    /// When the bookmark is another database's, or is not reached in time.
-    pub async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<(), BookmarkError> {
-        self.check_bookmark(bookmark)?;
-        let waited = self.inner.reads.wait(bookmark, timeout.min(TIMEOUT_MAX)).await;
-        waited.map(drop).map_err(|error| BookmarkError::Wait(Box::new(error)))
-    }
-
-    /// Whether a bookmark is of this producer's database, and there is something to wait for.
-    pub(crate) fn check_bookmark(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
-        self.check_database(bookmark)?;
-        if self.inner.reads.shows_writes() { Ok(()) } else { Err(BookmarkError::NoReads) }
-    }
-
-    /// Whether a bookmark is of this producer's database.
-    pub(crate) fn check_database(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
-        let ours = self.inner.subjects.database();
-        if bookmark.database != *ours {
-            let (theirs, ours) = (bookmark.database.clone(), ours.clone());
-            return Err(BookmarkError::OtherDatabase { theirs, ours });
-        }
-        Ok(())
-    }
-}
-
-impl Inner {
+impl Parts {
     /// Writes a call that has its place.
     pub(crate) async fn write<O: DeserializeOwned>(
         &self,
@@ -176,12 +115,12 @@ impl Inner {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
         // The other regions are asked at once, not one after the other.
-        let here = self.reads.wait(&committed.bookmark, left);
+        let here = self.reads.wait_unchecked(&committed.bookmark, left);
         let elsewhere = async {
             if also_in.is_empty() {
                 return Vec::new();
             }
-            self.missing(&committed.bookmark, also_in, deadline).await
+            self.others.missing(&committed.bookmark, also_in, deadline).await
         };
         let (here, missing) = tokio::join!(here, elsewhere);
         match here {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     metrics,
-    outbox::message::{Message, Targets},
+    outbox::{message::Message, target::Targets},
 };
 
 /// An open journal. Dropping it writes what is still to be written, and blocks meanwhile.

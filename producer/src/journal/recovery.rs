@@ -9,10 +9,7 @@ use super::{
     book::{Book, Stored},
     record::{self, Damage, Head, Sent},
 };
-use crate::outbox::{
-    message::{Message, Targets},
-    terms::Terms,
-};
+use crate::outbox::{message::Message, target::Targets, terms::Terms};
 
 /// Whose journal it is.
 #[derive(Clone, Debug)]

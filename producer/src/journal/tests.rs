@@ -6,9 +6,9 @@ use bytes::Bytes;
 use farwrite_schemas::{CommandId, DatabaseName, Key, Origin, Subjects};
 
 use super::{record, *};
-use crate::outbox::message::{
-    Message,
-    tests::{message, targets},
+use crate::outbox::{
+    message::{Message, tests::message},
+    target::tests::targets,
 };
 
 async fn open_as(path: &Path, database: &str) -> Result<Arc<Keeping>, JournalError> {

@@ -326,7 +326,7 @@ mod tests {
             JournalLimits,
             recovery::{Owner, recover},
         },
-        outbox::message::tests::{message, targets},
+        outbox::{message::tests::message, target::tests::targets},
     };
 
     #[test]

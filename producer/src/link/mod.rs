@@ -5,4 +5,6 @@
 
 pub(crate) mod connection;
 pub(crate) mod inbox;
+pub(crate) mod nats;
+pub(crate) mod question;
 pub(crate) mod routes;

@@ -4,19 +4,13 @@
 //! same bytes, the same subject. That is what makes a retry harmless. The body is [`Bytes`], so an
 //! attempt copies nothing; headers are made for each attempt, because the client consumes them.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::sync::Arc;
 
-use async_nats::{HeaderMap, HeaderName, Subject};
+use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
-use farwrite_schemas::{CommandId, CommandName, Fingerprint, Key, Origin, Subjects, headers};
+use farwrite_schemas::{CommandId, Fingerprint, Key, headers};
 
-use crate::{limits::REMEMBERED_NAMES, outbox::terms::Terms};
+use crate::outbox::{target::Target, terms::Terms};
 
 // Names that are made when the program is compiled cost no allocation when a header is set.
 const COMMAND_ID: HeaderName = HeaderName::from_static(headers::COMMAND_ID);
@@ -26,29 +20,6 @@ const EXPIRES_AT: HeaderName = HeaderName::from_static(headers::EXPIRES_AT);
 const NOT_BEFORE: HeaderName = HeaderName::from_static(headers::NOT_BEFORE);
 const CONTEXT: HeaderName = HeaderName::from_static(headers::CONTEXT);
 const REPLY: HeaderName = HeaderName::from_static(headers::REPLY);
-
-/// A command name with the subject that its commands go to.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) name: CommandName,
-    pub(crate) subject: Subject,
-    /// A command that went there alone was acknowledged.
-    is_answered: AtomicBool,
-}
-
-impl Target {
-    /// Commands that go there are answered.
-    pub(crate) fn answered(&self) {
-        if !self.is_answered() {
-            self.is_answered.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether that is known: that there is a stream, and that the server lets us publish.
-    pub(crate) fn is_answered(&self) -> bool {
-        self.is_answered.load(Ordering::Relaxed)
-    }
-}
 
 /// A command with its id, ready to be sent.
 #[derive(Debug)]
@@ -106,51 +77,13 @@ pub(crate) fn fingerprint(
     Fingerprint::of(&target.name, version, key, body)
 }
 
-/// The subjects of the names that were used, made once each.
-#[derive(Debug)]
-pub(crate) struct Targets {
-    subjects: Subjects,
-    origin: Origin,
-    remembered: Mutex<HashMap<Box<str>, Arc<Target>>>,
-}
-
-impl Targets {
-    pub(crate) fn new(subjects: Subjects, origin: Origin) -> Self {
-        Self { subjects, origin, remembered: Mutex::default() }
-    }
-
-    /// Where commands of this name go.
-    ///
-    /// # Errors
-    /// When it cannot be a command's name.
-    pub(crate) fn of(&self, name: &str) -> Result<Arc<Target>, farwrite_schemas::NameError> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(target) = remembered.get(name) {
-            return Ok(Arc::clone(target));
-        }
-        let name = CommandName::new(name)?;
-        let subject = self.subjects.command(&self.origin, &name).into();
-        let target = Arc::new(Target { name, subject, is_answered: AtomicBool::default() });
-        if remembered.len() < REMEMBERED_NAMES {
-            remembered.insert(target.name.as_str().into(), Arc::clone(&target));
-        }
-        Ok(target)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use farwrite_schemas::DatabaseName;
-
     use super::*;
+    use crate::outbox::target::tests::targets;
 
     const LARGE: &str =
         concat!("{\"note\":\"", "a body of more than a few bytes, ", "so that a copy shows\"}");
-
-    pub(crate) fn targets() -> Targets {
-        let database = DatabaseName::new("shop").unwrap();
-        Targets::new(Subjects::new(database), Origin::new("jfk").unwrap())
-    }
 
     pub(crate) fn message(key: Option<&str>, body: &'static str) -> Arc<Message> {
         Arc::new(Message {
@@ -229,17 +162,5 @@ pub(crate) mod tests {
     fn reading_an_acknowledgement() {
         let answer = br#"{"stream":"FARWRITE_shop","seq":4711,"duplicate":false}"#;
         (0..1_000).for_each(|_| hot_read_an_acknowledgement(answer));
-    }
-
-    #[test]
-    fn a_name_has_its_subject_made_once() {
-        let targets = targets();
-        let one = targets.of("order.place").unwrap();
-        assert!(Arc::ptr_eq(&one, &targets.of("order.place").unwrap()));
-        assert!(targets.of("order place").is_err());
-        for number in 0..REMEMBERED_NAMES + 10 {
-            targets.of(&format!("n{number}")).unwrap();
-        }
-        assert_eq!(targets.remembered.lock().unwrap().len(), REMEMBERED_NAMES);
     }
 }

@@ -1,37 +1,20 @@
 //! The verb `publish`: the stream has stored the command.
 
-use farwrite_schemas::CommandId;
-
 use crate::{
-    call::Entered,
     journal::Unjournaled,
     metrics,
     outbox::{
+        accepted::Accepted,
         answer::{Failure, Reason, Refusal, Stored},
+        entered::Entered,
         message::Message,
+        progress::{Progress, Stage, Unsent},
         publish_error::{Known, PublishError, SizeLimit, WaitingFor},
-        send::{Progress, Stage, Unsent},
+        send::Outbox,
     },
-    producer::Inner,
 };
 
-/// The stream has stored the command: it will be applied, or its failure recorded. The app may go
-/// away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The command id.
-    pub id: CommandId,
-    /// The stream that holds it.
-    pub stream: String,
-    /// Its place there.
-    pub sequence: u64,
-    /// The id was stored before, within the broker's duplicate window, and this copy was dropped:
-    /// also when its body was another (`submit` tells that apart, by the fingerprint), and also
-    /// when the one before was an attempt of this very call whose acknowledgement was lost.
-    pub duplicate: bool,
-}
-
-impl Inner {
+impl Outbox {
     /// Publishes a call that has its place, and counts how that ended.
     pub(crate) async fn publish(&self, entered: &mut Entered) -> Result<Accepted, PublishError> {
         let mut progress = Progress::default();
@@ -43,70 +26,75 @@ impl Inner {
                 Ok(Accepted { id, stream, sequence, duplicate })
             }
             Err(unsent) => {
-                let error = error_of(self, &entered.message, &progress, unsent);
+                let error = self.explain(&entered.message, &progress, unsent);
                 metrics::publish_failed(error.word());
                 Err(error)
             }
         }
     }
-}
 
-/// Says what a failed publish means: by the last failure, and where none is known by what it was
-/// waiting for.
-pub(crate) fn error_of(
-    inner: &Inner,
-    message: &Message,
-    progress: &Progress,
-    unsent: Unsent,
-) -> PublishError {
-    let id = message.id;
-    let subject = || message.target.subject.to_string();
-    let in_doubt = progress.tries.in_doubt();
-    let known = if in_doubt { Known::MaybeAccepted } else { Known::NotAccepted };
-    let failure = match (unsent, progress.stage) {
-        (Unsent::Final(failure), _) => failure,
-        (Unsent::OutOfTime, Stage::Queued) => {
-            return PublishError::TimedOut { id, waiting: WaitingFor::Turn, known };
-        }
-        (Unsent::OutOfTime, Stage::Resolving(unresolved)) => {
-            return PublishError::KeyBlocked { id, unresolved };
-        }
-        (Unsent::OutOfTime, Stage::Sending) => match progress.tries.last.clone() {
-            Some(failure) => failure,
-            None if in_doubt => Failure::Unanswered,
-            None => Failure::NotSent,
-        },
-    };
-    let too_large = |limit| PublishError::TooLarge { id, bytes: message.body.len(), limit, known };
-    let waiting_for = |waiting| PublishError::TimedOut { id, waiting, known };
-    match failure {
-        Failure::NotConnected => PublishError::NoConnection { id, known },
-        // Silence has a reason where the connection is gone by now.
-        Failure::NotSent | Failure::Unanswered | Failure::Garbled if !inner.is_connected() => {
-            PublishError::NoConnection { id, known }
-        }
-        Failure::NotSent => waiting_for(WaitingFor::Slot),
-        Failure::Unanswered | Failure::Garbled => waiting_for(WaitingFor::Acknowledgement),
-        Failure::Closed => PublishError::Closed { id, known },
-        Failure::NoStream => PublishError::UnknownStream { id, subject: subject(), known },
-        Failure::OverServerLimit { limit_bytes: bytes } => too_large(SizeLimit::Server { bytes }),
-        Failure::Denied => PublishError::NotPermitted { id, subject: subject(), known },
-        Failure::Deaf { inbox, .. } => {
-            PublishError::NotPermitted { id, subject: inbox.to_string(), known }
-        }
-        Failure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
-            PublishError::JournalFull { id, commands, bytes }
-        }
-        Failure::Unjournaled(Unjournaled::Failed(source)) => {
-            PublishError::JournalFailed { id, source }
-        }
-        Failure::Refused(Refusal { reason, code, description }) => match reason {
-            Reason::Full => PublishError::QueueFull { id, description, known },
-            Reason::TooLarge => too_large(SizeLimit::Stream),
-            Reason::BeingStored => waiting_for(WaitingFor::Acknowledgement),
-            Reason::Unavailable | Reason::Other => {
-                PublishError::Refused { id, code, description, known }
+    /// Says what a failed publish means: by the last failure, and where none is known by what it was
+    /// waiting for.
+    pub(crate) fn explain(
+        &self,
+        message: &Message,
+        progress: &Progress,
+        unsent: Unsent,
+    ) -> PublishError {
+        let id = message.id;
+        let subject = || message.target.subject.to_string();
+        let in_doubt = progress.tries.in_doubt();
+        let known = if in_doubt { Known::MaybeAccepted } else { Known::NotAccepted };
+        let failure = match (unsent, progress.stage) {
+            (Unsent::Final(failure), _) => failure,
+            (Unsent::OutOfTime, Stage::Queued) => {
+                return PublishError::TimedOut { id, waiting: WaitingFor::Turn, known };
             }
-        },
+            (Unsent::OutOfTime, Stage::Resolving(unresolved)) => {
+                return PublishError::KeyBlocked { id, unresolved };
+            }
+            (Unsent::OutOfTime, Stage::Sending) => match progress.tries.last.clone() {
+                Some(failure) => failure,
+                None if in_doubt => Failure::Unanswered,
+                None => Failure::NotSent,
+            },
+        };
+        let too_large =
+            |limit| PublishError::TooLarge { id, bytes: message.body.len(), limit, known };
+        let waiting_for = |waiting| PublishError::TimedOut { id, waiting, known };
+        match failure {
+            Failure::NotConnected => PublishError::NoConnection { id, known },
+            // Silence has a reason where the connection is gone by now.
+            Failure::NotSent | Failure::Unanswered | Failure::Garbled
+                if !self.link.is_connected() =>
+            {
+                PublishError::NoConnection { id, known }
+            }
+            Failure::NotSent => waiting_for(WaitingFor::Slot),
+            Failure::Unanswered | Failure::Garbled => waiting_for(WaitingFor::Acknowledgement),
+            Failure::Closed => PublishError::Closed { id, known },
+            Failure::NoStream => PublishError::UnknownStream { id, subject: subject(), known },
+            Failure::OverServerLimit { limit_bytes: bytes } => {
+                too_large(SizeLimit::Server { bytes })
+            }
+            Failure::Denied => PublishError::NotPermitted { id, subject: subject(), known },
+            Failure::Deaf { inbox, .. } => {
+                PublishError::NotPermitted { id, subject: inbox.to_string(), known }
+            }
+            Failure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
+                PublishError::JournalFull { id, commands, bytes }
+            }
+            Failure::Unjournaled(Unjournaled::Failed(source)) => {
+                PublishError::JournalFailed { id, source }
+            }
+            Failure::Refused(Refusal { reason, code, description }) => match reason {
+                Reason::Full => PublishError::QueueFull { id, description, known },
+                Reason::TooLarge => too_large(SizeLimit::Stream),
+                Reason::BeingStored => waiting_for(WaitingFor::Acknowledgement),
+                Reason::Unavailable | Reason::Other => {
+                    PublishError::Refused { id, code, description, known }
+                }
+            },
+        }
     }
 }

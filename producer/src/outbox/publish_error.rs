@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use farwrite_schemas::{BODY_MAX_BYTES, CommandId};
 
-use crate::call::InvalidCommand;
+use crate::outbox::invalid::InvalidCommand;
 
 /// What is known of a command whose publish failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

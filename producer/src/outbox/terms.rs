@@ -10,7 +10,7 @@ use farwrite_schemas::{CONTEXT_MAX_BYTES, HEADER_TIME_MAX_MS, headers};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::call::InvalidCommand;
+use crate::outbox::invalid::InvalidCommand;
 
 /// A point in time, or one that is counted from the verb's call.
 #[derive(Clone, Copy, Debug)]

@@ -6,11 +6,8 @@ use farwrite_schemas::Lag;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    backoff::Backoff,
-    limits::TIMEOUT_MAX,
-    metrics,
-    producer::{Inner, Place, Producer},
-    questions::ask::Unanswered,
+    backoff::Backoff, limits::TIMEOUT_MAX, link::question::Unanswered, metrics,
+    questions::ask::Questions,
 };
 
 /// The header in which a NATS service says why it does not answer.
@@ -51,39 +48,25 @@ pub enum LagError {
     Closed,
 }
 
-impl Producer {
-    /// Asks how far behind the worker is, within the default timeout. The worker measures it at
-    /// most once a second, and counts what every producer published.
-    ///
-    /// # Errors
-    /// When nobody answers: a worker that is away is behind by all that was published since.
-    pub async fn lag(&self) -> Result<Lag, LagError> {
-        self.lag_within(self.inner.limits.timeout).await
-    }
-
-    /// [`Producer::lag`] with another timeout, at most [`TIMEOUT_MAX`].
-    ///
-    /// # Errors
-    /// When nobody answers.
-    pub async fn lag_within(&self, timeout: Duration) -> Result<Lag, LagError> {
+impl Questions {
+    /// Asks how far behind the worker is, for at most `timeout`.
+    pub(crate) async fn lag(&self, timeout: Duration) -> Result<Lag, LagError> {
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
-        let limit = self.inner.limits.max_pending;
-        let _place = Place::take(&self.inner).ok_or(LagError::TooManyPending { limit })?;
+        let limit = self.calls.limit();
+        let _call = self.calls.enter().ok_or(LagError::TooManyPending { limit })?;
         let mut last = None;
-        let asking = self.inner.ask_for_lag(&mut last);
+        let asking = self.ask_for_lag(&mut last);
         match timeout_at(deadline, asking).await {
             Ok(answered) => answered,
-            Err(_) if !self.inner.is_connected() => Err(LagError::NoConnection),
+            Err(_) if !self.link.is_connected() => Err(LagError::NoConnection),
             Err(_) => Err(last.unwrap_or(LagError::TimedOut)),
         }
     }
-}
 
-impl Inner {
     async fn ask_for_lag(&self, last: &mut Option<LagError>) -> Result<Lag, LagError> {
         let mut backoff = Backoff::publishing();
         loop {
-            *last = Some(match self.question(&self.lag_subject, Vec::new()).await {
+            *last = Some(match self.link.question(&self.lag_subject, Vec::new()).await {
                 Ok(message) => match serde_json::from_slice(&message.payload) {
                     Ok(lag) => return Ok(lag),
                     Err(error) => {
@@ -97,7 +80,7 @@ impl Inner {
                         LagError::Unknown { reason }
                     }
                 },
-                Err(Unanswered::NoWorker) => LagError::NoWorker,
+                Err(Unanswered::NoService) => LagError::NoWorker,
                 Err(Unanswered::NotPermitted(subject)) => {
                     return Err(LagError::NotPermitted { subject: subject.to_string() });
                 }

@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     metrics,
-    producer::Inner,
+    questions::ask::Questions,
     reads::{
+        from::NoReads,
         position::{self, Position},
-        servers::NoReads,
     },
 };
 
@@ -52,7 +52,7 @@ pub(crate) enum Seen {
     NotEnded { parked: Option<Parked>, is_fact: bool },
 }
 
-impl Inner {
+impl Questions {
     /// Looks for an outcome; `None` where the producer has nothing to read with.
     pub(crate) async fn read_outcome(&self, id: CommandId) -> Option<Result<Seen, sqlx::Error>> {
         let pool = self.reads.pool().ok()?;
@@ -77,7 +77,7 @@ impl Inner {
         let recorded = recorded(connection, id).await?;
         // After the row: see `position.rs`.
         let Position { in_recovery, bookmark } =
-            position::ask(connection, self.subjects.database()).await?;
+            position::ask(connection, self.reads.database()).await?;
         let is_fact = !in_recovery && self.reads.are_on_primary();
         let (outcome, record) = match recorded.map(|recorded| recorded.standing) {
             Some(Standing::Ended { outcome, record }) => (outcome, record),
@@ -100,7 +100,7 @@ impl Inner {
         let reading = async {
             let pool = self.reads.pool()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let visible = self.reads.wait(bookmark, left).await;
+            let visible = self.reads.wait_unchecked(bookmark, left).await;
             visible.map_err(|error| OutputError::NotVisible(Box::new(error)))?;
             let mut connection = pool.acquire().await?;
             match recorded(&mut connection, id).await?.map(|recorded| recorded.standing) {

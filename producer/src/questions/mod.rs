@@ -5,5 +5,6 @@
 
 pub(crate) mod ask;
 pub(crate) mod lag;
+pub(crate) mod last_heard;
 pub(crate) mod ledger;
 pub(crate) mod outcome;

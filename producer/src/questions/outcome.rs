@@ -17,9 +17,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::{
     backoff::Backoff,
     limits::TIMEOUT_MAX,
-    producer::{Inner, Place, Producer},
+    link::question::Unanswered,
     questions::{
-        ask::{LastHeard, Unanswered},
+        ask::Questions,
+        last_heard::LastHeard,
         ledger::{OutputError, Seen},
     },
 };
@@ -120,47 +121,25 @@ struct Learnt {
     here: Option<Result<Option<Parked>, sqlx::Error>>,
 }
 
-impl Producer {
-    /// Asks how a command ended, within the default timeout.
-    ///
-    /// The worker answers; where none does, or NATS is away, the outcome is read from the database
-    /// that this producer reads, if it reads one. On a replica an outcome that is found is final
-    /// and visible there; one that is not found is [`OutcomeError::UnknownHere`].
-    ///
-    /// [`OutcomeAnswer::Pending`] is the worker's or the primary's word: the command is parked, or
-    /// neither ledger nor parked commands know the id, because it was not applied yet, or never
-    /// accepted, or is older than the ledger keeps. An outcome is whole here, however large its
-    /// output: never [`Outcome::AppliedLarge`].
-    ///
-    /// # Errors
-    /// When nobody knows; the command is what it was.
-    pub async fn outcome(&self, id: CommandId) -> Result<OutcomeAnswer, OutcomeError> {
-        self.outcome_within(id, self.inner.limits.timeout).await
-    }
-
-    /// [`Producer::outcome`] with another timeout, at most [`TIMEOUT_MAX`].
-    ///
-    /// # Errors
-    /// When nobody knows; the command is what it was.
-    pub async fn outcome_within(
+impl Questions {
+    /// Asks how a command ended, for at most `timeout`. The answer has its whole output.
+    pub(crate) async fn outcome(
         &self,
         id: CommandId,
         timeout: Duration,
     ) -> Result<OutcomeAnswer, OutcomeError> {
         let timeout = timeout.min(TIMEOUT_MAX);
         let deadline = Instant::now() + timeout;
-        let limit = self.inner.limits.max_pending;
-        let _place = Place::take(&self.inner).ok_or(OutcomeError::TooManyPending { id, limit })?;
+        let limit = self.calls.limit();
+        let _call = self.calls.enter().ok_or(OutcomeError::TooManyPending { id, limit })?;
         let mut learnt = Learnt::default();
-        let asking = self.inner.ask_everywhere(id, timeout, &mut learnt);
+        let asking = self.ask_everywhere(id, timeout, &mut learnt);
         match timeout_at(deadline, asking).await {
-            Ok(answered) => self.inner.whole(answered?, deadline).await,
-            Err(_) => Err(learnt.error(id, self.inner.is_connected())),
+            Ok(answered) => self.whole(answered?, deadline).await,
+            Err(_) => Err(learnt.error(id, self.link.is_connected())),
         }
     }
-}
 
-impl Inner {
     /// Asks until somebody knows, be it that the command has not ended.
     async fn ask_everywhere(
         &self,
@@ -177,7 +156,7 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(unanswered) => unanswered,
             };
-            let last_heard = unanswered.last_heard();
+            let last_heard = LastHeard::from(&unanswered);
             // Before reading, which may take what is left of the time.
             learnt.service = Some(unanswered);
             match self.read_outcome(id).await {
@@ -201,7 +180,7 @@ impl Inner {
                 Some(Unanswered::Closed) => return Err(OutcomeError::Closed { id }),
                 Some(
                     Unanswered::NotConnected
-                    | Unanswered::NoWorker
+                    | Unanswered::NoService
                     | Unanswered::Unreadable
                     | Unanswered::Silence,
                 )
@@ -217,9 +196,6 @@ impl Inner {
         answer: OutcomeAnswer,
         deadline: Instant,
     ) -> Result<OutcomeAnswer, OutcomeError> {
-        if let OutcomeAnswer::Known(reply) = &answer {
-            self.forget_ended(reply.id);
-        }
         let OutcomeAnswer::Known(Reply {
             id,
             outcome: Outcome::AppliedLarge { output_bytes },
@@ -243,11 +219,11 @@ impl Learnt {
     /// What is so when the time is up.
     fn error(self, id: CommandId, is_connected: bool) -> OutcomeError {
         let Self { service, here } = self;
-        let last_heard = service.as_ref().map_or(LastHeard::Nothing, Unanswered::last_heard);
+        let last_heard = service.as_ref().map_or(LastHeard::Nothing, LastHeard::from);
         match (here, service) {
             (Some(Ok(parked)), _) => OutcomeError::UnknownHere { id, parked, last_heard },
             (Some(Err(source)), _) => OutcomeError::Reads { id, last_heard, source },
-            (None, Some(Unanswered::NoWorker)) => OutcomeError::NoWorker { id },
+            (None, Some(Unanswered::NoService)) => OutcomeError::NoWorker { id },
             (None, _) if !is_connected => OutcomeError::NoConnection { id },
             (None, _) => OutcomeError::TimedOut { id },
         }

@@ -4,20 +4,19 @@
 //! again until it does or the time is up: a question that is lost, and a watcher that restarts,
 //! only delay. Who is missing at the end is told by name, with what was heard last.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::Subject;
-use farwrite_schemas::{Bookmark, Origin, VisibilityAnswer, VisibilityRequest};
+use farwrite_schemas::{Bookmark, Origin, Subjects, VisibilityAnswer, VisibilityRequest};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     backoff::Backoff,
     limits::TIMEOUT_MAX,
+    link::{nats::Link, question::Unanswered},
     metrics,
-    producer::{Inner, Producer},
-    questions::ask::Unanswered,
-    write::BookmarkError,
+    reads::wait::BookmarkError,
 };
 
 /// A region that was not seen to show a bookmark.
@@ -56,21 +55,27 @@ pub(crate) fn list(missing: &[MissingRegion]) -> String {
     regions.join("; ")
 }
 
-impl Producer {
-    /// Waits until a bookmark is visible in each of some regions, for at most `timeout`. Each must
-    /// have an `lsn-watcher` that runs as a program.
-    ///
-    /// # Errors
-    /// When the bookmark is another database's, or a region is missing: the error names them.
-    pub async fn wait_in(
+/// The watchers of all regions, as they are asked over NATS.
+#[derive(Debug)]
+pub(crate) struct OtherRegions {
+    link: Arc<Link>,
+    subjects: Subjects,
+}
+
+impl OtherRegions {
+    pub(crate) const fn new(link: Arc<Link>, subjects: Subjects) -> Self {
+        Self { link, subjects }
+    }
+
+    /// Waits until a bookmark is visible in each of some regions, for at most `timeout`.
+    pub(crate) async fn wait(
         &self,
         bookmark: &Bookmark,
         regions: &[Origin],
         timeout: Duration,
     ) -> Result<(), ElsewhereError> {
-        self.check_database(bookmark)?;
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
-        let missing = self.inner.missing(bookmark, regions, deadline).await;
+        let missing = self.missing(bookmark, regions, deadline).await;
         if missing.is_empty() {
             return Ok(());
         }
@@ -78,9 +83,7 @@ impl Producer {
         let visible = regions.iter().filter(|region| !is_missing(region)).cloned().collect();
         Err(ElsewhereError::Missing { visible, missing })
     }
-}
 
-impl Inner {
     /// The regions that do not show a bookmark by the deadline.
     pub(crate) async fn missing(
         &self,
@@ -136,9 +139,9 @@ impl Inner {
         let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let request = VisibilityRequest { bookmark: bookmark.clone(), within_ms };
         let question = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
-        let message = self.question(subject, question).await.map_err(|unanswered| {
+        let message = self.link.question(subject, question).await.map_err(|unanswered| {
             let why = match unanswered {
-                Unanswered::NoWorker => "no lsn-watcher runs there",
+                Unanswered::NoService => "no lsn-watcher runs there",
                 Unanswered::NotPermitted(subject) => return format!("not permitted: {subject}"),
                 Unanswered::NotConnected => "NATS is not connected",
                 Unanswered::Closed => "the connection to NATS was closed",

@@ -14,8 +14,6 @@ use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 use sqlx::{PgConnection, types::Uuid};
 use tokio::time::sleep;
 
-use crate::producer::Producer;
-
 /// How often one looks whether the replayed position has moved where nothing is received. With the
 /// pauses 250 ms: longer than the replay of any commit but one that drops thousands of tables. Looks are
 /// counted and not time, since a process that is held for so long would look once. Where the primary
@@ -91,21 +89,4 @@ async fn ask_once(
         _ => None,
     };
     Ok(Said { position: Position { in_recovery, bookmark }, replayed })
-}
-
-impl Producer {
-    /// A bookmark of what was just read on a connection: whoever waits for it elsewhere sees at
-    /// least that, so that an app which hops between regions never goes back in time.
-    ///
-    /// Ask after the read, on the same connection. `None` where no worker has ever taken over.
-    ///
-    /// # Errors
-    /// The database's. The user needs `USAGE` on the schema `farwrite` and `SELECT` on its tables
-    /// `history` and `owner`.
-    pub async fn bookmark(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<Option<Bookmark>, sqlx::Error> {
-        Ok(ask(connection, self.inner.subjects.database()).await?.bookmark)
-    }
 }

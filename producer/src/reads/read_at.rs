@@ -4,30 +4,19 @@
 //! a budget, and whoever runs out of it reads on the primary, if the producer has one. A server
 //! that has used up the budget a few times in a row is only looked at for a while.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::fmt;
 
 use farwrite_lsn_watcher::{Reached, WaitError};
 use farwrite_schemas::Bookmark;
 use sqlx::PgPool;
-use tokio::time::Instant;
 
 use crate::{
     metrics,
-    producer::Producer,
-    reads::servers::{NoReads, ReadFrom},
-    write::BookmarkError,
+    reads::{
+        from::{NoReads, ReadFrom},
+        wait::{BookmarkError, Reads},
+    },
 };
-
-/// Budgets that run out in a row before the server next door is only looked at.
-const MISSES: u32 = 3;
-/// For how long it is only looked at then.
-const PASSED_OVER_FOR: Duration = Duration::from_secs(1);
-/// How long a look may take: one question to the server next door.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// A pool that shows what a bookmark stands for.
 #[derive(Clone, Copy)]
@@ -83,72 +72,26 @@ impl ReadAtError {
     }
 }
 
-/// How often the server next door was too late of late.
-#[derive(Debug, Default)]
-pub(crate) struct Patience(Mutex<Misses>);
-
-#[derive(Debug, Default)]
-struct Misses {
-    in_a_row: u32,
-    last: Option<Instant>,
-}
-
-impl Patience {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Misses> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How long to wait, of a budget.
-    fn allows(&self, budget: Duration) -> Duration {
-        let misses = self.lock();
-        let is_recent = misses.last.is_some_and(|last| last.elapsed() < PASSED_OVER_FOR);
-        if misses.in_a_row >= MISSES && is_recent { budget.min(LOOK) } else { budget }
-    }
-
-    fn reached(&self) {
-        self.lock().in_a_row = 0;
-    }
-
-    /// A wait ran out of time. A look alone says nothing.
-    fn missed(&self, waited: Duration) {
-        if waited > LOOK {
-            let mut misses = self.lock();
-            misses.in_a_row = misses.in_a_row.saturating_add(1);
-            misses.last = Some(Instant::now());
-        }
-    }
-}
-
-impl Producer {
-    /// A pool that shows what a bookmark stands for: this region's, if that has reached it within
-    /// [`Limits::read_budget`](crate::Limits::read_budget), else the primary's, and it says which.
-    ///
-    /// Without a primary ([`Builder::primary`](crate::Builder::primary)) the budget is the whole
-    /// timeout.
-    ///
-    /// # Errors
-    /// When the bookmark is another database's, or no server shows it: the error says what was seen
-    /// of each.
-    pub async fn read_at(&self, bookmark: &Bookmark) -> Result<ReadAt<'_>, ReadAtError> {
-        let inner = &self.inner;
-        self.check_bookmark(bookmark)?;
-        let pool = inner.reads.pool()?;
-        let limits = &inner.limits;
-        let Some(fallback) = inner.reads.fallback() else {
-            let reached = inner.reads.wait(bookmark, limits.timeout).await;
+impl Reads {
+    /// A pool that shows what a bookmark stands for, and which server it reads.
+    pub(crate) async fn read_at(&self, bookmark: &Bookmark) -> Result<ReadAt<'_>, ReadAtError> {
+        self.check(bookmark)?;
+        let pool = self.pool()?;
+        let Some(fallback) = self.fallback() else {
+            let reached = self.wait_unchecked(bookmark, self.timeout).await;
             let reached = reached.map_err(|error| BookmarkError::Wait(Box::new(error)))?;
             return Ok(ReadAt::new(pool, reached));
         };
-        let budget = inner.patience.allows(limits.read_budget);
-        let here = match inner.reads.wait(bookmark, budget).await {
+        let budget = self.patience.allows(self.budget);
+        let here = match self.wait_unchecked(bookmark, budget).await {
             Ok(reached) => {
-                inner.patience.reached();
+                self.patience.reached();
                 return Ok(ReadAt::new(pool, reached));
             }
             Err(error) => Box::new(error),
         };
-        inner.patience.missed(budget);
-        match fallback.wait(bookmark, limits.timeout).await {
+        self.patience.missed(budget);
+        match fallback.wait(bookmark, self.timeout).await {
             Ok((pool, reached)) => Ok(ReadAt::new(pool, reached)),
             Err(primary) => Err(ReadAtError::Nowhere { here, primary: Box::new(primary) }),
         }
@@ -158,30 +101,7 @@ impl Producer {
 impl<'a> ReadAt<'a> {
     fn new(pool: &'a PgPool, reached: Reached) -> Self {
         let from = if reached.in_recovery { ReadFrom::Replica } else { ReadFrom::Primary };
-        metrics::read_at(from);
+        metrics::read_at(from.word());
         Self { pool, from, reached }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_is_late_again_and_again_is_passed_over_for_a_while() {
-        let patience = Patience::default();
-        let budget = Duration::from_millis(20);
-        for _ in 0..MISSES {
-            assert_eq!(patience.allows(budget), budget);
-            patience.missed(budget);
-        }
-        assert_eq!(patience.allows(budget), LOOK);
-        patience.missed(LOOK);
-        tokio::time::advance(PASSED_OVER_FOR).await;
-        assert_eq!(patience.allows(budget), budget, "tried again");
-        patience.missed(budget);
-        assert_eq!(patience.allows(budget), LOOK, "still late");
-        patience.reached();
-        assert_eq!(patience.allows(budget), budget, "caught up");
     }
 }

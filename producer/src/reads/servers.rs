@@ -22,36 +22,17 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{metrics, reads::promise::Promise};
-
-/// The producer was built without a database to read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the producer was built without a database to read from: give it a replica's URL")]
-pub struct NoReads;
-
-/// Which server reads are meant to go to. What it really is, its watcher finds out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadFrom {
-    /// A region's replica.
-    Replica,
-    /// The primary.
-    Primary,
-}
-
-impl ReadFrom {
-    /// As metrics and examples print it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Replica => "replica",
-            Self::Primary => "primary",
-        }
-    }
-}
+use crate::{
+    metrics,
+    reads::{
+        from::{NoReads, ReadFrom},
+        promise::Promise,
+    },
+};
 
 /// Where reads go.
 #[derive(Debug)]
-pub(crate) enum Reads {
+pub(crate) enum ReadServers {
     /// Nowhere: a producer that only publishes and submits.
     Nowhere,
     /// To one server, and to the primary where that one is too late.
@@ -65,8 +46,7 @@ pub(crate) struct Here {
     watcher: Watcher,
     promise: Arc<Promise>,
     meant: ReadFrom,
-    /// Whether it was said that the server is not what it was meant to be.
-    is_told: AtomicBool,
+    mismatch_logged: AtomicBool,
 }
 
 /// The primary, for what is not visible here in time. Its watcher is made when it is first needed:
@@ -87,7 +67,7 @@ impl Here {
     ) -> Self {
         let promise = Arc::new(Promise::default());
         let pool = server.map(|(pool, options)| promise.guard(pool).connect_lazy_with(options));
-        Self { pool, watcher, promise, meant, is_told: AtomicBool::new(false) }
+        Self { pool, watcher, promise, meant, mismatch_logged: AtomicBool::new(false) }
     }
 
     /// Waits until a bookmark is visible.
@@ -95,8 +75,8 @@ impl Here {
         let reached = self.watcher.wait(bookmark, timeout).await?;
         self.promise.raise(&reached, bookmark.epoch);
         let is_other = reached.in_recovery != (self.meant == ReadFrom::Replica);
-        metrics::reads_role(self.meant, is_other);
-        if is_other && !self.is_told.swap(true, Ordering::Relaxed) {
+        metrics::reads_role(self.meant.word(), is_other);
+        if is_other && !self.mismatch_logged.swap(true, Ordering::Relaxed) {
             let meant = self.meant;
             tracing::warn!(
                 ?meant,
@@ -136,7 +116,7 @@ impl Fallback {
     }
 }
 
-impl Reads {
+impl ReadServers {
     pub(crate) fn pool(&self) -> Result<&PgPool, NoReads> {
         match self {
             Self::Nowhere => Err(NoReads),
@@ -158,7 +138,7 @@ impl Reads {
     }
 
     /// Whether there is a place where a write can be visible.
-    pub(crate) const fn shows_writes(&self) -> bool {
+    pub(crate) const fn show_writes(&self) -> bool {
         match self {
             Self::Nowhere => false,
             Self::Somewhere { .. } => true,

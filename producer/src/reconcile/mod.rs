@@ -18,6 +18,7 @@
 mod judge;
 mod options;
 mod plan;
+mod port;
 mod report;
 mod resend;
 
@@ -36,12 +37,13 @@ use tokio::time::timeout;
 use crate::{
     journal::{Keeping, Listed, now_ms},
     outbox::message::fingerprint,
-    producer::{Inner, Producer},
+    producer::Producer,
     questions::ledger::Seen,
 };
 use judge::{Heard, Standing, standing};
 pub use options::{Overtaken, ReconcileError, ReconcileOptions};
 use plan::Item;
+use port::Port;
 pub use report::{ReconcileReport, WhyUnknown};
 
 /// Who did not answer in this run, and is not asked any more.
@@ -99,11 +101,12 @@ impl Producer {
         options: ReconcileOptions,
     ) -> Result<ReconcileReport, ReconcileError> {
         options.validate()?;
-        let inner = &self.inner;
-        let journal = inner.journal.as_ref().ok_or(ReconcileError::NoJournal)?;
-        let _one_at_a_time = inner.reconciling.lock().await;
+        let parts = &self.parts;
+        let journal = parts.journal.as_ref().ok_or(ReconcileError::NoJournal)?;
+        let _one_at_a_time = parts.reconciling.lock().await;
+        let port = Port::new(&parts.outbox, &parts.questions);
         let mut report = ReconcileReport::default();
-        let items = self.look(journal, &options, &mut report).await;
+        let items = port.look(journal, &options, &mut report).await;
         for Item { listed, standing } in &items {
             if let Standing::Ended(_) = standing {
                 journal.end(listed.message.id);
@@ -113,7 +116,7 @@ impl Producer {
         let options = &options;
         let sending = plan::by_key(items)
             .into_iter()
-            .map(|items| async move { inner.send_lost(journal, &items, options).await });
+            .map(|items| async move { port.send_lost(journal, &items, options).await });
         let mut sent = stream::iter(sending).buffer_unordered(options.concurrency);
         while let Some(of_one_key) = sent.next().await {
             report.add(of_one_key);
@@ -121,7 +124,9 @@ impl Producer {
         report.tell();
         Ok(report)
     }
+}
 
+impl Port<'_> {
     /// What every entry of the journal is.
     async fn look(
         &self,
@@ -138,7 +143,7 @@ impl Producer {
         let mut behind = None;
         if listed.iter().any(is_due) {
             // Before the outcomes: what the worker had passed by then, it knows when it is asked.
-            match self.lag_within(options.timeout).await {
+            match self.lag(options.timeout).await {
                 Ok(lag) => {
                     behind = Some(Duration::try_from_secs_f64(lag.seconds).unwrap_or(Duration::MAX))
                 }
@@ -152,7 +157,7 @@ impl Producer {
             } else if age(entry.tried_at_ms) < options.min_age {
                 Standing::Young
             } else {
-                let heard = self.inner.hear(&entry, options.timeout, &away).await;
+                let heard = self.hear(&entry, options.timeout, &away).await;
                 standing(
                     heard,
                     age(entry.tried_at_ms),
@@ -169,9 +174,7 @@ impl Producer {
         }
         items
     }
-}
 
-impl Inner {
     /// Asks how one command ended: the worker, and where that is away the database that is read.
     /// Whoever fails once is not asked again in this run: the next one will tell.
     async fn hear(&self, entry: &Listed, time: Duration, away: &Away) -> Heard {
@@ -179,7 +182,7 @@ impl Inner {
         if !away.service.load(Ordering::Relaxed) {
             let (key, body) = (message.key.as_ref(), &message.body);
             let fingerprint = fingerprint(&message.target, message.version, key, body);
-            match self.ask(message.id, Some(fingerprint)).await {
+            match self.ask(message.id, fingerprint).await {
                 Ok(OutcomeAnswer::Known(Reply { outcome, .. })) => return Heard::ended(&outcome),
                 Ok(OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. })) => {
                     return Heard::Parked;
@@ -196,7 +199,7 @@ impl Inner {
         if away.database.load(Ordering::Relaxed) {
             return Heard::Nothing;
         }
-        match timeout(time, self.read_outcome(message.id)).await {
+        match timeout(time, self.read(message.id)).await {
             Ok(Some(Ok(Seen::Ended(reply)))) => Heard::ended(&reply.outcome),
             // Whoever was parked is no longer in the stream's hands, also as a replica sees it.
             Ok(Some(Ok(Seen::NotEnded { parked: Some(_), .. }))) => Heard::Parked,

@@ -7,23 +7,16 @@
 use std::sync::Arc;
 
 use farwrite_schemas::CommandId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     ReconcileOptions,
     plan::{Item, Plan, plan},
+    port::Port,
 };
 use crate::{
     journal::Keeping,
-    outbox::{
-        answer::Stored,
-        message::Message,
-        publish::error_of,
-        publish_error::{Known, PublishError, WaitingFor},
-        send::Progress,
-        turns::Turn,
-    },
-    producer::Inner,
+    outbox::{answer::Stored, publish_error::PublishError},
 };
 
 /// What became of the lost commands of one key.
@@ -37,7 +30,7 @@ pub(super) struct SentAgain {
     pub(super) left: usize,
 }
 
-impl Inner {
+impl Port<'_> {
     /// Sends the lost commands of one key again.
     pub(super) async fn send_lost(
         &self,
@@ -48,7 +41,7 @@ impl Inner {
         let Plan { send, overtaken, left, held_back } = plan(items, options.overtaken);
         let mut result = SentAgain { overtaken, left, held_back, ..SentAgain::default() };
         let Some(first) = send.first() else { return result };
-        let turn = match self.turn_for(first, Instant::now() + options.timeout).await {
+        let turn = match self.turn(first, Instant::now() + options.timeout).await {
             Ok(turn) => turn,
             Err(error) => {
                 result.held_back += send.len() - 1;
@@ -63,37 +56,21 @@ impl Inner {
                 result.held_back += 1 + behind;
                 return result;
             };
-            let mut progress = Progress::of_kept(kept);
             let deadline = Instant::now() + options.timeout;
-            match self.send_again(message, turn.as_ref(), deadline, &mut progress).await {
+            match self.send_again(message, kept, turn.as_ref(), deadline).await {
                 Ok(Stored { duplicate: false, .. }) => result.sent.push(message.id),
                 Ok(Stored { duplicate: true, .. }) => {
                     result.duplicates.push(message.id);
                     result.held_back += behind;
                     return result;
                 }
-                Err(unsent) => {
-                    result.unsent = Some(error_of(self, message, &progress, unsent));
+                Err(error) => {
+                    result.unsent = Some(error);
                     result.held_back += behind;
                     return result;
                 }
             }
         }
         result
-    }
-
-    /// Waits for the turn of a message's key; `None` where it has none.
-    async fn turn_for(
-        &self,
-        message: &Message,
-        deadline: Instant,
-    ) -> Result<Option<Turn>, PublishError> {
-        let (Some(key), id) = (&message.key, message.id) else { return Ok(None) };
-        let blocked = |_| PublishError::TooManyBlockedKeys { id, blocked: self.turns.counts().1 };
-        let mut turn = self.turns.enter(key).map_err(blocked)?;
-        let (waiting, known) = (WaitingFor::Turn, Known::NotAccepted);
-        let late = |_| PublishError::TimedOut { id, waiting, known };
-        timeout_at(deadline, turn.come()).await.map_err(late)?;
-        Ok(Some(turn))
     }
 }

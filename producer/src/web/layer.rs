@@ -62,8 +62,8 @@ impl BookmarkLayer {
     /// When the producer has no pool to read with.
     pub fn new(producer: Producer) -> Result<Self, NoReads> {
         let pool = producer.reads()?.clone();
-        let has_primary = producer.inner.reads.fallback().is_some();
-        let budget = if has_primary { producer.inner.limits.read_budget } else { ALONE_BUDGET };
+        let has_primary = producer.parts.reads.fallback().is_some();
+        let budget = if has_primary { producer.parts.reads.budget } else { ALONE_BUDGET };
         let token = Token {
             cookie: Some("farwrite".to_owned()),
             header: Some(HeaderName::from_static("farwrite-bookmark")),
@@ -137,18 +137,18 @@ impl BookmarkLayer {
 
     /// Finds a pool for a request.
     async fn open(&self, bookmark: Option<Bookmark>) -> Result<Opened, Late> {
-        let is_primary = self.producer.inner.reads.are_on_primary();
+        let is_primary = self.producer.parts.reads.are_on_primary();
         let from = if is_primary { ReadFrom::Primary } else { ReadFrom::Replica };
         let here = |is_stale, bookmark| {
             let producer = self.producer.clone();
             Session::new(producer, self.pool.clone(), from, is_stale, bookmark)
         };
         // Another database's is none of ours.
-        let ours = |bookmark: &Bookmark| self.producer.check_bookmark(bookmark).is_ok();
+        let ours = |bookmark: &Bookmark| self.producer.parts.reads.check(bookmark).is_ok();
         let Some(bookmark) = bookmark.filter(ours) else {
             return Ok(Opened::Serve(here(false, None)));
         };
-        if self.late == Late::Primary && self.producer.inner.reads.fallback().is_some() {
+        if self.late == Late::Primary && self.producer.parts.reads.fallback().is_some() {
             return match self.producer.read_at(&bookmark).await {
                 Ok(read) => {
                     let (producer, pool) = (self.producer.clone(), read.pool.clone());
