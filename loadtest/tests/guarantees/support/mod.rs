@@ -1,0 +1,15 @@
+//! What every test needs: the shared stack, a database and a stream of its own, the worker
+//! program, publishing, and the model that the database is compared with.
+
+mod asking;
+mod case;
+mod message;
+mod model;
+mod operating;
+mod ran;
+mod servers;
+
+pub(crate) use case::Case;
+pub(crate) use message::{Append, Message};
+pub(crate) use operating::{ALL_WAIT, DEAD, NOBODY_WAITS, PARKED, WAITS_FOR_ITS_LANE};
+pub(crate) use servers::{DEADLINE, program};

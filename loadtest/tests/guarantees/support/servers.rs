@@ -1,0 +1,41 @@
+//! The servers that all tests share, and where the programs of this workspace are.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use farwrite_devstack::Devstack;
+use tokio::sync::OnceCell;
+
+/// How long anything may take that must happen: far more than it takes on a slow machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+static STACK: OnceCell<Devstack> = OnceCell::const_new();
+
+/// The shared servers: a primary in `ewr`, a replica in `jfk`, 30 ms away. The reaper ends them
+/// with this process.
+pub(crate) async fn stack() -> Result<&'static Devstack> {
+    STACK
+        .get_or_try_init(|| async {
+            let rtt = Duration::from_millis(30);
+            Devstack::builder()
+                .regions(["ewr", "jfk"])
+                .rtt(rtt)
+                .setting("max_connections", "400")
+                .start()
+                .await
+        })
+        .await
+}
+
+/// A program of this workspace, built beside this test.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(|deps| deps.parent()).context("the test lies nowhere")?;
+    let program = folder.join(name);
+    ensure!(
+        program.is_file(),
+        "{} is not built: run `cargo build --workspace --bins` first, or `make test`",
+        program.display()
+    );
+    Ok(program)
+}
