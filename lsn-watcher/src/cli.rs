@@ -3,11 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::{Arg, ArgMatches, Command};
+use farwrite_internal::program::{log, settings};
 use farwrite_lsn_watcher::{EmbeddedConfig, RegionConfig};
-use farwrite_schemas::{
-    DatabaseName, NatsServers, Origin, Subjects,
-    program::{log, settings},
-};
+use farwrite_schemas::{DatabaseName, NatsServers, Origin, Subjects};
 use tracing_subscriber::filter::Targets;
 
 const ABOUT: &str = "Watches a region's replica for all apps of the region";

@@ -38,13 +38,10 @@
 //! `pg_read_all_stats`, without which a server does not tell its timeline and a position waits for
 //! the worker's next heartbeat to prove it.
 
-mod alarm;
 mod answer;
-mod backoff;
 mod board;
 mod branches;
 mod embedded;
-mod health;
 mod mark;
 pub mod metrics;
 mod over_nats;
@@ -52,7 +49,6 @@ mod pace;
 mod poll;
 mod region;
 mod replica;
-mod sabotage;
 mod service;
 mod shown;
 mod target;
@@ -63,7 +59,7 @@ mod wishes;
 
 pub use answer::{Doubt, GoneReason, Reached, Seen, WaitError};
 pub use embedded::{ConfigError, EmbeddedConfig};
-pub use health::Health;
+pub use farwrite_internal::Health;
 pub use over_nats::NatsConfig;
 pub use pace::Pace;
 pub use region::{RegionConfig, RegionError, watch_region};

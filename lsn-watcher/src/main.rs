@@ -9,20 +9,20 @@ use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duratio
 
 use anyhow::Context as _;
 use async_nats::{Client, ConnectOptions, Event};
-use farwrite_lsn_watcher::{Health, RegionError, metrics, watch_region};
-use farwrite_schemas::{
-    NatsCredentials, NatsServers,
+use farwrite_internal::{
+    Chain,
     program::{
-        http,
+        http, log,
         settings::{self, SettingsError},
     },
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use farwrite_lsn_watcher::{Health, RegionError, metrics, watch_region};
+use farwrite_schemas::{NatsCredentials, NatsServers};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tracing_subscriber::{fmt, layer::SubscriberExt as _};
 
 use crate::cli::Settings;
 
@@ -56,15 +56,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("lsn-watcher: {error}");
+fn refuse(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("lsn-watcher: {}", Chain(error));
     ExitCode::from(BAD_SETTINGS)
 }
 
 fn start(settings: Settings) -> ExitCode {
-    let log = fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr);
-    let log = log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish();
-    if tracing::subscriber::set_global_default(log.with(settings.log.clone())).is_err() {
+    if log::start(settings.log.clone()).is_err() {
         return ExitCode::from(FAILED);
     }
     let runtime =
@@ -120,7 +118,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 /// client for good, and with it the program.
 async fn connect(servers: NatsServers, health: Health) -> Result<Client, async_nats::ConnectError> {
     // Until it says so itself.
-    health.nats(false);
+    health.trouble("NATS", "not connected");
     let options = match servers.credentials {
         Some(NatsCredentials::Password { user, password }) => {
             ConnectOptions::with_user_and_password(user, password)
@@ -138,8 +136,8 @@ async fn connect(servers: NatsServers, health: Health) -> Result<Client, async_n
         })
         .event_callback(move |event| {
             match event {
-                Event::Connected => health.nats(true),
-                Event::Disconnected | Event::Closed => health.nats(false),
+                Event::Connected => health.over("NATS"),
+                Event::Disconnected | Event::Closed => health.trouble("NATS", "not connected"),
                 _ => {}
             }
             tracing::info!(%event, "NATS");
@@ -149,38 +147,15 @@ async fn connect(servers: NatsServers, health: Health) -> Result<Client, async_n
         .await
 }
 
-/// What is told over HTTP.
-struct Pages {
-    metrics: PrometheusHandle,
-    health: Health,
-}
-
-impl http::Pages for Pages {
-    fn metrics(&self) -> String {
-        self.metrics.render()
-    }
-
-    fn tidy(&self) {
-        self.metrics.run_upkeep();
-    }
-
-    fn problems(&self) -> Vec<String> {
-        self.health.problems()
-    }
-}
-
 async fn serve_http(
     tasks: &mut JoinSet<anyhow::Result<Infallible>>,
     addr: SocketAddr,
     health: Health,
 ) -> anyhow::Result<()> {
-    let listener = http::listen(addr).await?;
-    let addr = listener.local_addr()?;
     let buckets = Matcher::Full(metrics::WAIT_SECONDS.to_owned());
     let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &WAIT_BUCKETS)?;
-    let pages = Pages { metrics: recorder.install_recorder()?, health };
+    let serving = http::listen(addr, recorder, health).await?;
     metrics::describe();
-    tracing::info!(%addr, "metrics and readiness are served");
-    tasks.spawn(async move { Ok(http::serve(listener, pages).await) });
+    tasks.spawn(async move { Ok(serving.await) });
     Ok(())
 }

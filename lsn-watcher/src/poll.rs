@@ -12,20 +12,25 @@
 //! It never ends by itself; its owner drops it. What is done with an answer is the audience's
 //! affair: the board of an app wakes waiters, a region's watcher broadcasts.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
+use farwrite_internal::{Alarm, Backoff};
 use farwrite_schemas::{Epoch, Lsn};
 use tokio::time::Instant;
 
 use crate::{
     GoneReason, Pace,
-    alarm::Alarm,
-    backoff::Backoff,
     branches::Told,
     metrics,
     pace::Allowance,
     replica::{Server, Sight},
 };
+
+/// The first pause after a failure: a server that is restarting accepts connections again within 50
+/// to 500 ms.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause: it bounds how late callers notice that the replica is back.
+const PAUSE_LONGEST: Duration = Duration::from_secs(1);
 
 /// That somebody waits for something that was not seen yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +81,8 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
     pub(crate) fn new(server: S, audience: Arc<A>, pace: Pace, alarm: Alarm) -> Self {
         let now = Instant::now();
         let (not_before, asked_at, moved_at) = (now, now, now);
-        let (allowance, backoff, last) = (Allowance::full(now), Backoff::default(), None);
+        let (allowance, backoff, last) =
+            (Allowance::full(now), Backoff::new(PAUSE_FIRST, PAUSE_LONGEST), None);
         Self {
             server,
             audience,
@@ -206,7 +212,7 @@ impl<S: Server, A: Audience> PollLoop<S, A> {
         } else {
             tracing::warn!(%reason, "the replica cannot be asked; trying again while callers wait");
         }
-        self.not_before = Instant::now() + self.backoff.next();
+        self.not_before = Instant::now() + self.backoff.next_pause();
         self.last = None;
         self.audience.lost(reason).await;
     }
@@ -308,7 +314,7 @@ mod tests {
         }));
         let server = Scripted::new(lines);
         let polls =
-            PollLoop::new(server.clone(), Arc::clone(&board), Pace::default(), Alarm::Runtime);
+            PollLoop::new(server.clone(), Arc::clone(&board), Pace::default(), Alarm::of_runtime());
         let running = tokio::spawn(polls.run());
         tokio::task::yield_now().await;
         Stage { board, server, _loop: running }

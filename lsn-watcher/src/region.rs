@@ -24,13 +24,13 @@ use std::{
 };
 
 use async_nats::{Client, connection::State as NatsState};
+use farwrite_internal::{Alarm, Health};
 use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, Lsn, Origin, Progress, Subjects};
 use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    ConfigError, EmbeddedConfig, GoneReason, Health,
-    alarm::Alarm,
+    ConfigError, EmbeddedConfig, GoneReason,
     branches::Told,
     metrics,
     poll::{Audience, Demand, PollLoop},
@@ -38,6 +38,9 @@ use crate::{
     service,
     wishes::Wishes,
 };
+
+/// The replica, as the watcher's health names it.
+const REPLICA: &str = "the replica";
 
 /// What a region's watcher watches, and for whom.
 #[derive(Clone, Debug)]
@@ -110,7 +113,7 @@ pub async fn watch_region(
         state: Mutex::new(State::new(config.ttl)),
         demanded: Notify::new(),
     });
-    let polls = PollLoop::new(replica, Arc::clone(&region), config.replica.pace, Alarm::new());
+    let polls = PollLoop::new(replica, Arc::clone(&region), config.replica.pace, Alarm::exact());
     // Interests first, which are cheap and say what to poll for; then the polls.
     tokio::select! {
         biased;
@@ -293,7 +296,8 @@ impl Audience for Region {
     fn asking(&self) {}
 
     async fn saw(&self, sight: Sight) {
-        self.health.answered();
+        self.health.over("waiting");
+        self.health.over(REPLICA);
         let to_tell = self.lock().saw(sight, Instant::now());
         if let Some(lsn) = sight.replayed {
             metrics::replayed(lsn);
@@ -311,7 +315,8 @@ impl Audience for Region {
     }
 
     async fn lost(&self, reason: GoneReason) {
-        self.health.lost(&reason);
+        self.health.over("waiting");
+        self.health.trouble(REPLICA, reason.to_string());
         let to_tell = self.lock().lost(Instant::now());
         self.broadcast(to_tell).await;
     }

@@ -25,10 +25,11 @@
 
 use std::time::Duration;
 
+use farwrite_internal::sabotage;
 use farwrite_schemas::{BranchKnown, Lsn};
 use tokio::time::Instant;
 
-use crate::{Doubt, mark::Mark, sabotage, target::Target};
+use crate::{Doubt, mark::Mark, target::Target};
 
 /// A bookmark further ahead than this, in bytes, is no position that anybody has written: 1 TiB
 /// takes a primary that writes a gigabyte a second 17 minutes, and a replica that is so far behind

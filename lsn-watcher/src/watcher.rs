@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
+use farwrite_internal::Alarm;
 use farwrite_schemas::{Lsn, Origin, Subjects};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
     ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError,
-    alarm::Alarm,
     board::Board,
     over_nats::OverNats,
     poll::PollLoop,
@@ -48,7 +48,7 @@ impl Watcher {
     pub fn embedded(config: EmbeddedConfig) -> Result<Self, ConfigError> {
         let replica = config.replica()?;
         let board = Arc::new(Board::new(config.limits()));
-        let polls = PollLoop::new(replica, Arc::clone(&board), config.pace, Alarm::new());
+        let polls = PollLoop::new(replica, Arc::clone(&board), config.pace, Alarm::exact());
         Ok(Self::spawn(board, async move { match polls.run().await {} }))
     }
 

@@ -6,8 +6,6 @@
 //! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
 //! form changes: what was once published must be readable for as long as a stream keeps it.
 //!
-//! With the feature `program` there is also what the programs' command lines share.
-//!
 //! The database's side is [`migrations`]: the `farwrite` schema as SQL text, applied by
 //! `primary-worker migrate`.
 
@@ -26,8 +24,6 @@ pub mod migrations;
 mod name;
 mod nats_url;
 mod outcome;
-#[cfg(feature = "program")]
-pub mod program;
 mod progress;
 mod recorded;
 mod reply;

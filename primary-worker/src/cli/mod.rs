@@ -9,20 +9,22 @@ mod settings;
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use farwrite_schemas::program::{
-    http, log,
-    settings::{SettingsError, parse},
+use farwrite_internal::{
+    Chain, Health,
+    program::{
+        http::{self, HttpError},
+        log,
+        settings::{SettingsError, parse},
+    },
 };
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     apply::handler::Handlers,
     config::Config,
     failpoint,
-    health::Health,
     life::{
         adopt::{self, AdoptError, Adoption, GoOnFrom},
         migrate::{self, MigrateError, StreamFound},
@@ -64,7 +66,7 @@ pub fn main(name: &'static str, handlers: Handlers) -> ExitCode {
         Ok(matches) => start(&matches, handlers),
         // Prints help and version too, and ends with 0 for these and 2 for an error.
         Err(SettingsError::Flags(error)) => error.exit(),
-        Err(error) => refuse(&error),
+        Err(error) => refuse(&Chain(&error)),
     }
 }
 
@@ -181,12 +183,7 @@ fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
 fn start_log(matches: &ArgMatches) -> Result<(), String> {
     let filter = text(matches, "log").unwrap_or_else(|| "info".to_owned());
     let filter = log::filter(&filter).map_err(|error| format!("log: {error}"))?;
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry()
-        .with(format)
-        .with(filter)
-        .try_init()
-        .map_err(|error| error.to_string())
+    log::start(filter).map_err(|error| error.to_string())
 }
 
 async fn run_migrate(config: &Config) -> ExitCode {
@@ -275,9 +272,9 @@ async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
         }
     };
     if let Some(addr) = metrics_addr
-        && let Err(reason) = serve_http(addr, worker.health()).await
+        && let Err(error) = serve_http(addr, worker.health()).await
     {
-        error!(reason, %addr, "metrics and readiness cannot be served");
+        error!(error = %Chain(&error), %addr, "metrics and readiness cannot be served");
         return ExitCode::from(2);
     }
     match worker.run(stop).await {
@@ -293,35 +290,11 @@ async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
 }
 
 /// Serves metrics and readiness until the process ends.
-async fn serve_http(addr: SocketAddr, health: Health) -> Result<(), String> {
-    let listener = http::listen(addr).await.map_err(|error| error.to_string())?;
-    let addr = listener.local_addr().map_err(|error| error.to_string())?;
-    info!(%addr, "metrics and readiness are served");
-    let recorder = PrometheusBuilder::new().install_recorder();
-    let metrics = recorder.map_err(|error| error.to_string())?;
+async fn serve_http(addr: SocketAddr, health: Health) -> Result<(), HttpError> {
+    let serving = http::listen(addr, PrometheusBuilder::new(), health).await?;
     metrics::describe();
-    tokio::spawn(http::serve(listener, Pages { metrics, health }));
+    tokio::spawn(serving);
     Ok(())
-}
-
-/// What is told over HTTP.
-struct Pages {
-    metrics: PrometheusHandle,
-    health: Health,
-}
-
-impl http::Pages for Pages {
-    fn metrics(&self) -> String {
-        self.metrics.render()
-    }
-
-    fn tidy(&self) {
-        self.metrics.run_upkeep();
-    }
-
-    fn problems(&self) -> Vec<String> {
-        self.health.problems()
-    }
 }
 
 fn status_of(error: &WorkerError) -> ExitCode {

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::{Arg, ArgMatches, Command};
-use farwrite_schemas::{DatabaseName, program::settings};
+use farwrite_internal::program::settings;
+use farwrite_schemas::DatabaseName;
 
 use crate::config::{self, Config, NewStream};
 

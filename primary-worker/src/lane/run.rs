@@ -30,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use farwrite_internal::Health;
 use farwrite_schemas::EnvelopeError;
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -48,7 +49,6 @@ use crate::{
     },
     config::Config,
     failpoint::Failpoint,
-    health::Health,
     keep::{confirm::Unconfirmed, heartbeat::Pulse},
     life::{takeover::Takeover, veto::MayAnswer},
     metrics,
@@ -411,7 +411,7 @@ impl Lane {
                     metrics::applied(committed.settled.len(), began.elapsed());
                     if is_full {
                         metrics::lane_full(self.number, false);
-                        self.shared.health.lane_goes_on(self.number);
+                        self.shared.health.over(&format!("lane {}", self.number));
                         info!(lane = self.number, "there is room again for what must wait");
                     }
                     return Ok(Ok(committed));
@@ -428,7 +428,7 @@ impl Lane {
                         is_full = true;
                         metrics::lane_full(self.number, true);
                         let reason = "as many commands are parked as may be";
-                        self.shared.health.lane_stands_still(self.number, reason);
+                        self.shared.health.trouble(&format!("lane {}", self.number), reason);
                         let bound = manner.bounds.parked_max;
                         error!(
                             lane = self.number,

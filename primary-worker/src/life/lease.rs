@@ -17,13 +17,12 @@
 
 use std::time::Duration;
 
+use farwrite_internal::sabotage;
 use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
-
-use crate::sabotage;
 
 /// How often a worker that stands by looks: a hand-over takes this and the takeover itself.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -156,7 +156,7 @@ impl Serving {
             });
         }
         metrics::waiting(false);
-        shared.health.serving();
+        shared.health.ready();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
         let mut first_lane = None;
         let mut is_reading = true;

@@ -9,6 +9,7 @@
 //! Every reconnection is a takeover of one's own. When another worker's database may be taken over
 //! is the affair of `lease.rs`; what is written here is right whenever it happens.
 
+use farwrite_internal::sabotage;
 use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 use sqlx::{Connection, PgConnection, PgTransaction};
 use tracing::info;
@@ -18,7 +19,6 @@ use crate::{
     config::Config,
     keep::hints::Hints,
     primary::{self, LANE_APPLICATION},
-    sabotage,
     stream::{
         StreamError,
         identity::{Anchor, Position},

@@ -14,6 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{Context, stream::Stream};
+use farwrite_internal::Health;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -22,7 +23,6 @@ use crate::{
     apply::{handler::Handlers, judge::Refreshed},
     config::{Config, ConfigError},
     failpoint::Failpoint,
-    health::Health,
     keep::{confirm, heartbeat::Pulse, hints::Hints, upkeep},
     lane::{run::Shared, suspects::Turns},
     metrics,
@@ -133,7 +133,7 @@ impl Worker {
                 End::Fatal(error) => return Err(error),
                 End::Again(reason) => {
                     metrics::waiting(true);
-                    self.health.waiting(&reason);
+                    self.health.waiting(reason.as_str());
                     warn!(reason, "waiting, then beginning again");
                 }
                 End::Taken => {
@@ -265,7 +265,8 @@ impl Worker {
         let waited = lease::stand_by(owner, || {
             metrics::standing_by(true);
             metrics::waiting(false);
-            self.health.standing_by();
+            // This worker is ready to take over from the one that serves.
+            self.health.ready();
         });
         let waited = waited.await;
         metrics::standing_by(false);

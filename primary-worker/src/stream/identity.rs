@@ -10,11 +10,10 @@ use async_nats::jetstream::{
     Context,
     stream::{Info, Stream},
 };
+use farwrite_internal::sabotage;
 use farwrite_schemas::headers;
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-use crate::sabotage;
 
 use super::{
     IDENTITY_KEY, StreamError,

@@ -7,49 +7,66 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Bytes, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-/// How often what is counted is tidied.
+use crate::Health;
+
+/// How often the recorder is drained: its histograms grow until they are.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a client may take for its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait when a connection cannot be accepted: out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a program tells.
-pub trait Pages: Send + Sync + 'static {
-    /// Its metrics, in Prometheus's format.
-    fn metrics(&self) -> String;
-    /// Keeps what is counted from growing: an exporter's histograms do until they are drained.
-    fn tidy(&self);
-    /// Why it is not ready, a line each; empty when it is.
-    fn problems(&self) -> Vec<String>;
+/// What a program shows over HTTP.
+struct Pages {
+    metrics: PrometheusHandle,
+    health: Health,
 }
 
-/// Listens; the address is taken before the program starts its work.
-///
-/// # Errors
-/// The operating system's.
-pub async fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(addr).await
+/// Why metrics and readiness cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The address cannot be listened on.
+    #[error("cannot listen")]
+    Listen(#[from] std::io::Error),
+    /// The process has a recorder of metrics already.
+    #[error("metrics cannot be recorded")]
+    Recorder(#[from] BuildError),
 }
 
-/// Answers for ever:
+/// Takes the address and makes `recorder` the recorder of this process, before the program starts
+/// its work. What comes back serves for ever:
 ///
 /// | path | answer |
 /// |---|---|
 /// | `/metrics` | metrics, in Prometheus's format |
 /// | `/ready` | 200 while the program is ready; 503 and why otherwise |
 /// | `/live` | 200: the process runs |
-pub async fn serve<P: Pages>(listener: TcpListener, pages: P) -> Infallible {
-    let pages = Arc::new(pages);
+///
+/// # Errors
+/// When the address is taken, or the process has a recorder already.
+pub async fn listen(
+    addr: SocketAddr,
+    recorder: PrometheusBuilder,
+    health: Health,
+) -> Result<impl Future<Output = Infallible> + Send, HttpError> {
+    let listener = TcpListener::bind(addr).await?;
+    info!(addr = %listener.local_addr()?, "metrics and readiness are served");
+    let metrics = recorder.install_recorder()?;
+    Ok(serve(listener, Arc::new(Pages { metrics, health })))
+}
+
+async fn serve(listener: TcpListener, pages: Arc<Pages>) -> Infallible {
     let mut tidying = tokio::time::interval(UPKEEP);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = tidying.tick() => {
-                pages.tidy();
+                pages.metrics.run_upkeep();
                 continue;
             }
         };
@@ -64,7 +81,7 @@ pub async fn serve<P: Pages>(listener: TcpListener, pages: P) -> Infallible {
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &*pages);
+                let response = answer(&request, &pages);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
@@ -76,11 +93,13 @@ pub async fn serve<P: Pages>(listener: TcpListener, pages: P) -> Infallible {
     }
 }
 
-fn answer<B>(request: &Request<B>, pages: &impl Pages) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics" | "/") => (StatusCode::OK, pages.metrics()),
+        (&Method::GET | &Method::HEAD, "/metrics" | "/") => {
+            (StatusCode::OK, pages.metrics.render())
+        }
         (&Method::GET | &Method::HEAD, "/live") => (StatusCode::OK, "live\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/ready") => match pages.problems() {
+        (&Method::GET | &Method::HEAD, "/ready") => match pages.health.problems() {
             problems if problems.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
             problems => (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n"),
         },

@@ -1,6 +1,22 @@
 //! What a program logs.
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use std::io::{IsTerminal as _, stderr};
+
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::{SubscriberInitExt as _, TryInitError},
+};
+
+/// Logs what `filter` lets through to standard error, in colours where that is a terminal.
+///
+/// # Errors
+/// When the process has a subscriber already.
+pub fn start(filter: Targets) -> Result<(), TryInitError> {
+    let ansi = stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(ansi);
+    tracing_subscriber::registry().with(lines).with(filter).try_init()
+}
 
 /// The text is not a filter.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,13 @@
 //! Guards that a build for tests can be told to leave out, so that chaos is seen to find what they
-//! prevent. Without the feature `sabotage` none of it is compiled.
+//! prevent. Without the feature `sabotage` no guard can be left out, and nothing is asked.
 
 /// The environment variable that names the guard.
-#[cfg(feature = "sabotage")]
-const VARIABLE: &str = "FARWRITE_SABOTAGE";
+pub const VARIABLE: &str = "FARWRITE_SABOTAGE";
 
 /// Whether this guard is left out.
 #[cfg(feature = "sabotage")]
-pub(crate) fn leaves_out(guard: &str) -> bool {
+#[must_use]
+pub fn leaves_out(guard: &str) -> bool {
     static LEFT_OUT: std::sync::LazyLock<Option<String>> =
         std::sync::LazyLock::new(|| std::env::var(VARIABLE).ok());
     LEFT_OUT.as_deref() == Some(guard)
@@ -15,6 +15,7 @@ pub(crate) fn leaves_out(guard: &str) -> bool {
 
 /// Whether this guard is left out: never.
 #[cfg(not(feature = "sabotage"))]
-pub(crate) const fn leaves_out(_guard: &str) -> bool {
+#[must_use]
+pub const fn leaves_out(_guard: &str) -> bool {
     false
 }

@@ -2,10 +2,8 @@
 //!
 //! The file holds lines of `FARWRITE_X=value`, the same names as the environment; `#` begins a
 //! comment line. Its values become the defaults of the arguments whose environment name they bear,
-//! so that clap's own order does the rest, and whatever clap knows is said in one place. A name
-//! that no argument bears is an error: a misspelt setting must not be ignored.
-//!
-//! Nothing here knows this program: every program of Farwrite can read its settings so.
+//! so that clap's own order does the rest. A name that no argument bears is an error: a misspelt
+//! setting must not be ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,12 +20,13 @@ const FILE_ENV: &str = "FARWRITE_CONFIG";
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SettingsError {
     /// Flags that clap refuses, or a call for help, which it answers.
     #[error(transparent)]
     Flags(#[from] clap::Error),
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {source}", path.display())]
+    #[error("cannot read the configuration file {}", path.display())]
     File {
         /// Which file.
         path: PathBuf,
@@ -48,6 +47,7 @@ pub enum SettingsError {
 
 /// What is wrong with a line of the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LineProblem {
     /// It is no setting and no comment.
     #[error("a line is NAME=value, or a comment that begins with #")]

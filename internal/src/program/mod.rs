@@ -1,0 +1,5 @@
+//! What command lines share.
+
+pub mod http;
+pub mod log;
+pub mod settings;
