@@ -13,27 +13,10 @@ CREATE FUNCTION bench.put(body jsonb) RETURNS bigint LANGUAGE sql AS $$
     RETURNING n
 $$;
 
--- The same for a run of commands in one call: one statement, which puts each key once.
-CREATE FUNCTION bench.put_all(bodies jsonb[]) RETURNS jsonb[] LANGUAGE sql AS $$
-    WITH puts AS (
-        SELECT b->>'key' AS key, b->>'value' AS value, place,
-               row_number() OVER (PARTITION BY b->>'key' ORDER BY place) AS nth,
-               count(*) OVER (PARTITION BY b->>'key') AS times
-        FROM unnest(bodies) WITH ORDINALITY AS u(b, place)
-    ), stored AS (
-        INSERT INTO bench.items AS i SELECT key, times, value FROM puts WHERE nth = times
-        ON CONFLICT (key) DO UPDATE SET n = i.n + excluded.n, value = excluded.value
-        RETURNING key, n
-    )
-    SELECT array_agg(to_jsonb(s.n - p.times + p.nth) ORDER BY p.place)
-    FROM puts p JOIN stored s USING (key)
-$$;
-
 -- What a consumer of messages needs to know a message again.
 CREATE TABLE bench.seen (id uuid PRIMARY KEY);
 
 SELECT farwrite.register('item.put', 'bench.put(jsonb)');
-SELECT farwrite.register('item.put_all', 'bench.put_all(jsonb[])', set_form => true);
 
 -- The same under many names.
 DO $$

@@ -19,7 +19,7 @@ pub(super) struct Filling {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct StoredBatch {
     count: Option<usize>,
 }
 
@@ -46,10 +46,12 @@ pub(super) async fn fill(
         }
         map.insert("Nats-Batch-Commit", "1");
         let answer = client.request_with_headers(subject, map, body).await?;
-        let answer: Response<Stored> = serde_json::from_slice(&answer.payload)
+        let answer: Response<StoredBatch> = serde_json::from_slice(&answer.payload)
             .with_context(|| String::from_utf8_lossy(&answer.payload).into_owned())?;
         match answer {
-            Response::Ok(Stored { count }) => ensure!(count == Some(place), "{count:?} stored"),
+            Response::Ok(StoredBatch { count }) => {
+                ensure!(count == Some(place), "{count:?} stored")
+            }
             Response::Err { error } => bail!("the broker refused a batch: {error}"),
         }
         stored += u64::try_from(place)?;

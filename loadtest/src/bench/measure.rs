@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::report::{Latencies, Row};
+use super::report::{BenchRow, Latencies};
 
 /// As many repetitions make a median that a target is judged by.
 pub(super) const JUDGED_FROM: usize = 7;
@@ -60,7 +60,7 @@ impl Samples {
 
 /// What a measure is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Target {
+pub(super) enum BenchTarget {
     /// Of the ratio to the baseline.
     RatioAtLeast(f64),
     /// Of the ratio to the baseline.
@@ -69,7 +69,7 @@ pub(super) enum Target {
     AtMost(f64),
 }
 
-impl Target {
+impl BenchTarget {
     fn text(self, unit: &str) -> String {
         let unit = if unit.starts_with('/') { unit.to_owned() } else { format!(" {unit}") };
         let unit = unit.trim_end();
@@ -90,8 +90,13 @@ impl Target {
 }
 
 /// A measure of a scenario.
-pub(super) fn row(scenario: &str, measure: impl Into<String>, unit: &str, ours: &Samples) -> Row {
-    Row {
+pub(super) fn row(
+    scenario: &str,
+    measure: impl Into<String>,
+    unit: &str,
+    ours: &Samples,
+) -> BenchRow {
+    BenchRow {
         scenario: scenario.to_owned(),
         measure: measure.into(),
         value: ours.median(),
@@ -108,12 +113,12 @@ pub(super) fn row(scenario: &str, measure: impl Into<String>, unit: &str, ours: 
 
 /// The same beside a baseline, held against a target or none.
 pub(super) fn against(
-    mut row: Row,
+    mut row: BenchRow,
     ours: &Samples,
     baseline: &str,
     theirs: &Samples,
-    target: Option<Target>,
-) -> Row {
+    target: Option<BenchTarget>,
+) -> BenchRow {
     let value = theirs.median();
     row.baseline = Some(baseline.to_owned());
     row.baseline_value = Some(value);
@@ -128,7 +133,7 @@ pub(super) fn against(
 }
 
 /// The same held against a number.
-pub(super) fn held(mut row: Row, ours: &Samples, target: Target) -> Row {
+pub(super) fn held(mut row: BenchRow, ours: &Samples, target: BenchTarget) -> BenchRow {
     row.target = Some(target.text(&row.unit));
     row.met = target.is_met(row.value, row.ratio).filter(|_| ours.is_judged());
     row
@@ -181,13 +186,17 @@ mod tests {
             let row = row("s", "m", "/s", ours);
             against(row, ours, "b", theirs, Some(target)).met
         };
-        assert_eq!(judge(&ours, &theirs, Target::RatioAtLeast(2.0)), Some(true));
-        assert_eq!(judge(&ours, &theirs, Target::RatioAtLeast(2.1)), Some(false));
-        assert_eq!(judge(&ours, &theirs, Target::RatioAtMost(2.0)), Some(true));
-        assert_eq!(judge(&ours, &theirs, Target::RatioAtMost(1.9)), Some(false));
-        assert_eq!(judge(&samples(&[20.0; 6]), &theirs, Target::RatioAtLeast(2.0)), None);
-        assert_eq!(judge(&Samples::whole(20.0), &theirs, Target::AtMost(19.0)), Some(false));
+        assert_eq!(judge(&ours, &theirs, BenchTarget::RatioAtLeast(2.0)), Some(true));
+        assert_eq!(judge(&ours, &theirs, BenchTarget::RatioAtLeast(2.1)), Some(false));
+        assert_eq!(judge(&ours, &theirs, BenchTarget::RatioAtMost(2.0)), Some(true));
+        assert_eq!(judge(&ours, &theirs, BenchTarget::RatioAtMost(1.9)), Some(false));
+        assert_eq!(judge(&samples(&[20.0; 6]), &theirs, BenchTarget::RatioAtLeast(2.0)), None);
+        assert_eq!(judge(&Samples::whole(20.0), &theirs, BenchTarget::AtMost(19.0)), Some(false));
         let nothing = samples(&[0.0; 7]);
-        assert_eq!(judge(&ours, &nothing, Target::RatioAtLeast(2.0)), None, "no ratio to nothing");
+        assert_eq!(
+            judge(&ours, &nothing, BenchTarget::RatioAtLeast(2.0)),
+            None,
+            "no ratio to nothing"
+        );
     }
 }

@@ -12,7 +12,7 @@ pub(super) const KEYS: u32 = 100_000;
 
 /// Puts a value under a key; a function of the database applies it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Put {
+pub struct ItemPut {
     /// What it is ordered by.
     pub key: String,
     /// What is stored; an empty one is refused by a constraint.
@@ -21,9 +21,9 @@ pub struct Put {
 
 /// The same, applied by a handler in Rust.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PutInRust(pub Put);
+pub struct PutInRust(pub ItemPut);
 
-impl Put {
+impl ItemPut {
     /// What a command that puts it has as its body.
     pub(super) fn body(&self) -> Bytes {
         Bytes::from(serde_json::to_vec(self).unwrap_or_default())
@@ -40,7 +40,7 @@ impl Put {
     }
 }
 
-impl Command for Put {
+impl Command for ItemPut {
     const NAME: &'static str = "item.put";
     type Output = i64;
     fn key(&self) -> Result<Option<Key>, KeyError> {
@@ -84,13 +84,13 @@ impl Puts {
     }
 
     /// The next one.
-    pub(super) fn next(&mut self) -> Put {
-        Put { key: self.key(), value: self.value.clone() }
+    pub(super) fn next(&mut self) -> ItemPut {
+        ItemPut { key: self.key(), value: self.value.clone() }
     }
 
     /// One that is refused.
-    pub(super) fn refused(&mut self) -> Put {
-        Put { key: self.key(), value: String::new() }
+    pub(super) fn refused(&mut self) -> ItemPut {
+        ItemPut { key: self.key(), value: String::new() }
     }
 
     /// Whether something comes to pass that does in so many of a hundred cases.

@@ -1,126 +1,107 @@
 //! What a run of the benchmark found: the data behind the table, the JSON and the pictures.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Everything of one run. Figures of one report compare with each other and with no other's.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Report {
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct BenchReport {
     /// Where it ran.
-    pub machine: Machine,
+    pub(super) machine: Machine,
     /// What ran, by name.
-    pub versions: BTreeMap<String, String>,
+    pub(super) versions: BTreeMap<String, String>,
     /// How the servers were set, and how long each scenario ran.
-    pub settings: BTreeMap<String, String>,
+    pub(super) settings: BTreeMap<String, String>,
     /// One for each measure and baseline.
-    pub rows: Vec<Row>,
+    pub(super) rows: Vec<BenchRow>,
     /// Whole distributions, for those measures that are latencies.
-    pub latencies: Vec<Latencies>,
+    pub(super) latencies: Vec<Latencies>,
     /// What a run under load looked like, where that scenario ran.
-    pub timeline: Option<Timeline>,
+    pub(super) timeline: Option<FlowTimeline>,
 }
 
 /// The machine, as it says of itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Machine {
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Machine {
     /// The processor's model.
-    pub cpu: String,
+    pub(super) cpu: String,
     /// How many processors there are.
-    pub cores: usize,
+    pub(super) cores: usize,
     /// Its memory, in bytes.
-    pub memory_bytes: u64,
+    pub(super) memory_bytes: u64,
     /// The kernel's release.
-    pub kernel: String,
+    pub(super) kernel: String,
     /// How long 8 kB and an fdatasync take where the servers' folders are: the median, in
     /// microseconds.
-    pub fdatasync_us: f64,
+    pub(super) fdatasync_us: f64,
 }
 
 /// One measure, beside one baseline or none.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct BenchRow {
     /// The scenario's name.
-    pub scenario: String,
+    pub(super) scenario: String,
     /// What was measured.
-    pub measure: String,
+    pub(super) measure: String,
     /// The median of the repetitions.
-    pub value: f64,
+    pub(super) value: f64,
     /// Of `value` and `baseline_value`: `/s`, `ms`, `B`, …
-    pub unit: String,
+    pub(super) unit: String,
     /// The smallest and the largest of the repetitions.
-    pub spread: Option<(f64, f64)>,
+    pub(super) spread: Option<(f64, f64)>,
     /// What it is compared with.
-    pub baseline: Option<String>,
+    pub(super) baseline: Option<String>,
     /// The baseline's median.
-    pub baseline_value: Option<f64>,
+    pub(super) baseline_value: Option<f64>,
     /// The baseline's smallest and largest.
-    pub baseline_spread: Option<(f64, f64)>,
+    pub(super) baseline_spread: Option<(f64, f64)>,
     /// `value` over `baseline_value`.
-    pub ratio: Option<f64>,
+    pub(super) ratio: Option<f64>,
     /// What it is held against, for a reader.
-    pub target: Option<String>,
+    pub(super) target: Option<String>,
     /// Whether that was reached.
-    pub met: Option<bool>,
+    pub(super) met: Option<bool>,
 }
 
 /// One distribution.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Latencies {
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Latencies {
     /// The scenario's name.
-    pub scenario: String,
+    pub(super) scenario: String,
     /// Whose: `farwrite` or a baseline.
-    pub of: String,
+    pub(super) of: String,
     /// How many were measured.
-    pub count: u64,
+    pub(super) count: u64,
     /// Pairs of a part (0.5 is the median) and milliseconds, growing.
-    pub points: Vec<(f64, f64)>,
+    pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Samples of one run, from its begin to its end.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Timeline {
+/// Samples of one run, from the start to the end.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct FlowTimeline {
     /// The scenario's name.
-    pub scenario: String,
+    pub(super) scenario: String,
     /// In the order of time.
-    pub samples: Vec<Moment>,
+    pub(super) samples: Vec<FlowSample>,
 }
 
 /// What was so at one moment.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Moment {
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct FlowSample {
     /// Since the run began, in milliseconds.
-    pub at_ms: u64,
+    pub(super) at_ms: u64,
     /// Commands published so far.
-    pub published: u64,
+    pub(super) published: u64,
     /// Commands applied so far.
-    pub applied: u64,
+    pub(super) applied: u64,
     /// How far the replica's replay was behind the primary, in bytes of the log.
-    pub replay_lag_bytes: u64,
+    pub(super) replay_lag_bytes: u64,
 }
 
-impl Timeline {
+impl FlowTimeline {
     /// Commands that were published and not applied yet, at each moment.
-    pub fn backlog(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(super) fn backlog(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.samples.iter().map(|at| (at.at_ms, at.published.saturating_sub(at.applied)))
     }
-}
-
-impl Report {
-    /// Writes it as JSON; a missing folder is made.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write_json(&self, path: &Path) -> Result<()> {
-        write(path, &serde_json::to_string_pretty(self)?)
-    }
-}
-
-/// Writes a file, and the folders on the way to it.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }

@@ -9,10 +9,7 @@ use farwrite_producer::{Limits, Producer};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use crate::{
-    programs::{free_address, program},
-    scrape,
-};
+use crate::kit::{free_address, program, quantile, run_to_end, total};
 
 /// How long anything may take that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,13 +39,13 @@ impl Applier {
 }
 
 /// Servers, and the programs that were built beside this one.
-pub(super) struct Stage {
+pub(super) struct BenchStage {
     pub(super) stack: Devstack,
     worker: PathBuf,
     bench_worker: PathBuf,
 }
 
-impl Stage {
+impl BenchStage {
     pub(super) async fn set(builder: Builder) -> Result<Self> {
         // A missing program should not cost the start of a stack.
         let worker = program(Applier::Functions.program())?;
@@ -62,9 +59,7 @@ impl Stage {
         primary.create_database(name).await?;
         let mut command = self.command(Applier::Functions, "migrate", name);
         command.args(["--stream-max-bytes", STREAM_MAX_BYTES]);
-        let migrate = self.stack.spawn(command, "migrate")?;
-        let status = migrate.wait(PATIENCE).await?;
-        ensure!(status.success(), "migrate ended ({status})\n{}", migrate.log_tail());
+        run_to_end(&self.stack, command, "migrate", PATIENCE).await?;
         primary.execute(name, include_str!("../../bench/app.sql")).await?;
         for region in &self.stack.regions()[1..] {
             self.stack.replica(region)?.wait_caught_up(primary, PATIENCE).await?;
@@ -81,15 +76,15 @@ impl Stage {
         command
     }
 
-    /// Starts a worker with its defaults, whatever the environment says of those that the report
+    /// Starts a worker with its defaults. The environment does not change those that the report
     /// names.
-    pub(super) fn worker(&self, applier: Applier, database: &str) -> Result<Worker> {
+    pub(super) fn worker(&self, applier: Applier, database: &str) -> Result<BenchWorker> {
         let metrics = free_address()?;
         let mut command = self.command(applier, "run", database);
         command.args(["--metrics-addr", &metrics.to_string()]);
         command.args(["--lanes", &Config::LANES.to_string()]);
         command.args(["--batch-max-commands", &Config::BATCH_MAX_COMMANDS.to_string()]);
-        Ok(Worker { program: self.stack.spawn(command, applier.program())?, metrics })
+        Ok(BenchWorker { program: self.stack.spawn(command, applier.program())?, metrics })
     }
 
     /// The producer of an app in a region: beside the broker, or over the region's link.
@@ -129,12 +124,12 @@ impl Stage {
 }
 
 /// A worker that runs.
-pub(super) struct Worker {
+pub(super) struct BenchWorker {
     program: Program,
     metrics: SocketAddr,
 }
 
-impl Worker {
+impl BenchWorker {
     /// Waits until it tells its metrics.
     pub(super) async fn tells(&self) -> Result<()> {
         let began = Instant::now();
@@ -148,12 +143,12 @@ impl Worker {
 
     /// Commands that it has settled.
     pub(super) async fn settled(&self) -> Result<u64> {
-        scrape::total(self.metrics, SETTLED).await
+        total(self.metrics, SETTLED).await
     }
 
     /// Milliseconds from a batch's first statement to its commit, of late: the median.
     pub(super) async fn apply_p50_ms(&self) -> Result<f64> {
-        let seconds = scrape::quantile(self.metrics, APPLY, "0.5").await?;
+        let seconds = quantile(self.metrics, APPLY, "0.5").await?;
         Ok(seconds.context("the worker has applied nothing")? * 1e3)
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::report::{Report, Row};
+use super::report::{BenchReport, BenchRow};
 
 /// All rows.
-pub(super) fn table(report: &Report) -> String {
+pub(super) fn table(report: &BenchReport) -> String {
     let mut text = String::from(
         "| scenario | measure | Farwrite | baseline | ratio | target | met |\n|---|---|---|---|---|---|---|\n",
     );
@@ -16,7 +16,7 @@ pub(super) fn table(report: &Report) -> String {
 }
 
 /// One row, with its line's end.
-pub(super) fn line(row: &Row) -> String {
+pub(super) fn line(row: &BenchRow) -> String {
     let value = |value: f64, spread: Option<(f64, f64)>| match spread {
         Some((low, high)) => {
             let (low, high) = (figure(low, ""), figure(high, ""));
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_was_not_judged() {
-        let mut row = Row {
+        let mut row = BenchRow {
             scenario: "drain".to_owned(),
             measure: "applied".to_owned(),
             value: 43_210.0,

@@ -6,9 +6,9 @@ use farwrite_loadtest::bench::PutInRust;
 use farwrite_primary_worker::{Handler, HandlerError, Handlers, HandlersError, Meta, cli};
 use sqlx::PgConnection;
 
-struct Put;
+struct PutHandler;
 
-impl Handler<PutInRust> for Put {
+impl Handler<PutInRust> for PutHandler {
     async fn apply(
         &self,
         connection: &mut PgConnection,
@@ -20,5 +20,5 @@ impl Handler<PutInRust> for Put {
 }
 
 fn main() -> Result<ExitCode, HandlersError> {
-    Ok(cli::main("bench-worker", Handlers::new().with(Put)?))
+    Ok(cli::main("bench-worker", Handlers::new().with(PutHandler)?))
 }

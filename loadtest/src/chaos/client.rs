@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
-use farwrite_producer::{
-    Bookmark, Command, Key, KeyError, Known, Producer, PublishError, SubmitError, WriteError,
-};
+use anyhow::{Result, ensure};
+use farwrite_producer::{Bookmark, Command, Key, KeyError, Producer};
 use fastrand::Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,8 +13,11 @@ use uuid::Uuid;
 use farwrite_checker::{Begun, CommandEnd, HistoryVerb, ReadOp};
 
 use super::{
+    answer::CallAnswer,
+    app::PATIENCE,
     pauses::Pauses,
-    stage::{Shared, now_ms},
+    schedule::CallShares,
+    stage::{ChaosStage, now_ms},
 };
 
 /// Keys are few, so that clients meet.
@@ -25,16 +26,18 @@ const KEYS: u32 = 6;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
 /// How long one read may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
+/// How soon a read that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 #[derive(Serialize)]
-struct Put {
+struct ChaosPut {
     #[serde(skip)]
     key: String,
     #[serde(flatten)]
     body: Value,
 }
 
-impl Command for Put {
+impl Command for ChaosPut {
     const NAME: &'static str = "chaos.put";
     type Output = i64;
     fn key(&self) -> Result<Option<Key>, KeyError> {
@@ -42,27 +45,11 @@ impl Command for Put {
     }
 }
 
-/// What a call told.
-struct Told {
-    end: CommandEnd,
-    visible: bool,
-    bookmark: Option<Bookmark>,
-}
-
-impl Told {
-    const fn only(end: CommandEnd) -> Self {
-        Self { end, visible: false, bookmark: None }
-    }
-
-    fn with(end: CommandEnd, bookmark: Bookmark) -> Self {
-        Self { end, visible: false, bookmark: Some(bookmark) }
-    }
-}
-
 pub(super) struct Client {
     name: String,
-    stage: Shared,
+    stage: Arc<ChaosStage>,
     pauses: Pauses,
+    calls: CallShares,
     random: Rng,
     /// What it carries from region to region.
     bookmark: Option<Bookmark>,
@@ -70,23 +57,32 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(number: u32, stage: Shared, pauses: Pauses, random: Rng) -> Self {
+    pub(super) fn new(
+        number: u32,
+        stage: Arc<ChaosStage>,
+        pauses: Pauses,
+        calls: CallShares,
+        random: Rng,
+    ) -> Self {
         let name = format!("client {number}");
-        Self { name, stage, pauses, random, bookmark: None, acknowledged: 0 }
+        Self { name, stage, pauses, calls, random, bookmark: None, acknowledged: 0 }
     }
 
     /// Works until the time is up; answers how many commands were acknowledged.
     pub(super) async fn run(mut self, until: Instant) -> Result<u64> {
         while Instant::now() < until {
-            let place = self.random.usize(..self.stage.producers.len());
-            let (region, producer) = self.stage.producers[place].clone();
             let stage = Arc::clone(&self.stage);
             let _open = stage.gate.read().await;
-            match self.random.u32(..100) {
-                0..15 => self.command(HistoryVerb::Publish, region, &producer).await?,
-                15..40 => self.command(HistoryVerb::Submit, region, &producer).await?,
-                40..65 => self.command(HistoryVerb::Write, region, &producer).await?,
-                _ => self.read(region, &producer).await?,
+            let CallShares { publish, submit, write, .. } = self.calls;
+            let chance = self.random.u32(..100);
+            if chance < publish {
+                self.command(HistoryVerb::Publish).await?;
+            } else if chance < publish + submit {
+                self.command(HistoryVerb::Submit).await?;
+            } else if chance < publish + submit + write {
+                self.command(HistoryVerb::Write).await?;
+            } else {
+                self.read().await?;
             }
             // Clients think now and then.
             tokio::time::sleep(Duration::from_millis(self.random.u64(..20))).await;
@@ -94,16 +90,17 @@ impl Client {
         Ok(self.acknowledged)
     }
 
+    /// A region by chance, and the app's producer there.
+    fn somewhere(&mut self) -> (&'static str, Producer) {
+        self.stage.producers[self.random.usize(..self.stage.producers.len())].clone()
+    }
+
     fn key(&mut self) -> String {
         format!("key {}", self.random.u32(..KEYS))
     }
 
-    async fn command(
-        &mut self,
-        verb: HistoryVerb,
-        region: &str,
-        producer: &Producer,
-    ) -> Result<()> {
+    async fn command(&mut self, verb: HistoryVerb) -> Result<()> {
+        let (region, producer) = self.somewhere();
         let (id, key) = (self.stage.new_id(), self.key());
         let body = match self.random.u32(..100) {
             0..5 => json!({ "refuse": true }),
@@ -118,7 +115,7 @@ impl Client {
         };
         let history = self.stage.history.clone();
         let begun = history.start_command(verb, (&self.name, region), id.uuid(), &key, &body)?;
-        let put = Put { key, body };
+        let put = ChaosPut { key, body };
         let began = Instant::now();
         let expires_at = expires.map(|after| std::time::SystemTime::now() + after);
         // A publish that may have been stored is sent again under its id until it is known.
@@ -129,30 +126,14 @@ impl Client {
                 call = call.expires_at(time);
             }
             let told = match verb {
-                HistoryVerb::Publish => published(call.publish().await.map(drop)),
-                HistoryVerb::Submit => match call.submit().await {
-                    Ok(done) => Told::with(CommandEnd::Applied, done.bookmark),
-                    Err(error) => submitted(error),
-                },
-                HistoryVerb::Write => match call.write().await {
-                    Ok(done) => {
-                        let told = Told::with(CommandEnd::Applied, done.bookmark);
-                        Told { visible: true, ..told }
-                    }
-                    Err(WriteError::NotVisible { committed, .. }) => {
-                        Told::with(CommandEnd::Applied, committed.bookmark)
-                    }
-                    Err(WriteError::Submit(error)) => submitted(error),
-                    Err(WriteError::NotEverywhere { visible, .. }) => {
-                        Told::with(CommandEnd::Applied, visible.bookmark)
-                    }
-                    Err(WriteError::NoReads { .. }) => Told::only(CommandEnd::Refused),
-                },
+                HistoryVerb::Publish => CallAnswer::published(call.publish().await.map(drop)),
+                HistoryVerb::Submit => CallAnswer::submitted(call.submit().await),
+                HistoryVerb::Write => CallAnswer::written(call.write().await),
             };
             match told.end {
                 CommandEnd::Unknown if began.elapsed() < RESOLVE_WITHIN => is_in_doubt = true,
                 // A call knows nothing of the one before it under the same id.
-                CommandEnd::Refused if is_in_doubt => break Told::only(CommandEnd::Unknown),
+                CommandEnd::Refused if is_in_doubt => break CallAnswer::only(CommandEnd::Unknown),
                 _ => break told,
             }
         };
@@ -189,29 +170,35 @@ impl Client {
         Ok(())
     }
 
-    async fn read(&mut self, region: &str, producer: &Producer) -> Result<()> {
-        let key = self.key();
+    async fn read(&mut self) -> Result<()> {
+        let (key, began) = (self.key(), Instant::now());
         let history = self.stage.history.clone();
         let Some(bookmark) = self.bookmark.clone() else { return Ok(()) };
-        if self.random.u32(..4) == 0 {
-            // Without a word about what it knows: whatever the region shows.
+        if self.random.u32(..100) < self.calls.unbound_reads {
+            let (region, producer) = self.somewhere();
             let begun = history.start_read((&self.name, region), &key, false)?;
             let Ok(pool) = producer.reads() else { return Ok(history.fail_read(begun)?) };
-            return self.finish_read(begun, producer, pool, &key).await;
+            return self.finish_read(begun, &producer, pool, &key).await;
         }
-        let read = match timeout(READ_WITHIN, producer.read_at(&bookmark)).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => {
-                if error.is_superseded() {
-                    self.bookmark = None;
-                    history.superseded(&self.name)?;
+        // A client whose read fails reads in another region.
+        loop {
+            let (region, producer) = self.somewhere();
+            match timeout(READ_WITHIN, producer.read_at(&bookmark)).await {
+                Ok(Ok(read)) => {
+                    let begun = history.start_read((&self.name, region), &key, true)?;
+                    return self.finish_read(begun, &producer, read.pool, &key).await;
                 }
-                return Ok(());
+                Ok(Err(error)) if error.is_superseded() => {
+                    self.bookmark = None;
+                    return Ok(history.superseded(&self.name)?);
+                }
+                Ok(Err(error)) => {
+                    ensure!(began.elapsed() < PATIENCE, "a read gets nowhere: {error}");
+                }
+                Err(_) => ensure!(began.elapsed() < PATIENCE, "a read gets nowhere"),
             }
-            Err(_) => return Ok(()),
-        };
-        let begun = history.start_read((&self.name, region), &key, true)?;
-        self.finish_read(begun, producer, read.pool, &key).await
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
     }
 
     /// Reads, and keeps the bookmark of what was seen.
@@ -250,29 +237,4 @@ async fn look<'c>(
             .fetch_optional(executor)
             .await?;
     Ok(row.map_or((0, None), |(n, id)| (n.unsigned_abs(), Some(id))))
-}
-
-fn published(result: Result<(), PublishError>) -> Told {
-    Told::only(match result {
-        Ok(()) => CommandEnd::Accepted,
-        Err(error) => match error.known() {
-            Known::NotAccepted => CommandEnd::Refused,
-            Known::MaybeAccepted => CommandEnd::Unknown,
-        },
-    })
-}
-
-fn submitted(error: SubmitError) -> Told {
-    match error {
-        SubmitError::Publish(error) => published(Err(error)),
-        SubmitError::TimedOut { .. } => Told::only(CommandEnd::Accepted),
-        SubmitError::Rejected { bookmark, .. } => Told::with(CommandEnd::Rejected, bookmark),
-        SubmitError::Expired { bookmark, .. } => Told::with(CommandEnd::Expired, bookmark),
-        SubmitError::DeadLettered { bookmark, .. } => {
-            Told::with(CommandEnd::DeadLettered, bookmark)
-        }
-        SubmitError::OutputNotRead { bookmark, .. } | SubmitError::Output { bookmark, .. } => {
-            Told::with(CommandEnd::Applied, bookmark)
-        }
-    }
 }

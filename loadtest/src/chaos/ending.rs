@@ -9,12 +9,13 @@ use uuid::Uuid;
 use farwrite_checker::{HistoryOutcome, HistoryWriter};
 
 use super::{
-    stage::{DATABASE, PATIENCE, Shared, Stage},
+    app::{DATABASE, PATIENCE},
+    stage::ChaosStage,
     stream_copy::StreamCopy,
 };
 
 /// How a run ended.
-pub(super) struct End {
+pub(super) struct ChaosEnd {
     /// How many commands were applied.
     pub(super) applied: u64,
     /// What the workers say of a stream that they do not come to the end of.
@@ -24,10 +25,10 @@ pub(super) struct End {
 /// Waits until every command of the stream has ended, and writes the end state: of a stream that
 /// does not settle too, for the checker says of which commands nothing became.
 pub(super) async fn settle_and_dump(
-    stage: &Shared,
+    stage: &ChaosStage,
     copy: Option<StreamCopy>,
     history: &HistoryWriter,
-) -> Result<End> {
+) -> Result<ChaosEnd> {
     let unsettled = wait(stage).await?;
     if let Some(copy) = copy {
         for (sequence, (id, key)) in copy.finish().await? {
@@ -56,18 +57,18 @@ pub(super) async fn settle_and_dump(
     while let Some((key, n, id)) = rows.try_next().await? {
         history.effect(&key, n.unsigned_abs(), id)?;
     }
-    Ok(End { applied, unsettled })
+    Ok(ChaosEnd { applied, unsettled })
 }
 
 /// Waits until every command that the stream holds has ended.
-pub(super) async fn settle(stage: &Stage) -> Result<()> {
+pub(super) async fn settle(stage: &ChaosStage) -> Result<()> {
     let unsettled = wait(stage).await?;
     ensure!(unsettled.is_none(), "{}", unsettled.unwrap_or_default());
     Ok(())
 }
 
 /// Waits until every command that the stream holds has ended; else says what the workers do.
-async fn wait(stage: &Stage) -> Result<Option<String>> {
+async fn wait(stage: &ChaosStage) -> Result<Option<String>> {
     let context = async_nats::jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
     let stream = context.get_stream(format!("farwrite-{DATABASE}")).await?;
     let last = stream.cached_info().state.last_sequence.cast_signed();

@@ -8,7 +8,7 @@ use farwrite_checker::CheckReport;
 
 /// What one seed came to.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct ChaosReport {
     /// The seed.
     pub seed: u64,
     /// How often each fault was made.
@@ -29,7 +29,7 @@ pub struct Report {
     pub judged: CheckReport,
 }
 
-impl Report {
+impl ChaosReport {
     /// Whether nothing was violated, everything came to its end, and something was judged.
     #[must_use]
     pub fn is_well(&self) -> bool {
@@ -43,7 +43,7 @@ fn violations<S: Serializer>(judged: &CheckReport, serializer: S) -> Result<S::O
 
 /// A table of several seeds, and the verdict.
 #[must_use]
-pub fn print(reports: &[Report]) -> String {
+pub fn print(reports: &[ChaosReport]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -51,7 +51,7 @@ pub fn print(reports: &[Report]) -> String {
         "seed", "faults", "acknowledged", "applied", "reapplied", "violations"
     );
     for report in reports {
-        let Report { seed, faults, acknowledged, applied, reapplied, judged, .. } = report;
+        let ChaosReport { seed, faults, acknowledged, applied, reapplied, judged, .. } = report;
         let faults: u64 = faults.values().sum();
         let violations = judged.violations.len();
         let _ = writeln!(
@@ -79,7 +79,7 @@ pub fn print(reports: &[Report]) -> String {
     for violation in reports.iter().flat_map(|report| &report.judged.violations).take(50) {
         let _ = writeln!(text, "{violation}");
     }
-    let is_well = !reports.is_empty() && reports.iter().all(Report::is_well);
+    let is_well = !reports.is_empty() && reports.iter().all(ChaosReport::is_well);
     let _ = write!(text, "\nchaos: {}", if is_well { "PASS" } else { "FAIL" });
     text
 }

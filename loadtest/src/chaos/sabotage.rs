@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use farwrite_devstack::Devstack;
 use sqlx::AssertSqlSafe;
 
-use super::stage::DATABASE;
+use super::app::DATABASE;
 
 const VARIABLE: &str = "FARWRITE_SABOTAGE";
 const GUARDS: [&str; 4] = ["fence", "ledger", "anchor", "timeline"];

@@ -12,7 +12,10 @@ use futures_util::StreamExt;
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
-use super::stage::{DATABASE, PATIENCE, Shared};
+use super::{
+    app::{DATABASE, PATIENCE},
+    stage::ChaosStage,
+};
 
 /// Id and key of each message, by sequence.
 type Messages = BTreeMap<u64, (Uuid, String)>;
@@ -24,7 +27,7 @@ pub(super) struct StreamCopy {
 }
 
 impl StreamCopy {
-    pub(super) async fn begin(stage: &Shared) -> Result<Self> {
+    pub(super) async fn begin(stage: &ChaosStage) -> Result<Self> {
         let client = async_nats::connect(stage.stack.nats().url()).await?;
         let context = jetstream::new(client);
         let messages = Arc::default();

@@ -59,14 +59,14 @@ const LISTED: usize = 20;
 
 /// A row as the command that it is published as.
 #[derive(Clone, Debug)]
-pub(super) enum Row {
+pub(super) enum FlightRow {
     /// It has a departure time.
     Departed(Departed),
     /// It has none.
     Cancelled(Cancelled),
 }
 
-impl Row {
+impl FlightRow {
     /// What it says, either way.
     pub(super) const fn flight(&self) -> &Flight {
         match self {
@@ -86,7 +86,7 @@ pub(super) struct FlightsFile {
     /// Its name, without folders.
     pub(super) name: String,
     /// Its rows, in its order.
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<FlightRow>,
 }
 
 /// The file cannot be replayed.
@@ -201,7 +201,7 @@ impl FlightsFile {
 }
 
 /// Checks one row; the fault is for people.
-fn row(record: &csv::ByteRecord, line: u64) -> Result<Row, String> {
+fn row(record: &csv::ByteRecord, line: u64) -> Result<FlightRow, String> {
     if record.len() != COLUMNS.len() {
         return Err(format!("{}, not {}", counted(record.len(), "column"), COLUMNS.len()));
     }
@@ -231,11 +231,11 @@ fn row(record: &csv::ByteRecord, line: u64) -> Result<Row, String> {
         distance: fields.number("distance", 1, DISTANCE_MAX)?,
     };
     if fields.known("dep_time").is_none() {
-        return Ok(Row::Cancelled(Cancelled(flight)));
+        return Ok(FlightRow::Cancelled(Cancelled(flight)));
     }
     let is_time = matches!(fields.get("dep_time").parse(), Ok(0..=2400)) && fields.minutes_fit();
     fields.check("dep_time", is_time, "a time of day such as 517 or 2359, or NA")?;
-    Ok(Row::Departed(Departed(flight)))
+    Ok(FlightRow::Departed(Departed(flight)))
 }
 
 /// The fields of one row, by the names of their columns.

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
     file::FlightsFile,
-    plan::Plan,
+    plan::DemoPlan,
     text::{counted, grouped},
 };
 
@@ -26,7 +26,7 @@ const SHOWN: i64 = 5;
 
 /// A claim, and whether it holds.
 #[derive(Debug, Serialize)]
-pub(super) struct Verdict {
+pub(super) struct DemoVerdict {
     pub(super) claim: &'static str,
     pub(super) holds: bool,
     /// What was looked at, or what is wrong.
@@ -57,7 +57,7 @@ pub(super) async fn load(
     client: &async_nats::Client,
     stream: &str,
     file: &FlightsFile,
-    plan: &Plan,
+    plan: &DemoPlan,
     ids: &[CommandId],
 ) -> Result<StreamCount> {
     sqlx::raw_sql(include_str!("../../demo/judge.sql")).execute(&mut *connection).await?;
@@ -83,7 +83,7 @@ pub(super) async fn load(
 async fn load_file(
     connection: &mut PgConnection,
     file: &FlightsFile,
-    plan: &Plan,
+    plan: &DemoPlan,
     ids: &[CommandId],
 ) -> Result<()> {
     let mut copy = connection.copy_in_raw("COPY judge.file FROM STDIN").await?;
@@ -140,7 +140,7 @@ async fn load_stream(
 }
 
 /// Has SQL judge.
-pub(super) async fn verdicts(connection: &mut PgConnection) -> Result<Vec<Verdict>> {
+pub(super) async fn verdicts(connection: &mut PgConnection) -> Result<Vec<DemoVerdict>> {
     let (rows, aircraft): (i64, i64) = sqlx::query_as(
         "SELECT count(*), count(DISTINCT aircraft) FILTER (WHERE departed) FROM judge.file",
     )
@@ -157,7 +157,7 @@ pub(super) async fn verdicts(connection: &mut PgConnection) -> Result<Vec<Verdic
         } else {
             format!("{} aircraft", grouped(aircraft))
         };
-        verdicts.push(Verdict {
+        verdicts.push(DemoVerdict {
             claim,
             holds: count == 0,
             found: if count == 0 { of } else { format!("{} in {of}", counted(count, "fault")) },

@@ -6,12 +6,12 @@
 
 use farwrite_producer::{Command, CommandId};
 
-use super::file::{AIRPORTS, Row};
+use super::file::{AIRPORTS, FlightRow};
 use crate::flights::{Cancelled, Departed};
 
 /// What the app waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(super) enum DemoVerb {
     /// Accepted.
     Publish,
     /// Committed.
@@ -31,14 +31,14 @@ pub(super) struct Copies {
 
 /// The plan of one run.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct DemoPlan {
     /// The regions, the primary's first.
     pub(super) regions: Vec<String>,
     /// The region of each airport, as a place in `regions`.
     region_of: [usize; 3],
 }
 
-impl Plan {
+impl DemoPlan {
     /// Gives each airport its region: the one of its name, else the next in turn.
     pub(super) fn new(regions: &[String]) -> Self {
         let region_of = std::array::from_fn(|turn| {
@@ -58,17 +58,17 @@ impl Plan {
     }
 
     /// Where a row is published, as a place in `regions`.
-    pub(super) fn region(&self, row: &Row) -> usize {
+    pub(super) fn region(&self, row: &FlightRow) -> usize {
         let airport = AIRPORTS.iter().position(|airport| *airport == row.flight().origin);
         airport.map_or(0, |airport| self.region_of[airport])
     }
 
     /// One in ten is submitted, one in twenty written; the others are published.
-    pub(super) const fn verb(index: usize) -> Verb {
+    pub(super) const fn verb(index: usize) -> DemoVerb {
         match index % 20 {
-            3 | 13 => Verb::Submit,
-            5 => Verb::Write,
-            _ => Verb::Publish,
+            3 | 13 => DemoVerb::Submit,
+            5 => DemoVerb::Write,
+            _ => DemoVerb::Publish,
         }
     }
 
@@ -80,13 +80,13 @@ impl Plan {
 
     /// A new id, or, in every fourth hundred of rows, one derived from where the row stands: what
     /// an app does whose input may come twice.
-    pub(super) fn id(index: usize, file: &str, row: &Row) -> CommandId {
+    pub(super) fn id(index: usize, file: &str, row: &FlightRow) -> CommandId {
         if (index / 100) % 4 != 3 {
             return CommandId::now();
         }
         let kind = match row {
-            Row::Departed(_) => Departed::NAME,
-            Row::Cancelled(_) => Cancelled::NAME,
+            FlightRow::Departed(_) => Departed::NAME,
+            FlightRow::Cancelled(_) => Cancelled::NAME,
         };
         CommandId::derived(kind, &format!("{file} line {}", row.flight().line))
     }
@@ -96,8 +96,8 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plan(regions: &[&str]) -> Plan {
-        Plan::new(&regions.iter().map(|region| (*region).to_owned()).collect::<Vec<_>>())
+    fn plan(regions: &[&str]) -> DemoPlan {
+        DemoPlan::new(&regions.iter().map(|region| (*region).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -112,10 +112,10 @@ mod tests {
 
     #[test]
     fn the_verbs_and_copies_come_in_their_shares() {
-        let share = |verb| (0..1_000).filter(|index| Plan::verb(*index) == verb).count();
-        assert_eq!((share(Verb::Submit), share(Verb::Write)), (100, 50));
+        let share = |verb| (0..1_000).filter(|index| DemoPlan::verb(*index) == verb).count();
+        assert_eq!((share(DemoVerb::Submit), share(DemoVerb::Write)), (100, 50));
         let copies = |rows| {
-            let copies = (0..rows).map(|index| Plan::copies(index, rows));
+            let copies = (0..rows).map(|index| DemoPlan::copies(index, rows));
             let (at_once, late): (Vec<_>, Vec<_>) =
                 copies.map(|c| (c.at_once, c.after_window)).unzip();
             let count = |flags: Vec<bool>| flags.into_iter().filter(|flag| *flag).count();

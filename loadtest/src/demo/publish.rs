@@ -22,10 +22,10 @@ use tokio::{
 };
 
 use super::{
-    file::{FlightsFile, Row},
-    plan::{Plan, Verb},
+    file::{FlightRow, FlightsFile},
+    plan::{DemoPlan, DemoVerb},
     stage::DUPLICATE_WINDOW,
-    tally::{Copied, Event, Read, Tally},
+    tally::{CallEvent, CopyFate, ReadBack, RegionTally},
 };
 use crate::flights::Flown;
 
@@ -39,13 +39,13 @@ const WINDOW_PASSES_WITHIN: Duration = Duration::from_secs(30);
 /// An app in all regions that replays a file.
 pub(super) struct Replay<'a> {
     file: &'a FlightsFile,
-    plan: &'a Plan,
+    plan: &'a DemoPlan,
     producers: &'a [Producer],
     started: &'a AtomicUsize,
     permits: Arc<Semaphore>,
-    waiting: JoinSet<Result<(usize, Event)>>,
+    waiting: JoinSet<Result<(usize, CallEvent)>>,
     /// One for each region.
-    pub(super) tallies: Vec<Tally>,
+    pub(super) tallies: Vec<RegionTally>,
     /// The id of each row.
     pub(super) ids: Vec<CommandId>,
 }
@@ -54,11 +54,11 @@ impl<'a> Replay<'a> {
     /// Nothing is published yet; `started` counts the rows that are.
     pub(super) fn new(
         file: &'a FlightsFile,
-        plan: &'a Plan,
+        plan: &'a DemoPlan,
         producers: &'a [Producer],
         started: &'a AtomicUsize,
     ) -> Result<Self> {
-        let tallies = plan.regions.iter().map(|_| Tally::new()).collect::<Result<_, _>>()?;
+        let tallies = plan.regions.iter().map(|_| RegionTally::new()).collect::<Result<_, _>>()?;
         Ok(Self {
             file,
             plan,
@@ -75,10 +75,10 @@ impl<'a> Replay<'a> {
     pub(super) async fn publish(&mut self) -> Result<()> {
         let rows = self.file.rows.len();
         for (index, row) in self.file.rows.iter().enumerate() {
-            let id = Plan::id(index, &self.file.name, row);
+            let id = DemoPlan::id(index, &self.file.name, row);
             self.ids.push(id);
             self.start(index, row, id).await?;
-            if Plan::copies(index, rows).at_once {
+            if DemoPlan::copies(index, rows).at_once {
                 self.start_copy(row, id).await?;
             }
             self.started.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl<'a> Replay<'a> {
         let first = Instant::now() + DUPLICATE_WINDOW;
         tokio::time::sleep_until(first).await;
         let rows = self.file.rows.len();
-        let late = (0..rows).filter(|index| Plan::copies(*index, rows).after_window);
+        let late = (0..rows).filter(|index| DemoPlan::copies(*index, rows).after_window);
         let mut late: Vec<usize> = late.collect();
         // The broker forgets ids in rounds; a copy that it still knew is sent again.
         while !late.is_empty() {
@@ -114,8 +114,8 @@ impl<'a> Replay<'a> {
             let sent: Vec<_> = sending.buffer_unordered(IN_FLIGHT).try_collect().await?;
             let mut known = Vec::new();
             for (index, region, copied) in sent {
-                self.tallies[region].count(Event::Copied(copied));
-                if copied == Copied::Suppressed {
+                self.tallies[region].count(CallEvent::Copied(copied));
+                if copied == CopyFate::Suppressed {
                     known.push(index);
                 }
             }
@@ -124,12 +124,12 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    async fn start(&mut self, index: usize, row: &Row, id: CommandId) -> Result<()> {
+    async fn start(&mut self, index: usize, row: &FlightRow, id: CommandId) -> Result<()> {
         let permit = self.permit().await?;
-        let verb = Plan::verb(index);
+        let verb = DemoPlan::verb(index);
         match row {
-            Row::Departed(command) => self.call(row, command, id, verb, permit),
-            Row::Cancelled(command) => self.call(row, command, id, verb, permit),
+            FlightRow::Departed(command) => self.call(row, command, id, verb, permit),
+            FlightRow::Cancelled(command) => self.call(row, command, id, verb, permit),
         }
         Ok(())
     }
@@ -137,10 +137,10 @@ impl<'a> Replay<'a> {
     /// Calls the verb now, and leaves its answer to a task.
     fn call<C: Command<Output = Flown>>(
         &mut self,
-        row: &Row,
+        row: &FlightRow,
         command: &C,
         id: CommandId,
-        verb: Verb,
+        verb: DemoVerb,
         permit: OwnedSemaphorePermit,
     ) {
         let region = self.plan.region(row);
@@ -149,37 +149,37 @@ impl<'a> Replay<'a> {
         let failed = failed(row);
         let began = Instant::now();
         match verb {
-            Verb::Publish => {
+            DemoVerb::Publish => {
                 let accepted = call.publish();
                 self.waiting.spawn(async move {
                     accepted.await.context(failed)?;
                     drop(permit);
-                    Ok((region, Event::Accepted(began.elapsed())))
+                    Ok((region, CallEvent::Accepted(began.elapsed())))
                 });
             }
-            Verb::Submit => {
+            DemoVerb::Submit => {
                 let committed = call.submit();
                 self.waiting.spawn(async move {
                     committed.await.context(failed)?;
                     drop(permit);
-                    Ok((region, Event::Committed(began.elapsed())))
+                    Ok((region, CallEvent::Committed(began.elapsed())))
                 });
             }
-            Verb::Write => {
+            DemoVerb::Write => {
                 let visible = call.write();
                 self.waiting.spawn(async move {
                     visible.await.context(failed)?;
                     let took = began.elapsed();
                     let read = read_back(&producer, id).await?;
                     drop(permit);
-                    Ok((region, Event::Visible(took, read)))
+                    Ok((region, CallEvent::Visible(took, read)))
                 });
             }
         }
     }
 
     /// The second copy, right behind the first: the producer sends it when that was accepted.
-    async fn start_copy(&mut self, row: &Row, id: CommandId) -> Result<()> {
+    async fn start_copy(&mut self, row: &FlightRow, id: CommandId) -> Result<()> {
         let permit = self.permit().await?;
         let region = self.plan.region(row);
         let accepted = call_copy(&self.producers[region], row, id);
@@ -187,7 +187,7 @@ impl<'a> Replay<'a> {
         self.waiting.spawn(async move {
             let accepted = accepted.await.context(failed)?;
             drop(permit);
-            Ok((region, Event::Copied(copied(&accepted))))
+            Ok((region, CallEvent::Copied(copied(&accepted))))
         });
         Ok(())
     }
@@ -209,7 +209,7 @@ impl<'a> Replay<'a> {
 
     fn count(
         &mut self,
-        done: Result<Result<(usize, Event)>, tokio::task::JoinError>,
+        done: Result<Result<(usize, CallEvent)>, tokio::task::JoinError>,
     ) -> Result<()> {
         let (region, event) = done??;
         self.tallies[region].count(event);
@@ -217,31 +217,31 @@ impl<'a> Replay<'a> {
     }
 }
 
-fn failed(row: &Row) -> String {
+fn failed(row: &FlightRow) -> String {
     format!("line {}", row.flight().line)
 }
 
 fn call_copy(
     producer: &Producer,
-    row: &Row,
+    row: &FlightRow,
     id: CommandId,
 ) -> impl Future<Output = Result<Accepted, PublishError>> + use<> {
     match row {
-        Row::Departed(command) => producer.call(command).id(id),
-        Row::Cancelled(command) => producer.call(command).id(id),
+        FlightRow::Departed(command) => producer.call(command).id(id),
+        FlightRow::Cancelled(command) => producer.call(command).id(id),
     }
     .publish()
 }
 
-const fn copied(accepted: &Accepted) -> Copied {
-    if accepted.duplicate { Copied::Suppressed } else { Copied::Stored }
+const fn copied(accepted: &Accepted) -> CopyFate {
+    if accepted.duplicate { CopyFate::Suppressed } else { CopyFate::Stored }
 }
 
 /// Reads on the region's own replica what was just said to be visible there.
-async fn read_back(producer: &Producer, id: CommandId) -> Result<Read> {
+async fn read_back(producer: &Producer, id: CommandId) -> Result<ReadBack> {
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM demo.flights WHERE command_id = $1")
         .bind(id.uuid())
         .fetch_one(producer.reads()?)
         .await?;
-    Ok(if rows > 0 { Read::Own } else { Read::Stale })
+    Ok(if rows > 0 { ReadBack::Own } else { ReadBack::Stale })
 }

@@ -1,30 +1,31 @@
 //! What the demo found out: printed, and written as JSON. What is printed is made of nothing but
 //! the report, so the JSON holds every figure.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::{
-    judge::{StreamCount, Verdict},
-    tally::{Quantiles, Tally},
+    judge::{DemoVerdict, StreamCount},
+    tally::{Quantiles, RegionTally},
     text::{counted, grouped, say},
 };
+use crate::kit::write_file;
 
 /// Everything that a run found out.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) input: Input,
-    pub(super) regions: Vec<Region>,
-    pub(super) pace: Pace,
+pub(super) struct DemoReport {
+    pub(super) input: DemoInput,
+    pub(super) regions: Vec<RegionReport>,
+    pub(super) pace: DemoTimes,
     pub(super) duplicates: Duplicates,
-    pub(super) verdicts: Vec<Verdict>,
+    pub(super) verdicts: Vec<DemoVerdict>,
 }
 
 /// What was replayed, and where.
 #[derive(Debug, Serialize)]
-pub(super) struct Input {
+pub(super) struct DemoInput {
     pub(super) file: String,
     pub(super) rows: usize,
     pub(super) departed: usize,
@@ -38,7 +39,7 @@ pub(super) struct Input {
 
 /// What the app of one region did.
 #[derive(Debug, Serialize)]
-pub(super) struct Region {
+pub(super) struct RegionReport {
     region: String,
     commands: u64,
     published: u64,
@@ -53,7 +54,7 @@ pub(super) struct Region {
 
 /// How long it took.
 #[derive(Debug, Serialize)]
-pub(super) struct Pace {
+pub(super) struct DemoTimes {
     /// Until the servers and programs ran.
     pub(super) start_s: f64,
     /// From the first command to the answer of the last one.
@@ -73,9 +74,9 @@ pub(super) struct Duplicates {
     pub(super) stream: StreamCount,
 }
 
-impl Region {
+impl RegionReport {
     /// The figures of a tally.
-    pub(super) fn of(region: &str, tally: &Tally) -> Self {
+    pub(super) fn of(region: &str, tally: &RegionTally) -> Self {
         let [published, submitted, written] = tally.commands();
         let [accepted_ms, committed_ms, visible_ms] = tally.quantiles();
         Self {
@@ -93,7 +94,7 @@ impl Region {
     }
 }
 
-impl Report {
+impl DemoReport {
     /// The verdicts that are counted and not compared: reads after writes, and duplicates.
     pub(super) fn judge_counts(&mut self) {
         let (reads, stale) = self.regions.iter().fold((0, 0), |(reads, stale), region| {
@@ -102,7 +103,7 @@ impl Report {
         let Duplicates { suppressed_by_broker: broker, suppressed_by_ledger: ledger, .. } =
             self.duplicates;
         let stored_twice = self.duplicates.stream.messages - self.duplicates.stream.distinct_ids;
-        let verdict = |claim, holds, found| Verdict { claim, holds, found, faults: Vec::new() };
+        let verdict = |claim, holds, found| DemoVerdict { claim, holds, found, faults: Vec::new() };
         self.verdicts.extend([
             verdict(
                 "no stale read after write",
@@ -130,7 +131,7 @@ impl Report {
 
     /// Says it all, but for the last line.
     pub(super) fn print(&self) {
-        let Pace { publish_s, settle_s, commands_per_s, .. } = self.pace;
+        let DemoTimes { publish_s, settle_s, commands_per_s, .. } = self.pace;
         say(format_args!(
             "{} answered in {publish_s:.1} s ({} a second), everything settled after {settle_s:.1} s",
             counted(self.input.rows, "command"),
@@ -160,7 +161,7 @@ impl Report {
             ));
         }
         say("");
-        for Verdict { claim, holds, found, faults } in &self.verdicts {
+        for DemoVerdict { claim, holds, found, faults } in &self.verdicts {
             let word = if *holds { "ok" } else { "FAIL" };
             say(format_args!("{word:<4}  {claim:<48}  {found}"));
             for fault in faults {
@@ -180,12 +181,12 @@ fn pair(quantiles: Option<Quantiles>) -> String {
 
 /// The JSON file: how the demo ended, and the report where it came to one.
 #[derive(Serialize)]
-struct Ending<'a> {
+struct DemoEnding<'a> {
     demo: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(flatten)]
-    report: Option<&'a Report>,
+    report: Option<&'a DemoReport>,
 }
 
 /// Writes that the demo came to no end, which is so until it does. A file that cannot be written is
@@ -195,12 +196,13 @@ pub(super) fn begin_json(path: &Path) -> Result<()> {
 }
 
 /// Writes the JSON file; one of an earlier run is replaced however this one ended.
-pub(super) fn write_json(path: &Path, reason: Option<&str>, report: Option<&Report>) -> Result<()> {
+pub(super) fn write_json(
+    path: &Path,
+    reason: Option<&str>,
+    report: Option<&DemoReport>,
+) -> Result<()> {
     let demo = if reason.is_some() { "FAIL" } else { "PASS" };
-    let mut text = serde_json::to_string_pretty(&Ending { demo, reason, report })?;
+    let mut text = serde_json::to_string_pretty(&DemoEnding { demo, reason, report })?;
     text.push('\n');
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    }
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    write_file(path, &text)
 }

@@ -7,7 +7,7 @@ use farwrite_producer::Origin;
 
 /// What applies the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandlerKind {
+pub(super) enum HandlerKind {
     /// Functions of the database, run by the stock `primary-worker`.
     Sql,
     /// Handlers in Rust, in `flights-worker`.
@@ -16,8 +16,7 @@ pub enum HandlerKind {
 
 impl HandlerKind {
     /// Its word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Sql => "sql",
             Self::Rust => "rust",
@@ -25,8 +24,7 @@ impl HandlerKind {
     }
 
     /// The program that runs it.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
+    pub(super) const fn program(self) -> &'static str {
         match self {
             Self::Sql => "primary-worker",
             Self::Rust => "flights-worker",
@@ -36,20 +34,20 @@ impl HandlerKind {
 
 /// The demo's settings.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(super) struct DemoSettings {
     /// The file of departures.
-    pub flights: PathBuf,
+    pub(super) flights: PathBuf,
     /// The regions, the primary's first.
-    pub regions: Vec<String>,
+    pub(super) regions: Vec<String>,
     /// Round trip between the first region and each other one.
-    pub rtt: Duration,
+    pub(super) rtt: Duration,
     /// What applies the commands.
-    pub handler: HandlerKind,
+    pub(super) handler: HandlerKind,
     /// Where the report goes as JSON.
-    pub json: PathBuf,
+    pub(super) json: PathBuf,
 }
 
-impl Settings {
+impl DemoSettings {
     /// Checks what the command line's types do not.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use farwrite_devstack::{Devstack, Program};
 use farwrite_producer::{CommandId, Limits, Producer};
 use sqlx::PgConnection;
 
-use super::settings::{HandlerKind, Settings};
-use crate::programs::{free_address, program};
+use super::settings::{DemoSettings, HandlerKind};
+use crate::kit::{free_address, program, run_to_end};
 
 /// The database's name, in PostgreSQL and in Farwrite.
 const DATABASE: &str = "flights";
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(5);
 
 /// What runs. Fields are dropped in this order: apps before programs before servers.
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     /// One for each region, in the regions' order.
     pub(super) producers: Vec<Producer>,
     worker: Program,
@@ -34,9 +34,9 @@ pub(super) struct Stage {
     stack: Devstack,
 }
 
-impl Stage {
+impl DemoStage {
     /// Starts everything, and returns when the worker answers.
-    pub(super) async fn set(settings: &Settings) -> Result<Self> {
+    pub(super) async fn set(settings: &DemoSettings) -> Result<Self> {
         // First of all: a missing program should not cost the start of a stack.
         let worker = program(settings.handler.program())?;
         let (migrator, watcher) = (program("primary-worker")?, program("lsn-watcher")?);
@@ -154,13 +154,7 @@ async fn prepare(stack: &Devstack, migrator: PathBuf, handler: HandlerKind) -> R
     let mut command = worker_command(stack, migrator, "migrate");
     command.args(["--stream-max-bytes", &STREAM_MAX_BYTES.to_string()]);
     command.args(["--duplicate-window-ms", &DUPLICATE_WINDOW.as_millis().to_string()]);
-    let migrate = stack.spawn(command, "migrate")?;
-    let status = migrate.wait(PATIENCE).await?;
-    ensure!(
-        status.success(),
-        "primary-worker migrate ended ({status})\nthe end of its log:\n{}",
-        migrate.log_tail()
-    );
+    run_to_end(stack, command, "migrate", PATIENCE).await?;
     stack.primary().execute(DATABASE, include_str!("../../demo/tables.sql")).await?;
     if handler == HandlerKind::Sql {
         stack.primary().execute(DATABASE, include_str!("../../demo/flights.sql")).await?;

@@ -10,20 +10,20 @@ const LONGEST_US: u64 = 3_600_000_000;
 
 /// One thing that a region's app has seen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
+pub(super) enum CallEvent {
     /// A `publish` was accepted.
     Accepted(Duration),
     /// A `submit` was committed.
     Committed(Duration),
     /// A `write` was visible, and the read that followed at once found its row, or did not.
-    Visible(Duration, Read),
+    Visible(Duration, ReadBack),
     /// A copy of a command that was published before.
-    Copied(Copied),
+    Copied(CopyFate),
 }
 
 /// What a read after a write found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ReadBack {
     /// The row.
     Own,
     /// Not the row.
@@ -32,7 +32,7 @@ pub(super) enum Read {
 
 /// What became of a copy at the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Copied {
+pub(super) enum CopyFate {
     /// It knew the id, and dropped the copy.
     Suppressed,
     /// It stored the copy: the ledger has to know the id.
@@ -41,7 +41,7 @@ pub(super) enum Copied {
 
 /// The tally of one region.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct RegionTally {
     accepted_us: Histogram<u64>,
     committed_us: Histogram<u64>,
     visible_us: Histogram<u64>,
@@ -60,7 +60,7 @@ pub(super) struct Quantiles {
     pub(super) p99: f64,
 }
 
-impl Tally {
+impl RegionTally {
     /// Nothing yet.
     ///
     /// # Errors
@@ -78,17 +78,17 @@ impl Tally {
     }
 
     /// Counts an event.
-    pub(super) fn count(&mut self, event: Event) {
+    pub(super) fn count(&mut self, event: CallEvent) {
         let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         match event {
-            Event::Accepted(took) => self.accepted_us.saturating_record(us(took)),
-            Event::Committed(took) => self.committed_us.saturating_record(us(took)),
-            Event::Visible(took, read) => {
+            CallEvent::Accepted(took) => self.accepted_us.saturating_record(us(took)),
+            CallEvent::Committed(took) => self.committed_us.saturating_record(us(took)),
+            CallEvent::Visible(took, read) => {
                 self.visible_us.saturating_record(us(took));
-                self.stale += u64::from(read == Read::Stale);
+                self.stale += u64::from(read == ReadBack::Stale);
             }
-            Event::Copied(Copied::Suppressed) => self.suppressed += 1,
-            Event::Copied(Copied::Stored) => self.stored += 1,
+            CallEvent::Copied(CopyFate::Suppressed) => self.suppressed += 1,
+            CallEvent::Copied(CopyFate::Stored) => self.stored += 1,
         }
     }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::queue;
 use crate::bench::{
     fill::{Filling, fill},
-    put::{Put, Puts},
+    put::{ItemPut, Puts},
 };
 
 /// Of the stream and of its subject.
@@ -86,7 +86,7 @@ impl OneByOne {
 
 async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
     let id: Uuid = queue::header(message, headers::COMMAND_ID)?.parse()?;
-    let put: Put = serde_json::from_slice(&message.payload)?;
+    let put: ItemPut = serde_json::from_slice(&message.payload)?;
     let mut transaction = connection.begin().await?;
     let seen = sqlx::query("INSERT INTO bench.seen VALUES ($1) ON CONFLICT DO NOTHING")
         .bind(id)

@@ -5,7 +5,7 @@ use async_nats::{HeaderMap, Subject, jetstream};
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, CommandName, DatabaseName, Origin, Subjects, headers};
 
-use crate::bench::put::Put;
+use crate::bench::put::ItemPut;
 
 /// A context, and where commands go.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ impl RawPublish {
     }
 
     /// Publishes one, and waits for its acknowledgement.
-    pub(in crate::bench) async fn publish(&self, put: &Put) -> Result<u64> {
+    pub(in crate::bench) async fn publish(&self, put: &ItemPut) -> Result<u64> {
         let mut map = HeaderMap::new();
         map.insert(headers::COMMAND_ID, CommandId::now().to_string());
         map.insert(headers::KEY, put.key.as_str());

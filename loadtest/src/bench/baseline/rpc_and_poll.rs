@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use sqlx::PgConnection;
 use tokio::{sync::Mutex, sync::watch, task::AbortHandle, time::Instant};
 
-use crate::bench::put::{Put, Puts};
+use crate::bench::put::{ItemPut, Puts};
 
 /// Where the primary's region is asked.
 const SUBJECT: &str = "bench.rpc";
@@ -130,7 +130,7 @@ async fn serve(client: Client, connection: PgConnection) -> Result<()> {
     let mut requests = client.subscribe(SUBJECT).await?;
     let connection = Arc::new(Mutex::new(connection));
     while let Some(request) = requests.next().await {
-        let put: Put = serde_json::from_slice(&request.payload)?;
+        let put: ItemPut = serde_json::from_slice(&request.payload)?;
         let mut connection = connection.lock().await;
         put.store(&mut connection).await?;
         let lsn: String = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text")

@@ -4,18 +4,19 @@ use std::fmt::Write;
 
 use super::svg::escape;
 use crate::bench::{
-    report::{Report, Row},
+    report::{BenchReport, BenchRow},
     table::figure,
 };
 
 /// All measures that are rates and have a baseline.
-pub(super) fn all(report: &Report) -> String {
+pub(super) fn all(report: &BenchReport) -> String {
     let mut charts = String::new();
     let rates = report.rows.iter().filter(|row| row.unit == "/s" && row.baseline_value.is_some());
     let mut rates = rates.peekable();
     while let Some(first) = rates.next() {
         let mut group = vec![first];
-        let is_same = |row: &&Row| row.scenario == first.scenario && row.measure == first.measure;
+        let is_same =
+            |row: &&BenchRow| row.scenario == first.scenario && row.measure == first.measure;
         while let Some(row) = rates.next_if(is_same) {
             group.push(row);
         }
@@ -25,7 +26,7 @@ pub(super) fn all(report: &Report) -> String {
 }
 
 /// Bars are boxes of the page and no SVG: so that names wrap and text keeps its size.
-fn chart(group: &[&Row]) -> String {
+fn chart(group: &[&BenchRow]) -> String {
     let Some(first) = group.first() else { return String::new() };
     let spreads = group.iter().flat_map(|row| [row.spread, row.baseline_spread]);
     let highs = spreads.flatten().map(|(_, high)| high);

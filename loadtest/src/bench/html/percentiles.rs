@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::svg::{escape, points};
 use crate::bench::{
-    report::{Latencies, Report},
+    report::{BenchReport, Latencies},
     table::figure,
 };
 
@@ -21,7 +21,7 @@ const BOTTOM: f64 = 26.0;
 const KINDS: usize = 5;
 
 /// All scenarios that have distributions.
-pub(super) fn all(report: &Report) -> String {
+pub(super) fn all(report: &BenchReport) -> String {
     let mut scenarios: Vec<&str> = Vec::new();
     for latencies in &report.latencies {
         if !scenarios.contains(&latencies.scenario.as_str()) {

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::svg::{points, ticks};
-use crate::bench::{report::Timeline, table::figure};
+use crate::bench::{
+    report::{FlowSample, FlowTimeline},
+    table::figure,
+};
 
 /// The picture, in its own units.
 const WIDTH: f64 = 960.0;
@@ -13,14 +16,14 @@ const RIGHT: f64 = 14.0;
 const GAP: f64 = 40.0;
 
 /// A line of a pane: its name, its class, and its values by milliseconds.
-type Line = (&'static str, &'static str, Vec<(f64, f64)>);
+type PlotLine = (&'static str, &'static str, Vec<(f64, f64)>);
 
 /// The run; nothing where there are fewer than two moments.
-pub(super) fn chart(timeline: &Timeline) -> String {
+pub(super) fn chart(timeline: &FlowTimeline) -> String {
     let samples = &timeline.samples;
     let Some(last) = samples.last().filter(|_| samples.len() > 1) else { return String::new() };
-    let rates = |of: fn(&crate::bench::report::Moment) -> u64| -> Vec<(f64, f64)> {
-        let rate = |pair: &[crate::bench::report::Moment]| {
+    let rates = |of: fn(&FlowSample) -> u64| -> Vec<(f64, f64)> {
+        let rate = |pair: &[FlowSample]| {
             let seconds = pair[1].at_ms.saturating_sub(pair[0].at_ms) as f64 / 1e3;
             let count = of(&pair[1]).saturating_sub(of(&pair[0])) as f64;
             (pair[1].at_ms as f64, if seconds > 0.0 { count / seconds } else { f64::NAN })
@@ -30,7 +33,7 @@ pub(super) fn chart(timeline: &Timeline) -> String {
     let at = |at_ms: u64, value: u64| (at_ms as f64, value as f64);
     let backlog = timeline.backlog().map(|(ms, commands)| at(ms, commands)).collect();
     let lag = samples.iter().map(|one| at(one.at_ms, one.replay_lag_bytes)).collect();
-    let panes: [(&str, &str, Vec<Line>); 3] = [
+    let panes: [(&str, &str, Vec<PlotLine>); 3] = [
         (
             "Commands a second",
             "/s",
@@ -69,7 +72,7 @@ fn pane(
     top: f64,
     title: &str,
     unit: &str,
-    lines: &[Line],
+    lines: &[PlotLine],
     x: &impl Fn(f64) -> f64,
 ) {
     let values = lines.iter().flat_map(|(_, _, line)| line).map(|(_, value)| *value);

@@ -12,13 +12,13 @@ use farwrite_devstack::Devstack;
 use farwrite_primary_worker::Config;
 use tokio::time::Instant;
 
-use super::{BODY_BYTES, Findings, SMALL, Settings};
+use super::settings::{BODY_BYTES, BenchSettings, SMALL, ScenarioFindings};
 use crate::bench::{
     baseline::{Direct, FromStream, OneByOne, Transaction, commands_for, subject},
     fill::{Filling, fill},
-    measure::{Samples, Target, against, row},
+    measure::{BenchTarget, Samples, against, row},
     put::Puts,
-    stage::{Applier, PATIENCE, Stage},
+    stage::{Applier, BenchStage, PATIENCE},
 };
 
 /// Shortest and longest time between two looks at how far it has come. Each has the worker write all
@@ -33,14 +33,14 @@ fn next_look(settled: u64, commands: u64, took: Duration) -> Duration {
 
 /// What commands are called.
 #[derive(Clone, Copy)]
-pub(super) enum Names {
+pub(super) enum CommandNames {
     /// All the same.
     One(&'static str),
     /// `item.put_1` and so on, so many, in turn.
     Numbered(u64),
 }
 
-impl Names {
+impl CommandNames {
     fn subjects(self, database: &str) -> Result<Vec<Subject>> {
         match self {
             Self::One(name) => Ok(vec![subject(database, name)?]),
@@ -59,7 +59,7 @@ pub(super) struct Load {
     pub(super) commands: u64,
     pub(super) body_bytes: usize,
     /// What the commands are called.
-    pub(super) names: Names,
+    pub(super) names: CommandNames,
     /// Of a hundred commands, so many are refused.
     pub(super) refused_percent: u32,
 }
@@ -71,7 +71,7 @@ impl Load {
             applier: Applier::Functions,
             commands,
             body_bytes,
-            names: Names::One("item.put"),
+            names: CommandNames::One("item.put"),
             refused_percent: 0,
         }
     }
@@ -85,7 +85,7 @@ pub(super) struct Drained {
 }
 
 /// Fills the stream of a database, and has a worker apply it.
-pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
+pub(super) async fn drain(stage: &BenchStage, load: Load) -> Result<Drained> {
     let context = jetstream::new(async_nats::connect(stage.stack.nats().url()).await?);
     let subjects = load.names.subjects(load.database)?;
     let (mut puts, mut refused) = (Puts::of(load.body_bytes), 0);
@@ -133,8 +133,6 @@ pub(super) async fn drain(stage: &Stage, load: Load) -> Result<Drained> {
 #[derive(Clone, Copy)]
 enum Contestant {
     Farwrite,
-    /// With the function in set form.
-    FarwriteInSets,
     /// The one with this index of the connections.
     Direct(usize),
     Batched,
@@ -143,11 +141,11 @@ enum Contestant {
 }
 
 /// Functions of the database, beside connections to the primary and the consumer of an afternoon.
-pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
+pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindings> {
     const CONNECTIONS: [u32; 3] = [1, 8, 32];
-    let mut findings = Findings::default();
+    let mut findings = ScenarioFindings::default();
     for body_bytes in BODY_BYTES {
-        let stage = Stage::set(Devstack::builder()).await?;
+        let stage = BenchStage::set(Devstack::builder()).await?;
         stage.database("bench").await?;
         let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
         let connect = async |connections, transaction| {
@@ -159,15 +157,11 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         }
         let mut batched = connect(Config::LANES, Transaction::Batch).await?;
         let mut from_stream = FromStream::set(&stage.stack, "bench", body_bytes).await?;
-        let (mut ours, mut in_sets) = (Samples::default(), Samples::default());
-        let (mut bare, mut limit) = (Samples::default(), Samples::default());
+        let [mut ours, mut bare, mut limit] = [const { Samples::new() }; 3];
         let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
         let load = Load::puts("bench", settings.commands, body_bytes);
-        let (names, commands) = (Names::One("item.put_all"), settings.commands / 4);
-        let set = Load { names, commands, ..load };
         let mut contestants = vec![
             Contestant::Farwrite,
-            Contestant::FarwriteInSets,
             Contestant::OneByOne,
             Contestant::Batched,
             Contestant::FromStream,
@@ -182,9 +176,6 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
             for contestant in &contestants {
                 match *contestant {
                     Contestant::Farwrite => ours.push(drain(&stage, load).await?.per_second),
-                    Contestant::FarwriteInSets => {
-                        in_sets.push(drain(&stage, set).await?.per_second);
-                    }
                     Contestant::Direct(index) => {
                         let rate = direct[index].run(settings.turn() / 2).await?;
                         theirs[index].push(rate);
@@ -200,7 +191,7 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         stage.strike().await?;
         let measure = format!("commands applied, {body_bytes} B");
         let row = |measure: &str, ours: &Samples| row("drain", measure, "/s", ours);
-        let targets = [None, None, Some(Target::RatioAtLeast(2.0))];
+        let targets = [None, None, Some(BenchTarget::RatioAtLeast(2.0))];
         for ((connections, theirs), target) in CONNECTIONS.iter().zip(&theirs).zip(targets) {
             let baseline = format!("direct, {connections}");
             findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
@@ -210,26 +201,21 @@ pub(super) async fn functions(settings: &Settings) -> Result<Findings> {
         {
             findings.rows.push(against(row(&measure, &ours), &ours, baseline, theirs, None));
         }
-        let seven = Some(Target::RatioAtLeast(7.0));
+        let seven = Some(BenchTarget::RatioAtLeast(7.0));
         let beside_queue = row(&measure, &ours);
         findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
-        let in_sets_measure = format!("the same, function in set form, {body_bytes} B");
-        for (baseline, theirs) in [("direct, 32", &theirs[2]), ("one-by-one queue", &queue)] {
-            let row = row(&in_sets_measure, &in_sets);
-            findings.rows.push(against(row, &in_sets, baseline, theirs, None));
-        }
     }
     Ok(findings)
 }
 
 /// A handler in Rust of one statement.
-pub(super) async fn rust(settings: &Settings) -> Result<Findings> {
-    let stage = Stage::set(Devstack::builder()).await?;
+pub(super) async fn rust(settings: &BenchSettings) -> Result<ScenarioFindings> {
+    let stage = BenchStage::set(Devstack::builder()).await?;
     stage.database("bench").await?;
     let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
     let load = Load {
         applier: Applier::Rust,
-        names: Names::One("item.put_in_rust"),
+        names: CommandNames::One("item.put_in_rust"),
         ..Load::puts("bench", settings.commands / 4, SMALL)
     };
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -248,14 +234,17 @@ pub(super) async fn rust(settings: &Settings) -> Result<Findings> {
     }
     stage.strike().await?;
     let row = row("drain-rust", format!("commands applied, {SMALL} B"), "/s", &ours);
-    let target = Some(Target::RatioAtLeast(2.5));
+    let target = Some(BenchTarget::RatioAtLeast(2.5));
     let row = against(row, &ours, "one-by-one queue", &theirs, target);
-    Ok(Findings { rows: vec![row], ..Findings::default() })
+    Ok(ScenarioFindings { rows: vec![row], ..ScenarioFindings::default() })
 }
 
 /// Loads that take turns, the first being what the others are compared with.
-async fn compare<const N: usize>(settings: &Settings, loads: [Load; N]) -> Result<[Samples; N]> {
-    let stage = Stage::set(Devstack::builder()).await?;
+async fn compare<const N: usize>(
+    settings: &BenchSettings,
+    loads: [Load; N],
+) -> Result<[Samples; N]> {
+    let stage = BenchStage::set(Devstack::builder()).await?;
     stage.database("bench").await?;
     let mut samples = [const { Samples::new() }; N];
     let first = loads.first().context("nothing to compare")?;
@@ -270,7 +259,7 @@ async fn compare<const N: usize>(settings: &Settings, loads: [Load; N]) -> Resul
 }
 
 /// Commands that the database refuses.
-pub(super) async fn rejects(settings: &Settings) -> Result<Findings> {
+pub(super) async fn rejects(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let clean = Load::puts("bench", settings.commands / 4, SMALL);
     let parts = [(1, 0.6), (10, 0.5), (50, 0.5)];
     let refused = parts.map(|(percent, _)| Load { refused_percent: percent, ..clean });
@@ -278,16 +267,17 @@ pub(super) async fn rejects(settings: &Settings) -> Result<Findings> {
         compare(settings, [clean, refused[0], refused[1], refused[2]]).await?;
     let rows = parts.iter().zip([one, ten, fifty]).map(|((percent, bound), samples)| {
         let row = row("rejects", format!("{percent} % rejected"), "/s", &samples);
-        against(row, &samples, "clean drain", &clean, Some(Target::RatioAtLeast(*bound)))
+        against(row, &samples, "clean drain", &clean, Some(BenchTarget::RatioAtLeast(*bound)))
     });
-    Ok(Findings { rows: rows.collect(), ..Findings::default() })
+    Ok(ScenarioFindings { rows: rows.collect(), ..ScenarioFindings::default() })
 }
 
 /// Twenty names in one stream.
-pub(super) async fn many_handlers(settings: &Settings) -> Result<Findings> {
+pub(super) async fn many_handlers(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let one = Load::puts("bench", settings.commands / 4, SMALL);
-    let [one, many] = compare(settings, [one, Load { names: Names::Numbered(20), ..one }]).await?;
+    let [one, many] =
+        compare(settings, [one, Load { names: CommandNames::Numbered(20), ..one }]).await?;
     let row = row("many-handlers", "20 names in one stream", "/s", &many);
-    let row = against(row, &many, "one name", &one, Some(Target::RatioAtLeast(0.8)));
-    Ok(Findings { rows: vec![row], ..Findings::default() })
+    let row = against(row, &many, "one name", &one, Some(BenchTarget::RatioAtLeast(0.8)));
+    Ok(ScenarioFindings { rows: vec![row], ..ScenarioFindings::default() })
 }

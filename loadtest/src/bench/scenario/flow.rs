@@ -13,11 +13,14 @@ use farwrite_devstack::Devstack;
 use farwrite_producer::CommandId;
 use tokio::time::Instant;
 
-use super::{Findings, SMALL, Settings, publish::publish_until};
+use super::{
+    publish::publish_until,
+    settings::{BenchSettings, SMALL, ScenarioFindings},
+};
 use crate::bench::{
-    measure::{Samples, Target, against, row},
-    report::{Moment, Timeline},
-    stage::{Applier, PATIENCE, Stage, Worker, cpu_seconds},
+    measure::{BenchTarget, Samples, against, row},
+    report::{FlowSample, FlowTimeline},
+    stage::{Applier, BenchStage, BenchWorker, PATIENCE, cpu_seconds},
 };
 
 /// Publishes that wait for their acknowledgement.
@@ -33,7 +36,7 @@ const REPLAY_LAG: &str =
 pub(super) struct Flow {
     pub(super) published_per_second: f64,
     pub(super) applied_per_second: f64,
-    samples: Vec<Moment>,
+    samples: Vec<FlowSample>,
     /// Of a processor: the worker, the broker, this process with the producer.
     cpu: [f64; 3],
 }
@@ -42,7 +45,7 @@ pub(super) struct Flow {
 pub(super) const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Publishes for so long while a worker applies, after a while that does not count.
-pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
+pub(super) async fn flow(stage: &BenchStage, duration: Duration) -> Result<Flow> {
     let worker = stage.worker(Applier::Functions, "bench")?;
     let producer = stage.producer("home", "bench").await?;
     // Only a worker that serves answers.
@@ -63,7 +66,7 @@ pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
     let looking = async {
         while began.elapsed() < duration {
             let replay_lag: i64 = sqlx::query_scalar(REPLAY_LAG).fetch_one(&mut connection).await?;
-            samples.push(Moment {
+            samples.push(FlowSample {
                 at_ms: u64::try_from(began.elapsed().as_millis())?,
                 published: published.load(Ordering::Relaxed),
                 applied: worker.settled().await? - warmed,
@@ -89,11 +92,11 @@ pub(super) async fn flow(stage: &Stage, duration: Duration) -> Result<Flow> {
     })
 }
 
-fn broker_pid(stage: &Stage) -> Result<u32> {
+fn broker_pid(stage: &BenchStage) -> Result<u32> {
     stage.stack.nats().pid()
 }
 
-async fn caught_up(worker: &Worker, published: u64) -> Result<()> {
+async fn caught_up(worker: &BenchWorker, published: u64) -> Result<()> {
     let began = Instant::now();
     while worker.settled().await? < published {
         ensure!(began.elapsed() < PATIENCE, "the worker never caught up\n{}", worker.log());
@@ -102,8 +105,8 @@ async fn caught_up(worker: &Worker, published: u64) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn run(settings: &Settings) -> Result<Findings> {
-    let stage = Stage::set(Devstack::builder().regions(["home", "away"])).await?;
+pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
+    let stage = BenchStage::set(Devstack::builder().regions(["home", "away"])).await?;
     stage.database("bench").await?;
     flow(&stage, settings.turn()).await?;
     let (mut published, mut applied) = (Samples::default(), Samples::default());
@@ -121,11 +124,11 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     stage.strike().await?;
     let measure = format!("applied while {IN_FLIGHT} publishes are in flight, {SMALL} B");
     let flow_row = row("flow", measure, "/s", &applied);
-    let keeps_up = Some(Target::RatioAtLeast(0.95));
+    let keeps_up = Some(BenchTarget::RatioAtLeast(0.95));
     let mut rows = vec![against(flow_row, &applied, "published", &published, keeps_up)];
     for (who, samples) in ["worker", "broker", "producers and this program"].iter().zip(&cpu) {
         rows.push(row("flow", format!("of one processor, {who}"), "%", samples));
     }
-    let timeline = Timeline { scenario: "flow".to_owned(), samples: last };
-    Ok(Findings { rows, timeline: Some(timeline), ..Findings::default() })
+    let timeline = FlowTimeline { scenario: "flow".to_owned(), samples: last };
+    Ok(ScenarioFindings { rows, timeline: Some(timeline), ..ScenarioFindings::default() })
 }

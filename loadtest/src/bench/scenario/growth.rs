@@ -4,12 +4,12 @@ use anyhow::Result;
 use farwrite_devstack::Devstack;
 
 use super::{
-    Findings, SMALL, Settings,
     drain::{Load, drain},
+    settings::{BenchSettings, SMALL, ScenarioFindings},
 };
 use crate::bench::{
-    measure::{Samples, Target, against, held, row},
-    stage::Stage,
+    measure::{BenchTarget, Samples, against, held, row},
+    stage::BenchStage,
 };
 
 /// Five million outcomes of the last six days, as a worker would have left them.
@@ -26,8 +26,8 @@ const BACKLOG: u64 = 1_000_000;
 /// Flat: whatever the backlog, a worker takes no more.
 const MEMORY_MB: f64 = 120.0;
 
-pub(super) async fn run(settings: &Settings) -> Result<Findings> {
-    let stage = Stage::set(Devstack::builder()).await?;
+pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
+    let stage = BenchStage::set(Devstack::builder()).await?;
     for database in ["young", "old"] {
         stage.database(database).await?;
     }
@@ -55,13 +55,13 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     let old_row = row("growth", "drain with 5 million outcomes in the ledger", "/s", &old);
     let pace_row = row("growth", "drain of a backlog of 1 million", "/s", &pace);
     let memory_row = row("growth", "worker's memory at most, backlog of 1 million", "MB", &memory);
-    let at_least = |bound| Some(Target::RatioAtLeast(bound));
-    Ok(Findings {
+    let at_least = |bound| Some(BenchTarget::RatioAtLeast(bound));
+    Ok(ScenarioFindings {
         rows: vec![
             against(old_row, &old, "empty ledger", &young, at_least(0.9)),
             against(pace_row, &pace, "smaller backlog", &young, None),
-            held(memory_row, &memory, Target::AtMost(MEMORY_MB)),
+            held(memory_row, &memory, BenchTarget::AtMost(MEMORY_MB)),
         ],
-        ..Findings::default()
+        ..ScenarioFindings::default()
     })
 }

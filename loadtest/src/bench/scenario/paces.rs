@@ -8,8 +8,8 @@ use farwrite_schemas::Lsn;
 use tokio::time::Instant;
 
 use super::{
-    Findings,
-    replay::{Truth, Writer, backend_cpu, lag_us, stack},
+    replay::{CommitWriter, Truth, backend_cpu, lag_us, stack},
+    settings::ScenarioFindings,
 };
 use crate::bench::{
     measure::{Samples, histogram, quantile_ms, row},
@@ -23,10 +23,10 @@ const COMMITS: usize = 60;
 /// What it costs is measured for so long.
 const COST: Duration = Duration::from_secs(4);
 
-pub(super) async fn run() -> Result<Findings> {
+pub(super) async fn run() -> Result<ScenarioFindings> {
     let stack = stack().await?;
     let replica = stack.replica("away")?;
-    let mut findings = Findings::default();
+    let mut findings = ScenarioFindings::default();
     for interval in INTERVALS_US.map(Duration::from_micros) {
         let pace = Pace {
             quick: interval,
@@ -37,7 +37,7 @@ pub(super) async fn run() -> Result<Findings> {
         };
         let config = EmbeddedConfig { pace, ..EmbeddedConfig::new(replica.url("postgres")) };
         let watcher = Watcher::embedded(config)?;
-        let mut writer = Writer::new(stack.primary()).await?;
+        let mut writer = CommitWriter::new(stack.primary()).await?;
         watcher.wait(writer.commit().await?, PATIENCE).await?;
         // Somebody always waits, so that it always polls; the cost is measured by itself.
         let waiting = watcher.clone();

@@ -10,12 +10,12 @@ use farwrite_producer::Producer;
 use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{BODY_BYTES, Findings, SMALL, Settings};
+use super::settings::{BODY_BYTES, BenchSettings, SMALL, ScenarioFindings};
 use crate::bench::{
     baseline::RawPublish,
-    measure::{Samples, Target, against, histogram, latencies, quantile_ms, row},
-    put::{Put, Puts},
-    stage::{Stage, cpu_seconds},
+    measure::{BenchTarget, Samples, against, histogram, latencies, quantile_ms, row},
+    put::{ItemPut, Puts},
+    stage::{BenchStage, cpu_seconds},
 };
 
 /// nats-server's own default, for servers of a cluster, or where a little may be lost.
@@ -31,7 +31,7 @@ enum Publisher {
 }
 
 impl Publisher {
-    async fn publish(&self, put: &Put) -> Result<()> {
+    async fn publish(&self, put: &ItemPut) -> Result<()> {
         match self {
             Self::Farwrite(producer) => drop(producer.publish(put).await?),
             Self::Raw(raw) => drop(raw.publish(put).await?),
@@ -72,7 +72,7 @@ impl Publisher {
 
 /// Both publishers on one stream.
 struct Pair {
-    stage: Stage,
+    stage: BenchStage,
     ours: Publisher,
     raw: Publisher,
 }
@@ -83,7 +83,7 @@ impl Pair {
         let builder = sync
             .into_iter()
             .fold(builder, |builder, interval| builder.nats_sync_interval(interval));
-        let stage = Stage::set(builder).await?;
+        let stage = BenchStage::set(builder).await?;
         stage.database("bench").await?;
         let ours = Publisher::Farwrite(stage.producer("home", "bench").await?);
         let raw = RawPublish::connect(&stage.stack.nats().url(), "bench").await?;
@@ -94,7 +94,7 @@ impl Pair {
     /// Both in turns, each first in every other round.
     async fn compare(
         &self,
-        settings: &Settings,
+        settings: &BenchSettings,
         callers: usize,
         body_bytes: usize,
     ) -> Result<[Compared; 2]> {
@@ -150,14 +150,14 @@ impl Compared {
 }
 
 /// On a broker that syncs as its default is.
-pub(super) async fn run(settings: &Settings) -> Result<Findings> {
+pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
     const RAW: &str = "raw publish";
     let pair = Pair::set(Some(SYNC_INTERVAL)).await?;
-    let mut findings = Findings::default();
+    let mut findings = ScenarioFindings::default();
     for body_bytes in BODY_BYTES {
         let [ours, raw] = pair.compare(settings, 1, body_bytes).await?;
         let p50 = row("publish", format!("p50, 1 in flight, {body_bytes} B"), "ms", &ours.p50_ms);
-        let target = Some(Target::RatioAtMost(1.1));
+        let target = Some(BenchTarget::RatioAtMost(1.1));
         findings.rows.push(against(p50, &ours.p50_ms, RAW, &raw.p50_ms, target));
         if body_bytes == SMALL {
             findings.latencies.push(latencies("publish", "farwrite", &ours.took));
@@ -165,7 +165,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
         }
         let [ours, raw] = pair.compare(settings, MANY, body_bytes).await?;
         let rate = row("publish", format!("{MANY} in flight, {body_bytes} B"), "/s", &ours.rate);
-        let target = Some(Target::RatioAtLeast(0.9));
+        let target = Some(BenchTarget::RatioAtLeast(0.9));
         findings.rows.push(against(rate, &ours.rate, RAW, &raw.rate, target));
         for (side, (ours, raw)) in
             ["client", "broker"].iter().zip(ours.cpu_us.iter().zip(&raw.cpu_us))
@@ -179,18 +179,18 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
 }
 
 /// On one that syncs every message before it acknowledges it.
-pub(super) async fn coalesced(settings: &Settings) -> Result<Findings> {
+pub(super) async fn coalesced(settings: &BenchSettings) -> Result<ScenarioFindings> {
     const NAME: &str = "publish-coalesced";
     const RAW: &str = "raw publish, broker syncing always";
     let pair = Pair::set(None).await?;
-    let mut findings = Findings::default();
+    let mut findings = ScenarioFindings::default();
     let [ours, raw] = pair.compare(settings, 1, SMALL).await?;
     let p50 = row(NAME, format!("p50, 1 in flight, {SMALL} B"), "ms", &ours.p50_ms);
     findings.rows.push(against(p50, &ours.p50_ms, RAW, &raw.p50_ms, None));
     for body_bytes in BODY_BYTES {
         let [ours, raw] = pair.compare(settings, MANY, body_bytes).await?;
         let rate = row(NAME, format!("{MANY} in flight, {body_bytes} B"), "/s", &ours.rate);
-        let target = (body_bytes == SMALL).then_some(Target::RatioAtLeast(3.0));
+        let target = (body_bytes == SMALL).then_some(BenchTarget::RatioAtLeast(3.0));
         findings.rows.push(against(rate, &ours.rate, RAW, &raw.rate, target));
         if body_bytes == SMALL {
             findings.latencies.push(latencies(NAME, "farwrite", &ours.took));

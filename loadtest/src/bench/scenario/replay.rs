@@ -99,12 +99,12 @@ async fn position(connection: &mut PgConnection, sql: &'static str) -> Result<Ls
 }
 
 /// An app that commits on the primary.
-pub(super) struct Writer {
+pub(super) struct CommitWriter {
     connection: PgConnection,
     random: fastrand::Rng,
 }
 
-impl Writer {
+impl CommitWriter {
     pub(super) async fn new(primary: &Postgres) -> Result<Self> {
         let connection = primary.connect("postgres").await?;
         Ok(Self { connection, random: fastrand::Rng::new() })

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, ensure};
 use farwrite_devstack::Devstack;
 
 use super::{
-    Findings, SMALL, Settings,
     drain::{Load, drain},
+    settings::{BenchSettings, SMALL, ScenarioFindings},
 };
 use crate::bench::{
     baseline::{Direct, Transaction},
-    measure::{Samples, Target, against, row},
-    stage::Stage,
+    measure::{BenchTarget, Samples, against, row},
+    stage::BenchStage,
 };
 
 /// Makes the library that delays, in a folder that PostgreSQL's account may read.
@@ -28,11 +28,11 @@ fn library(folder: &Path) -> Result<std::path::PathBuf> {
     Ok(library)
 }
 
-pub(super) async fn run(settings: &Settings) -> Result<Findings> {
+pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let folder = tempfile::tempdir()?;
     let library = library(folder.path())?;
     let builder = Devstack::builder().environment("LD_PRELOAD", library.display().to_string());
-    let stage = Stage::set(builder).await?;
+    let stage = BenchStage::set(builder).await?;
     stage.database("bench").await?;
     let mut direct =
         Direct::connect(stage.primary(), "bench", 32, SMALL, Transaction::Upsert).await?;
@@ -50,12 +50,12 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
     // Without the delay one connection would do thousands.
     ensure!(alone.median() < 1_000.0, "the disk was not slow: {} commits/s", alone.median());
     let row_of = || row("slow-disk", format!("commands applied, {SMALL} B"), "/s", &ours);
-    let three = Some(Target::RatioAtLeast(3.0));
-    Ok(Findings {
+    let three = Some(BenchTarget::RatioAtLeast(3.0));
+    Ok(ScenarioFindings {
         rows: vec![
             against(row_of(), &ours, "direct, 32", &theirs, three),
             against(row_of(), &ours, "direct, 1", &alone, None),
         ],
-        ..Findings::default()
+        ..ScenarioFindings::default()
     })
 }

@@ -11,9 +11,9 @@ use farwrite_lsn_watcher::{EmbeddedConfig, Watcher};
 use farwrite_schemas::Lsn;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::Findings;
+use super::settings::ScenarioFindings;
 use crate::bench::{
-    measure::{Samples, Target, held, row},
+    measure::{BenchTarget, Samples, held, row},
     stage::{PATIENCE, resident_bytes},
 };
 
@@ -32,7 +32,7 @@ impl Weighed {
 
     /// As the command line says it.
     #[must_use]
-    pub(in crate::bench) const fn word(self) -> &'static str {
+    pub(in crate::bench) const fn as_str(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::Waiting => "waiting",
@@ -46,7 +46,7 @@ const WAITERS: u64 = 100_000;
 const ROUNDS: usize = 3;
 
 /// Weighs both, some times.
-pub(super) async fn run() -> Result<Findings> {
+pub(super) async fn run() -> Result<ScenarioFindings> {
     let (mut over, mut woken) = (Samples::default(), Samples::default());
     for _ in 0..ROUNDS {
         let (bare, _) = child(WAITERS, Weighed::Bare).await?;
@@ -58,12 +58,12 @@ pub(super) async fn run() -> Result<Findings> {
     let (over, woken) = (Samples::whole(over.median()), Samples::whole(woken.median()));
     let weight = row("waiters", format!("{WAITERS} waiters, each over a bare task"), "B", &over);
     let wake = row("waiters", format!("{WAITERS} waiters, all woken"), "ms", &woken);
-    Ok(Findings {
+    Ok(ScenarioFindings {
         rows: vec![
-            held(weight, &over, Target::AtMost(150.0)),
-            held(wake, &woken, Target::AtMost(150.0)),
+            held(weight, &over, BenchTarget::AtMost(150.0)),
+            held(wake, &woken, BenchTarget::AtMost(150.0)),
         ],
-        ..Findings::default()
+        ..ScenarioFindings::default()
     })
 }
 
@@ -71,14 +71,14 @@ async fn child(waiters: u64, what: Weighed) -> Result<(u64, Duration)> {
     let this = std::env::current_exe()?;
     let mut command = Command::new(this);
     let count = waiters.to_string();
-    command.args(["bench-weigh", what.word(), &count]);
+    command.args(["bench-weigh", what.as_str(), &count]);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    ensure!(output.status.success(), "weighing {} failed: {err}", what.word());
+    ensure!(output.status.success(), "weighing {} failed: {err}", what.as_str());
     let mut numbers = out.split_whitespace().map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(bytes)), Some(Ok(us))) => Ok((bytes, Duration::from_micros(us))),
-        _ => bail!("weighing {} printed {out:?}", what.word()),
+        _ => bail!("weighing {} printed {out:?}", what.as_str()),
     }
 }
 

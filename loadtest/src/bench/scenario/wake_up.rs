@@ -9,12 +9,12 @@ use farwrite_lsn_watcher::{EmbeddedConfig, Watcher};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Findings,
-    replay::{Truth, Writer, backend_cpu, lag_us, stack},
+    replay::{CommitWriter, Truth, backend_cpu, lag_us, stack},
+    settings::ScenarioFindings,
 };
 use crate::bench::{
     baseline::PollingLoop,
-    measure::{Samples, Target, against, held, histogram, latencies, quantile_ms, row},
+    measure::{BenchTarget, Samples, against, held, histogram, latencies, quantile_ms, row},
     stage::PATIENCE,
 };
 
@@ -32,20 +32,20 @@ const COMMIT_EVERY: Duration = Duration::from_millis(3);
 /// Without waiters, for so long.
 const IDLE: Duration = Duration::from_secs(2);
 
-pub(super) async fn run() -> Result<Findings> {
+pub(super) async fn run() -> Result<ScenarioFindings> {
     let stack = stack().await?;
-    let mut findings = Findings::default();
+    let mut findings = ScenarioFindings::default();
     alone(&stack, &mut findings).await?;
     crowd(&stack, &mut findings).await?;
     stack.shutdown().await?;
     Ok(findings)
 }
 
-async fn alone(stack: &Devstack, findings: &mut Findings) -> Result<()> {
+async fn alone(stack: &Devstack, findings: &mut ScenarioFindings) -> Result<()> {
     let replica = stack.replica("away")?;
     let (truth, other) = (Truth::of(replica), PollingLoop::start(replica, "postgres").await?);
     let watcher = Watcher::embedded(EmbeddedConfig::new(replica.url("postgres")))?;
-    let mut writer = Writer::new(stack.primary()).await?;
+    let mut writer = CommitWriter::new(stack.primary()).await?;
     let (mut ours, mut theirs) = (histogram(), histogram());
     for _ in 0..COMMITS {
         let lsn = writer.commit_some_time().await?;
@@ -61,7 +61,7 @@ async fn alone(stack: &Devstack, findings: &mut Findings) -> Result<()> {
     let p50 = |took| Samples::whole(quantile_ms(took, 0.5));
     let (our, their) = (p50(&ours), p50(&theirs));
     let row = row(NAME, "p50, one waiter", "ms", &our);
-    let target = Some(Target::RatioAtMost(0.05));
+    let target = Some(BenchTarget::RatioAtMost(0.05));
     findings.rows.push(against(row, &our, "loop of 50 ms", &their, target));
     findings.latencies.push(latencies(NAME, "farwrite, one waiter", &ours));
     findings.latencies.push(latencies(NAME, "loop of 50 ms", &theirs));
@@ -69,7 +69,7 @@ async fn alone(stack: &Devstack, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-async fn crowd(stack: &Devstack, findings: &mut Findings) -> Result<()> {
+async fn crowd(stack: &Devstack, findings: &mut ScenarioFindings) -> Result<()> {
     let replica = stack.replica("away")?;
     let held_back =
         format!("ALTER SYSTEM SET recovery_min_apply_delay = {}", HELD_BACK.as_millis());
@@ -79,7 +79,7 @@ async fn crowd(stack: &Devstack, findings: &mut Findings) -> Result<()> {
     let config =
         EmbeddedConfig { max_waiters: 2 * CROWD, ..EmbeddedConfig::new(replica.url("postgres")) };
     let watcher = Watcher::embedded(config)?;
-    let mut writer = Writer::new(stack.primary()).await?;
+    let mut writer = CommitWriter::new(stack.primary()).await?;
     // The first wait connects.
     watcher.wait(writer.commit().await?, PATIENCE).await?;
     let (began, cpu, polls) = (Instant::now(), backend_cpu(replica).await?, watcher.polls());
@@ -123,14 +123,14 @@ async fn crowd(stack: &Devstack, findings: &mut Findings) -> Result<()> {
     let (p50, p99) = (whole(quantile_ms(&took, 0.5)), whole(quantile_ms(&took, 0.99)));
     let name = |what: &str| format!("{what}, up to {most} waiters, {} positions", CROWD_COMMITS);
     let rows = &mut findings.rows;
-    rows.push(held(row(NAME, name("p50"), "ms", &p50), &p50, Target::AtMost(0.8)));
-    rows.push(held(row(NAME, name("p99"), "ms", &p99), &p99, Target::AtMost(2.5)));
+    rows.push(held(row(NAME, name("p50"), "ms", &p50), &p50, BenchTarget::AtMost(0.8)));
+    rows.push(held(row(NAME, name("p99"), "ms", &p99), &p99, BenchTarget::AtMost(2.5)));
     let cpu = whole(cpu);
     let measure = format!("of one processor on the replica, {polls_per_second:.0} polls/s");
-    rows.push(held(row(NAME, measure, "%", &cpu), &cpu, Target::AtMost(5.0)));
+    rows.push(held(row(NAME, measure, "%", &cpu), &cpu, BenchTarget::AtMost(5.0)));
     let idle = whole(idle as f64);
     let measure = format!("in {} s without waiters", IDLE.as_secs());
-    rows.push(held(row(NAME, measure, "polls", &idle), &idle, Target::AtMost(0.0)));
+    rows.push(held(row(NAME, measure, "polls", &idle), &idle, BenchTarget::AtMost(0.0)));
     findings.latencies.push(latencies(NAME, &format!("farwrite, {most} waiters"), &took));
     Ok(())
 }

@@ -16,14 +16,14 @@ use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Findings, SMALL, Settings,
     flow::{WARM_UP, flow},
+    settings::{BenchSettings, SMALL, ScenarioFindings},
 };
 use crate::bench::{
     baseline::{NEXT_POSITION, RemoteApply, RpcAndPoll},
-    measure::{Samples, Target, against, held, histogram, latencies, quantile_ms, row},
+    measure::{BenchTarget, Samples, against, held, histogram, latencies, quantile_ms, row},
     put::Puts,
-    stage::{Applier, PATIENCE, Stage},
+    stage::{Applier, BenchStage, PATIENCE},
 };
 
 const NAME: &str = "write";
@@ -79,13 +79,13 @@ async fn pause(random: &mut fastrand::Rng) {
     tokio::time::sleep(Duration::from_micros(random.u64(1_000..60_000))).await;
 }
 
-pub(super) async fn run(settings: &Settings) -> Result<Findings> {
-    let mut findings = Findings::default();
+pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
+    let mut findings = ScenarioFindings::default();
     for rtt in [Duration::ZERO, settings.rtt] {
         // Whoever reads on a replica tells the primary what it still sees; or the replay of what was
         // pruned meanwhile stands still for as long as a contestant's snapshot is held.
         let builder = Devstack::builder().setting("hot_standby_feedback", "on");
-        let stage = Stage::set(builder.regions(["home", "away"]).rtt(rtt)).await?;
+        let stage = BenchStage::set(builder.regions(["home", "away"]).rtt(rtt)).await?;
         stage.database("bench").await?;
         stage.primary().execute("bench", NEXT_POSITION).await?;
         stage.stack.replica("away")?.wait_caught_up(stage.primary(), PATIENCE).await?;
@@ -98,10 +98,10 @@ pub(super) async fn run(settings: &Settings) -> Result<Findings> {
 
 /// Nobody else writes.
 async fn idle(
-    stage: &Stage,
-    settings: &Settings,
+    stage: &BenchStage,
+    settings: &BenchSettings,
     rtt: Duration,
-    findings: &mut Findings,
+    findings: &mut ScenarioFindings,
 ) -> Result<()> {
     let worker = stage.worker(Applier::Functions, "bench")?;
     let producer = stage.producer("away", "bench").await?;
@@ -156,20 +156,20 @@ async fn idle(
     let p99 = row(NAME, name("p99"), "ms", &p99_ms);
     let rows = &mut findings.rows;
     if rtt.is_zero() {
-        rows.push(held(p50(), &ours.p50_ms, Target::AtMost(3.0)));
-        let target = Some(Target::RatioAtMost(0.15));
+        rows.push(held(p50(), &ours.p50_ms, BenchTarget::AtMost(3.0)));
+        let target = Some(BenchTarget::RatioAtMost(0.15));
         rows.push(against(p50(), &ours.p50_ms, "rpc-and-poll", &rpc.p50_ms, target));
         rows.push(against(p50(), &ours.p50_ms, "remote_apply", &remote.p50_ms, None));
         rows.push(p99);
     } else {
         let rtt_ms = rtt.as_secs_f64() * 1e3;
-        rows.push(held(p50(), &ours.p50_ms, Target::AtMost(rtt_ms + 3.0)));
-        rows.push(held(p99, &p99_ms, Target::AtMost(rtt_ms + 10.0)));
+        rows.push(held(p50(), &ours.p50_ms, BenchTarget::AtMost(rtt_ms + 3.0)));
+        rows.push(held(p99, &p99_ms, BenchTarget::AtMost(rtt_ms + 10.0)));
         let (over, their_over) = (ours.p50_ms.less(rtt_ms), rpc.p50_ms.less(rtt_ms));
         let over_row = row(NAME, name("p50 over the round trip"), "ms", &over);
-        let target = Some(Target::RatioAtMost(0.2));
+        let target = Some(BenchTarget::RatioAtMost(0.2));
         rows.push(against(over_row, &over, "rpc-and-poll", &their_over, target));
-        let target = Some(Target::RatioAtMost(0.55));
+        let target = Some(BenchTarget::RatioAtMost(0.55));
         rows.push(against(p50(), &ours.p50_ms, "remote_apply", &remote.p50_ms, target));
     }
     for (what, samples) in [
@@ -189,10 +189,10 @@ async fn idle(
 /// While 30 % of what can flow flows. One write at a fixed rate; a late one delays no other, and
 /// its lateness counts.
 async fn loaded(
-    stage: &Stage,
-    settings: &Settings,
+    stage: &BenchStage,
+    settings: &BenchSettings,
     rtt: Duration,
-    findings: &mut Findings,
+    findings: &mut ScenarioFindings,
 ) -> Result<()> {
     let full = flow(stage, settings.turn()).await?;
     let rate = full.published_per_second.min(full.applied_per_second) * LOADED;

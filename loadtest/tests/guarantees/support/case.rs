@@ -9,13 +9,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use farwrite_devstack::{Devstack, Program};
+use farwrite_loadtest::kit::program;
 use farwrite_producer::{Limits, Producer};
 use farwrite_schemas::NatsServers;
 use sqlx::PgConnection;
 
 use super::{
     ran::Ran,
-    servers::{DEADLINE, program, stack},
+    servers::{DEADLINE, stack},
 };
 
 /// The app's side of a test: every applied command leaves a row, in the order of its key, and

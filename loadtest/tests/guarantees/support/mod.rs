@@ -12,4 +12,4 @@ mod servers;
 pub(crate) use case::Case;
 pub(crate) use message::{Append, Message};
 pub(crate) use operating::{ALL_WAIT, DEAD, NOBODY_WAITS, PARKED, WAITS_FOR_ITS_LANE};
-pub(crate) use servers::{DEADLINE, program};
+pub(crate) use servers::DEADLINE;

@@ -1,8 +1,8 @@
-//! The servers that all tests share, and where the programs of this workspace are.
+//! The servers that all tests share.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use farwrite_devstack::Devstack;
 use tokio::sync::OnceCell;
 
@@ -25,17 +25,4 @@ pub(crate) async fn stack() -> Result<&'static Devstack> {
                 .await
         })
         .await
-}
-
-/// A program of this workspace, built beside this test.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(|deps| deps.parent()).context("the test lies nowhere")?;
-    let program = folder.join(name);
-    ensure!(
-        program.is_file(),
-        "{} is not built: run `cargo build --workspace --bins` first, or `make test`",
-        program.display()
-    );
-    Ok(program)
 }

@@ -1,12 +1,21 @@
 //! The subcommand: its flags, and the runs of several seeds.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{Kind, Report, Settings, print, run};
-use crate::args::number;
+use super::{
+    fault::FaultKind,
+    report::{ChaosReport, print},
+    run::run,
+    schedule::Schedule,
+    settings::ChaosSettings,
+};
+use crate::kit::{file, number, write_file};
 
 /// What `--help` adds.
 const AFTER: &str = "\
@@ -45,21 +54,22 @@ pub fn command() -> Command {
         )
         .arg(number("clients", "8", 1, "How many clients write and read at once"))
         .arg(
+            Arg::new("schedule")
+                .long("schedule")
+                .value_name("NAME")
+                .default_value(Schedule::Everything.as_str())
+                .value_parser(Schedule::ALL.map(Schedule::as_str))
+                .help("Everything; or users who hop between regions while replicas and links fail"),
+        )
+        .arg(
             Arg::new("faults")
                 .long("faults")
                 .value_name("A,B,…")
                 .value_delimiter(',')
-                .value_parser(Kind::ALL.map(Kind::word))
-                .help("Only these [default: all but broker_restore]"),
+                .value_parser(FaultKind::ALL.map(FaultKind::as_str))
+                .help("Only these [default: the schedule's; everything is all but broker_restore]"),
         )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .value_name("FILE")
-                .default_value("target/farwrite/chaos.json")
-                .value_parser(value_parser!(PathBuf))
-                .help("Where the report goes"),
-        )
+        .arg(file("json", "Where the report goes").default_value("target/farwrite/chaos.json"))
         .after_help(AFTER)
 }
 
@@ -67,45 +77,46 @@ pub fn command() -> Command {
 ///
 /// # Errors
 /// When a run comes to no verdict. What ran before is reported all the same.
-pub async fn as_told(matches: &ArgMatches) -> Result<bool> {
+pub async fn run_command(matches: &ArgMatches) -> Result<bool> {
     let number = |name| matches.get_one::<u64>(name).copied();
     let seconds = match number("minutes") {
         Some(minutes) => minutes * 60,
         None => number("seconds").unwrap_or(60),
     };
     let seeds: Vec<u64> = matches.get_many("seed").into_iter().flatten().copied().collect();
-    let words = matches.get_many::<String>("faults").into_iter().flatten();
+    let faults = matches.get_many::<String>("faults");
+    let faults: Option<Vec<FaultKind>> =
+        faults.map(|names| names.filter_map(|name| FaultKind::of(name)).collect());
+    let schedule = matches.get_one::<String>("schedule").and_then(|name| Schedule::of(name));
+    let schedule = schedule.context("no schedule")?;
     let json = matches.get_one::<PathBuf>("json").context("no report")?;
     let folder = json.parent().map(PathBuf::from).unwrap_or_default();
-    let this = std::env::current_exe()?;
     let mut reports = Vec::new();
     for seed in seeds {
-        let settings = Settings {
+        let settings = ChaosSettings {
             seed,
             duration: Duration::from_secs(seconds),
             clients: u32::try_from(number("clients").unwrap_or(8))?,
-            kinds: words.clone().filter_map(|word| Kind::of(word)).collect(),
+            schedule,
+            faults: faults.clone(),
             history: folder.join(format!("chaos-{seed}.jsonl")),
-            programs: this.parent().unwrap_or(&this).to_owned(),
         };
         println!("seed {seed}: {seconds} s");
-        let ended = run(&settings).await.with_context(|| format!("seed {seed}"));
-        match ended {
+        match run(&settings).await.with_context(|| format!("seed {seed}")) {
             Ok(report) => reports.push(report),
             Err(error) => {
                 write(json, &reports)?;
-                println!("{}", print(&reports));
                 bail!(error);
             }
         }
     }
     ensure!(!reports.is_empty(), "no seed was given");
     write(json, &reports)?;
-    println!("{}", print(&reports));
-    Ok(reports.iter().all(Report::is_well))
+    Ok(reports.iter().all(ChaosReport::is_well))
 }
 
-fn write(json: &PathBuf, reports: &[Report]) -> Result<()> {
-    let text = serde_json::to_string_pretty(reports)?;
-    std::fs::write(json, text).with_context(|| json.display().to_string())
+fn write(json: &Path, reports: &[ChaosReport]) -> Result<()> {
+    write_file(json, &serde_json::to_string_pretty(reports)?)?;
+    println!("{}", print(reports));
+    Ok(())
 }

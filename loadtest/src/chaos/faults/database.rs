@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 use sqlx::Connection;
 
-use super::{
-    schedule::last,
-    stage::{DATABASE, REGIONS, Stage},
+use super::lasting::last;
+use crate::chaos::{
+    app::{DATABASE, REGIONS},
+    stage::ChaosStage,
 };
 
-impl Stage {
+impl ChaosStage {
     /// A region whose server is a replica now.
     fn a_replica(&self, random: &mut Rng) -> &'static str {
         let primary = self.stack.primary_region();
@@ -31,6 +32,14 @@ impl Stage {
         replica.kill().await?;
         last(random, 0..1_000).await;
         replica.start().await
+    }
+
+    pub(super) async fn cut_replication(&self, random: &mut Rng) -> Result<()> {
+        let link = self.stack.replication_link(self.a_replica(random))?;
+        link.cut();
+        last(random, 50..1_500).await;
+        link.heal();
+        Ok(())
     }
 
     pub(super) async fn hold_transaction(&self, random: &mut Rng) -> Result<()> {

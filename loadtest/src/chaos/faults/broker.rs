@@ -9,10 +9,14 @@ use std::{
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 
-use super::{
-    ending::settle,
-    schedule::last,
-    stage::{DATABASE, PATIENCE, REGIONS, Stage, command},
+use super::lasting::last;
+use crate::{
+    chaos::{
+        app::{DATABASE, PATIENCE, REGIONS, worker_command},
+        ending::settle,
+        stage::ChaosStage,
+    },
+    kit::run_to_end,
 };
 
 /// How long clients are given to use sequences again; at the end of a run there may be none.
@@ -20,7 +24,7 @@ const GROWS_WITHIN: Duration = Duration::from_secs(30);
 /// How long workers may take to notice that the stream is another one.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
-impl Stage {
+impl ChaosStage {
     pub(super) async fn kill_broker(&self, random: &mut Rng) -> Result<()> {
         let nats = self.stack.nats();
         nats.kill().await?;
@@ -45,6 +49,13 @@ impl Stage {
         links.iter().for_each(|link| link.cut());
         last(random, 200..4_000).await;
         links.iter().for_each(|link| link.heal());
+        Ok(())
+    }
+
+    /// The broker's connections with a region's app end; the app makes new ones.
+    pub(super) fn drop_connections(&self, random: &mut Rng) -> Result<()> {
+        let region = REGIONS[random.usize(..REGIONS.len())];
+        self.stack.nats_link(region)?.drop_connections();
         Ok(())
     }
 
@@ -91,11 +102,9 @@ impl Stage {
         if !workers.have_stopped(STOPS_WITHIN).await? {
             return Ok(());
         }
-        let mut adopt = command(&self.stack, &self.programs, "adopt-stream")?;
+        let mut adopt = worker_command(&self.stack, "adopt-stream")?;
         adopt.args(["--from", "first", "--reason", "restored from a copy"]);
-        let adopt = self.stack.spawn(adopt, "adopt")?;
-        let status = adopt.wait(PATIENCE).await?;
-        ensure!(status.success(), "adopt-stream ended ({status})\n{}", adopt.log_tail());
+        run_to_end(&self.stack, adopt, "adopt-stream", PATIENCE).await?;
         workers.begin_again(&self.stack, random)
     }
 

@@ -11,11 +11,11 @@ use farwrite_primary_worker::Config;
 
 use super::{
     html, machine,
-    report::{Report, write},
-    scenario::{self, Scenario, Settings, Weighed, weigh},
+    report::BenchReport,
+    scenario::{self, BenchSettings, Scenario, Weighed, weigh},
     table,
 };
-use crate::args::number;
+use crate::kit::{file, number, write_file};
 
 /// What `--help` adds.
 const AFTER: &str = "\
@@ -32,14 +32,6 @@ Exit status:
 /// `loadtest bench`.
 #[must_use]
 pub fn command() -> Command {
-    let file = |name, default, help| {
-        Arg::new(name)
-            .long(name)
-            .value_name("FILE")
-            .default_value(default)
-            .value_parser(value_parser!(PathBuf))
-            .help(help)
-    };
     Command::new("bench")
         .about("Measures Farwrite beside its baselines")
         .arg(
@@ -54,8 +46,14 @@ pub fn command() -> Command {
         .arg(number("rounds", "7", 1, "How often contestants alternate; targets are judged from 7"))
         .arg(number("commands", "200000", 1, "Commands in a stream that is drained"))
         .arg(number("rtt-ms", "80", 1, "Round trip between the primary's region and the far one"))
-        .arg(file("json", "target/farwrite/bench.json", "Where the report goes as JSON"))
-        .arg(file("html", "target/farwrite/bench.html", "Where it goes as a page with pictures"))
+        .arg(
+            file("json", "Where the report goes as JSON")
+                .default_value("target/farwrite/bench.json"),
+        )
+        .arg(
+            file("html", "Where the report goes as a page with pictures")
+                .default_value("target/farwrite/bench.html"),
+        )
         .after_help(AFTER)
 }
 
@@ -65,7 +63,7 @@ pub fn weigh_command() -> Command {
     Command::new("bench-weigh")
         .hide(true)
         .about("Weighs tasks of one kind, for `bench --scenario waiters`")
-        .arg(Arg::new("kind").required(true).value_parser(Weighed::ALL.map(Weighed::word)))
+        .arg(Arg::new("kind").required(true).value_parser(Weighed::ALL.map(Weighed::as_str)))
         .arg(Arg::new("tasks").required(true).value_parser(value_parser!(u64)))
 }
 
@@ -73,10 +71,10 @@ pub fn weigh_command() -> Command {
 ///
 /// # Errors
 /// When a scenario comes to no end; what the ones before it found is written all the same.
-pub async fn as_told(matches: &ArgMatches) -> Result<()> {
+pub async fn run_command(matches: &ArgMatches) -> Result<()> {
     let number = |name| matches.get_one::<u64>(name).copied().unwrap_or(1);
     let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
-    let settings = Settings {
+    let settings = BenchSettings {
         seconds: number("seconds"),
         rounds: usize::try_from(number("rounds"))?,
         rtt: Duration::from_millis(number("rtt-ms")),
@@ -108,8 +106,8 @@ pub async fn as_told(matches: &ArgMatches) -> Result<()> {
             }
         }
     }
-    report.write_json(&path("json"))?;
-    write(&path("html"), &html::page(&report))?;
+    write_file(&path("json"), &serde_json::to_string_pretty(&report)?)?;
+    write_file(&path("html"), &html::page(&report))?;
     result?;
     println!("{}", table::table(&report));
     println!("{} and {}", path("json").display(), path("html").display());
@@ -119,7 +117,7 @@ pub async fn as_told(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-async fn begin(settings: &Settings) -> Result<Report> {
+async fn begin(settings: &BenchSettings) -> Result<BenchReport> {
     let stack = scenario::servers().await?;
     let (versions, mut said) = machine::ask(&stack).await?;
     stack.shutdown().await?;
@@ -132,16 +130,22 @@ async fn begin(settings: &Settings) -> Result<Report> {
     note("hot_standby_feedback", "off; on for `write`, for all contestants".to_owned());
     let (lanes, batch) = (Config::LANES, Config::BATCH_MAX_COMMANDS);
     note("worker", format!("its defaults: {lanes} lanes, batches of at most {batch}"));
-    Ok(Report { machine: machine::look()?, versions, settings: said, ..Report::default() })
+    Ok(BenchReport {
+        machine: machine::look()?,
+        versions,
+        settings: said,
+        ..BenchReport::default()
+    })
 }
 
 /// Weighs what the arguments say, and prints the figures for the process that compares.
 ///
 /// # Errors
 /// When a server does not start, or a waiter is not woken, or one is left.
-pub async fn weigh_as_told(matches: &ArgMatches) -> Result<()> {
+pub async fn run_weigh_command(matches: &ArgMatches) -> Result<()> {
     let kind = matches.get_one::<String>("kind").map_or("", String::as_str);
-    let kind = Weighed::ALL.into_iter().find(|weighed| weighed.word() == kind).context("a kind")?;
+    let kind =
+        Weighed::ALL.into_iter().find(|weighed| weighed.as_str() == kind).context("a kind")?;
     let tasks = matches.get_one::<u64>("tasks").copied().unwrap_or_default();
     let (bytes, us) = weigh(tasks, kind).await?;
     println!("{bytes} {us}");

@@ -1,0 +1,48 @@
+//! The app of a run: its regions, its database, its one function, and the worker's subcommands for it.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Result;
+use farwrite_devstack::Devstack;
+
+use crate::kit::program;
+
+pub(super) const REGIONS: [&str; 3] = ["ewr", "jfk", "lga"];
+pub(super) const DATABASE: &str = "chaos";
+/// How long anything may take that must happen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Each applied command leaves one row, in the order of its key, and nothing would keep a second
+/// one out.
+pub(super) const APP: &str = "
+    CREATE TABLE counters (key text PRIMARY KEY, n bigint NOT NULL);
+    CREATE TABLE effects (key text NOT NULL, n bigint NOT NULL, id uuid NOT NULL);
+    CREATE INDEX ON effects (key, n DESC);
+    CREATE TABLE noise (text text);
+    CREATE FUNCTION put(body jsonb, meta farwrite.meta) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE v_n bigint;
+    BEGIN
+        INSERT INTO counters AS c VALUES (meta.key, 1)
+        ON CONFLICT (key) DO UPDATE SET n = c.n + 1 RETURNING n INTO v_n;
+        INSERT INTO effects VALUES (meta.key, v_n, meta.id);
+        IF body ? 'refuse' THEN
+            RAISE EXCEPTION 'refused by itself';
+        ELSIF clock_timestamp() < to_timestamp((body ->> 'fail_until')::float8 / 1000) THEN
+            -- So it is parked for certain, and never tried so often that it is dead-lettered.
+            RAISE EXCEPTION 'not yet' USING ERRCODE = '40001';
+        END IF;
+        RETURN v_n;
+    END $$;
+    SELECT farwrite.register('chaos.put', 'put(jsonb, farwrite.meta)');";
+
+/// A subcommand of the worker program that knows all servers.
+pub(super) fn worker_command(stack: &Devstack, subcommand: &str) -> Result<Command> {
+    let urls = REGIONS.map(|region| Ok(stack.server(region)?.url(DATABASE)));
+    let urls = urls.into_iter().collect::<Result<Vec<_>>>()?.join(",");
+    let mut command = Command::new(program("primary-worker")?);
+    command.arg(subcommand).args(["--database", DATABASE, "--database-url", &urls]);
+    command.args(["--nats-url", &stack.nats().url(), "--stream-max-bytes", "268435456"]);
+    command.args(["--required-standbys", &REGIONS.join(","), "--trim-min-age-s", "5"]);
+    command.args(["--lease-ms", "1000", "--retry-pause-ms", "20"]);
+    Ok(command)
+}
