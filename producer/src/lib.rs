@@ -68,6 +68,8 @@ mod backoff;
 mod build_error;
 mod builder;
 mod call;
+#[cfg(feature = "fly")]
+mod fly;
 mod journal;
 mod limits;
 mod link;
@@ -96,7 +98,7 @@ pub use farwrite_schemas::{
     KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,
     Record, Rejection, Reply,
 };
-pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState, WhenFull};
+pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState};
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
 pub use outbox::accepted::Accepted;
 pub use outbox::invalid::InvalidCommand;

@@ -28,7 +28,6 @@ const REGIONS_ASKED: &str = "farwrite_producer_regions_asked_total";
 const READ_AT: &str = "farwrite_producer_read_at_total";
 const JOURNAL_COMMANDS: &str = "farwrite_producer_journal_commands";
 const JOURNAL_BYTES: &str = "farwrite_producer_journal_bytes";
-const JOURNAL_DROPPED: &str = "farwrite_producer_journal_dropped_total";
 const JOURNAL_UNREADABLE: &str = "farwrite_producer_journal_unreadable_bytes_total";
 const JOURNAL_REWRITES: &str = "farwrite_producer_journal_rewrites_total";
 const JOURNAL_FAILURES: &str = "farwrite_producer_journal_failures_total";
@@ -74,7 +73,6 @@ pub(crate) fn describe() {
         describe_counter!(READ_AT, "Reads at a bookmark, by the server that serves them.");
         describe_gauge!(JOURNAL_COMMANDS, "Commands in the journal: sent, outcome not known.");
         describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "What they take of the journal's limit.");
-        describe_counter!(JOURNAL_DROPPED, "Commands that a full journal forgot for newer ones.");
         describe_counter!(
             JOURNAL_UNREADABLE,
             Unit::Bytes,
@@ -199,13 +197,6 @@ pub(crate) fn journal_opened(torn_bytes: u64, damaged_bytes: u64) {
         if bytes > 0 {
             counter!(JOURNAL_UNREADABLE, "what" => what).increment(bytes);
         }
-    }
-}
-
-/// So many commands were forgotten because the journal was full.
-pub(crate) fn journal_dropped(count: usize) {
-    if count > 0 {
-        counter!(JOURNAL_DROPPED).increment(count as u64);
     }
 }
 

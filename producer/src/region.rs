@@ -1,23 +1,15 @@
 //! Which region this is and where it reads, as the environment says.
 //!
-//! Platforms name regions and servers in their own ways; what they say is only a first guess, since
-//! what a server really is its watcher asks itself. On Fly the replica's URL is made from that of
-//! the primary, by the rules that Fly's own libraries follow: replicas listen on port 5433, and an
-//! internal host is asked for by its nearest instance.
+//! Platforms name regions and servers in their own ways. What the environment says is a first guess:
+//! the watcher asks each server what it is. With the feature `fly`, a replica's URL may be made of
+//! the primary's (`fly.rs`).
 
 use farwrite_schemas::Origin;
-use url::Url;
 
 use crate::build_error::{BuildError, variable};
 
 /// The region of an app that runs nowhere in particular: development.
 const NOWHERE: &str = "local";
-/// The port on which a replica on Fly listens.
-const FLY_REPLICA_PORT: u16 = 5433;
-/// What asks Fly's DNS for the nearest instance of a host.
-const FLY_NEAREST: &str = "top1.nearest.of.";
-/// An older form of it, which may answer with two instances: watched and read must be one server.
-const FLY_NEAREST_TWO: &str = "top2.nearest.of.";
 
 /// Where this process runs, and where it reads.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,8 +46,8 @@ impl Region {
     /// | `FARWRITE_REPLICA_URL`, `REPLICA_URL` | this region's replica, the first that is set |
     /// | `DATABASE_URL` | the primary |
     ///
-    /// In the primary's region `REPLICA_URL` is not looked at. In another one with `FLY_REGION` and
-    /// no replica's URL, the replica's is made from `DATABASE_URL`.
+    /// In the primary's region `REPLICA_URL` is not looked at. With the feature `fly`, in another
+    /// region with `FLY_REGION` and no replica's URL, the replica's is made of `DATABASE_URL`.
     ///
     /// # Errors
     /// When a region's name is not one, or `PRIMARY_REGION` is set and this region is not; when the
@@ -81,8 +73,9 @@ impl Region {
             (None, true) => None,
             (None, false) => match (variable("REPLICA_URL"), &primary, &primary_url) {
                 (Some(url), ..) => Some(url),
+                #[cfg(feature = "fly")]
                 (None, Some(_), Some(url)) if variable("FLY_REGION").is_some() => {
-                    Some(replica_on_fly(url)?)
+                    Some(crate::fly::replica_url(url)?)
                 }
                 (None, ..) => None,
             },
@@ -95,27 +88,6 @@ impl Region {
     pub fn is_primary(&self) -> bool {
         self.primary.as_ref() == Some(&self.name)
     }
-}
-
-/// The URL of the nearest replica on Fly of a primary's.
-fn replica_on_fly(primary: &str) -> Result<String, BuildError> {
-    // The parser's own words could repeat a part of the URL.
-    let malformed = || BuildError::Variable {
-        name: "DATABASE_URL",
-        rule: "a URL like postgres://user@host:port/database",
-    };
-    let mut url = Url::parse(primary).map_err(|_| malformed())?;
-    let host = url.host_str().ok_or_else(malformed)?;
-    let host = match host.strip_prefix(FLY_NEAREST_TWO) {
-        Some(rest) => Some(format!("{FLY_NEAREST}{rest}")),
-        None if host.starts_with(FLY_NEAREST) || !host.ends_with(".internal") => None,
-        None => Some(format!("{FLY_NEAREST}{host}")),
-    };
-    if let Some(host) = host {
-        url.set_host(Some(&host)).map_err(|_| malformed())?;
-    }
-    url.set_port(Some(FLY_REPLICA_PORT)).map_err(|()| malformed())?;
-    Ok(url.into())
 }
 
 #[cfg(test)]
@@ -133,8 +105,6 @@ mod tests {
         let region = region(variables).unwrap();
         (region.replica_url, region.primary_url)
     }
-
-    const DB: &str = "postgres://app:secret@db.internal:5432/shop?sslmode=disable";
 
     #[test]
     fn development_needs_one_url() {
@@ -171,34 +141,5 @@ mod tests {
         let region = region(&variables).unwrap();
         assert!(region.is_primary());
         assert_eq!(region.replica_url.as_deref(), Some("mine"));
-    }
-
-    #[test]
-    fn on_fly_a_replicas_url_is_made_of_the_primarys() {
-        let replica = |url| {
-            urls(&[("PRIMARY_REGION", "ewr"), ("FLY_REGION", "jfk"), ("DATABASE_URL", url)]).0
-        };
-        let made = |host: &str| {
-            let url = format!("postgres://app:secret@{host}:5433/shop?sslmode=disable");
-            Some(url)
-        };
-        assert_eq!(replica(DB), made("top1.nearest.of.db.internal"));
-        let nearest = DB.replace("@db", "@top1.nearest.of.db");
-        assert_eq!(replica(&nearest), made("top1.nearest.of.db.internal"));
-        let two = DB.replace("@db", "@top2.nearest.of.db");
-        assert_eq!(replica(&two), made("top1.nearest.of.db.internal"));
-        let flycast = DB.replace("db.internal", "db.flycast");
-        assert_eq!(replica(&flycast), made("db.flycast"));
-        let elsewhere = DB.replace("db.internal", "db.example.com");
-        assert_eq!(replica(&elsewhere), made("db.example.com"));
-        // In the primary's region, and where nobody says which that is, nothing is made up.
-        assert_eq!(
-            urls(&[("PRIMARY_REGION", "jfk"), ("FLY_REGION", "jfk"), ("DATABASE_URL", DB)]).0,
-            None
-        );
-        assert_eq!(urls(&[("FLY_REGION", "jfk"), ("DATABASE_URL", DB)]).0, None);
-        let wrong = [("PRIMARY_REGION", "ewr"), ("FLY_REGION", "jfk"), ("DATABASE_URL", "secret")];
-        let error = region(&wrong).unwrap_err().to_string();
-        assert!(error.contains("DATABASE_URL") && !error.contains("secret"), "{error}");
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use farwrite_schemas::{CommandId, Key};
 
-use super::{JournalLimits, Unjournaled, WhenFull};
+use super::{journal_error::Unjournaled, settings::JournalLimits};
 use crate::outbox::message::Message;
 
 /// What an entry costs beside its texts and its body: numbers, maps, the record's frame.
@@ -24,7 +24,7 @@ const ENTRY_BYTES: usize = 256;
 
 /// Where the stream said that it stored a command.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredAt {
     pub(crate) at_ms: u64,
     pub(crate) stream: String,
     pub(crate) sequence: u64,
@@ -32,10 +32,10 @@ pub(crate) struct Stored {
 
 /// One command that was sent.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct JournalEntry {
     pub(super) message: Arc<Message>,
     pub(super) sent_at_ms: u64,
-    pub(super) stored: Option<Stored>,
+    pub(super) stored: Option<StoredAt>,
     pub(super) overtaken: bool,
     /// When the last publish of it ended, whichever way.
     tried_at_ms: u64,
@@ -61,28 +61,26 @@ pub(crate) struct Listed {
 
 /// What entering a command did.
 #[derive(Debug)]
-pub(super) struct Entered {
+pub(super) struct EnteredEntry {
     /// The entry's number.
     pub(super) number: u64,
     /// It was not there before.
     pub(super) is_new: bool,
-    /// What was forgotten to make room.
-    pub(super) dropped: Vec<CommandId>,
 }
 
 /// All entries.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct JournalBook {
     limits: JournalLimits,
     last_number: u64,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, JournalEntry>,
     ids: HashMap<CommandId, u64>,
     keys: HashMap<Key, BTreeSet<u64>>,
     bytes: usize,
     file_bytes: u64,
 }
 
-impl Book {
+impl JournalBook {
     pub(super) fn new(limits: JournalLimits) -> Self {
         Self {
             limits,
@@ -113,7 +111,7 @@ impl Book {
         self.last_number
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &JournalEntry> {
         self.entries.values()
     }
 
@@ -122,18 +120,17 @@ impl Book {
         &mut self,
         message: &Arc<Message>,
         now_ms: u64,
-    ) -> Result<Entered, Unjournaled> {
+    ) -> Result<EnteredEntry, Unjournaled> {
         let is_new = !self.ids.contains_key(&message.id);
-        let mut dropped = Vec::new();
         if is_new {
-            dropped = self.make_room(cost(message))?;
+            self.check_room(cost(message))?;
             self.insert(message, now_ms, false, false);
         }
         if let Some(entry) = self.entry_mut(message.id) {
             entry.publishes += 1;
         }
         let number = self.ids.get(&message.id).copied().unwrap_or_default();
-        Ok(Entered { number, is_new, dropped })
+        Ok(EnteredEntry { number, is_new })
     }
 
     /// An entry is read from the file: whether it was stored is not known, or follows.
@@ -158,7 +155,7 @@ impl Book {
         if let Some(key) = &message.key {
             self.keys.entry(key.clone()).or_default().insert(number);
         }
-        let entry = Entry {
+        let entry = JournalEntry {
             message: Arc::clone(message),
             sent_at_ms,
             stored: None,
@@ -172,27 +169,17 @@ impl Book {
         self.entries.insert(number, entry);
     }
 
-    /// Room for so many bytes: by what the limits say, or by forgetting the oldest.
-    fn make_room(&mut self, bytes: usize) -> Result<Vec<CommandId>, Unjournaled> {
-        let JournalLimits { max_commands, max_bytes, when_full } = self.limits;
-        let mut dropped = Vec::new();
-        while self.len() >= max_commands || self.bytes + bytes > max_bytes {
-            let full = Unjournaled::Full { commands: self.len(), bytes: self.bytes };
-            // What is under way is not dropped, and neither is all for one that never fits.
-            let oldest = match when_full {
-                WhenFull::Refuse => None,
-                WhenFull::DropOldest if bytes > max_bytes => None,
-                WhenFull::DropOldest => self.entries.values().find(|entry| entry.publishes == 0),
-            };
-            let id = oldest.map(|entry| entry.message.id).ok_or(full)?;
-            self.remove(id);
-            dropped.push(id);
+    /// Whether there is room for so many bytes.
+    fn check_room(&self, bytes: usize) -> Result<(), Unjournaled> {
+        let JournalLimits { max_commands, max_bytes } = self.limits;
+        if self.len() >= max_commands || self.bytes + bytes > max_bytes {
+            return Err(Unjournaled::Full { commands: self.len(), bytes: self.bytes });
         }
-        Ok(dropped)
+        Ok(())
     }
 
     /// The stream acknowledged it. False when nobody looks after it any more.
-    pub(super) fn stored(&mut self, id: CommandId, stored: Stored) -> bool {
+    pub(super) fn stored(&mut self, id: CommandId, stored: StoredAt) -> bool {
         let Some(entry) = self.entry_mut(id) else { return false };
         entry.tried_at_ms = stored.at_ms;
         entry.stored = Some(stored);
@@ -226,7 +213,7 @@ impl Book {
     }
 
     /// It is not looked after any more, whatever becomes of it.
-    pub(super) fn remove(&mut self, id: CommandId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, id: CommandId) -> Option<JournalEntry> {
         let number = self.ids.remove(&id)?;
         let entry = self.entries.remove(&number)?;
         self.bytes -= cost(&entry.message);
@@ -254,7 +241,7 @@ impl Book {
 
     /// All entries, in the order in which they were sent.
     pub(super) fn list(&self) -> Vec<Listed> {
-        let listed = |entry: &Entry| Listed {
+        let listed = |entry: &JournalEntry| Listed {
             message: Arc::clone(&entry.message),
             sent_at_ms: entry.sent_at_ms,
             tried_at_ms: entry.tried_at_ms,
@@ -276,7 +263,7 @@ impl Book {
         }
     }
 
-    fn entry_mut(&mut self, id: CommandId) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, id: CommandId) -> Option<&mut JournalEntry> {
         self.entries.get_mut(self.ids.get(&id)?)
     }
 }
@@ -292,16 +279,16 @@ mod tests {
     use super::*;
     use crate::outbox::message::tests::message;
 
-    fn book(max_commands: usize, max_bytes: usize, when_full: WhenFull) -> Book {
-        Book::new(JournalLimits { max_commands, max_bytes, when_full })
+    fn book(max_commands: usize, max_bytes: usize) -> JournalBook {
+        JournalBook::new(JournalLimits { max_commands, max_bytes })
     }
 
-    fn stored(at_ms: u64) -> Stored {
-        Stored { at_ms, stream: "S".to_owned(), sequence: 7 }
+    fn stored(at_ms: u64) -> StoredAt {
+        StoredAt { at_ms, stream: "S".to_owned(), sequence: 7 }
     }
 
     /// Enters a command whose publish is over and acknowledged.
-    fn sent(book: &mut Book, key: Option<&str>) -> CommandId {
+    fn sent(book: &mut JournalBook, key: Option<&str>) -> CommandId {
         let message = message(key, "{}");
         assert!(book.enter(&message, 1).unwrap().is_new);
         assert!(book.stored(message.id, stored(2)));
@@ -309,14 +296,14 @@ mod tests {
         message.id
     }
 
-    fn overtaken(book: &Book) -> Vec<CommandId> {
+    fn overtaken(book: &JournalBook) -> Vec<CommandId> {
         let listed = book.list().into_iter().filter(|entry| entry.overtaken);
         listed.map(|entry| entry.message.id).collect()
     }
 
     #[test]
     fn what_cannot_have_been_stored_is_forgotten_and_the_rest_stays() {
-        let mut book = book(10, 1 << 20, WhenFull::Refuse);
+        let mut book = book(10, 1 << 20);
         let message = message(Some("k"), "{}");
         for (maybe_stored, is_forgotten) in [(false, true), (true, false), (false, false)] {
             book.enter(&message, 1).unwrap();
@@ -331,7 +318,7 @@ mod tests {
 
     #[test]
     fn two_publishes_of_one_id_are_one_entry_until_both_are_over() {
-        let mut book = book(1, 1 << 20, WhenFull::Refuse);
+        let mut book = book(1, 1 << 20);
         let message = message(None, "{}");
         assert!(book.enter(&message, 1).unwrap().is_new);
         assert!(!book.enter(&message, 2).unwrap().is_new, "also where the journal is full");
@@ -342,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_full_book_refuses_and_says_how_full_it_is() {
-        let mut few = book(2, 1 << 20, WhenFull::Refuse);
+        let mut few = book(2, 1 << 20);
         sent(&mut few, None);
         sent(&mut few, None);
         let refused = few.enter(&message(None, "{}"), 1).unwrap_err();
@@ -350,30 +337,19 @@ mod tests {
             matches!(refused, Unjournaled::Full { commands: 2, bytes } if bytes == few.bytes())
         );
 
-        let mut small = book(10, 2 * ENTRY_BYTES, WhenFull::Refuse);
+        let mut small = book(10, 2 * ENTRY_BYTES);
         let first = sent(&mut small, None);
         assert!(small.enter(&message(None, "{}"), 1).is_err());
         assert!(small.end(first));
         sent(&mut small, None);
-    }
 
-    #[test]
-    fn where_it_is_asked_for_the_oldest_makes_room_unless_it_is_under_way() {
-        let mut book = book(2, 1 << 20, WhenFull::DropOldest);
-        let under_way = message(None, "{}");
-        book.enter(&under_way, 1).unwrap();
-        let old = sent(&mut book, Some("k"));
-        let new = message(None, "{}");
-        assert_eq!(book.enter(&new, 1).unwrap().dropped, [old]);
-        assert!(book.enter(&message(None, "{}"), 1).is_err(), "both are under way");
-        assert_eq!(book.len(), 2);
-        let mut small = self::book(9, ENTRY_BYTES, WhenFull::DropOldest);
-        assert!(small.enter(&message(None, "{}"), 1).is_err(), "it never fits");
+        let mut tiny = book(9, ENTRY_BYTES);
+        assert!(tiny.enter(&message(None, "{}"), 1).is_err(), "it never fits");
     }
 
     #[test]
     fn what_a_later_one_of_the_key_has_passed_is_overtaken() {
-        let mut book = book(100, 1 << 20, WhenFull::Refuse);
+        let mut book = book(100, 1 << 20);
         let ids: Vec<CommandId> = (0..4).map(|_| sent(&mut book, Some("k"))).collect();
         let other = sent(&mut book, Some("other"));
         assert!(book.end(ids[2]));

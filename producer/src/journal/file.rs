@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{JournalError, recovery::Strange};
+use super::{journal_error::JournalError, recovery::Strange};
 
 /// The file, and the lock on it.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! An open journal: entered by publishes, read by `reconcile`.
+//! An open journal: entered by publishes through their holds, read by `reconcile`.
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
@@ -6,13 +6,16 @@ use farwrite_schemas::{CommandId, Origin, Subjects};
 use tokio::sync::watch;
 
 use super::{
-    FileSync, Journal, JournalError, JournalState, Kept, Place, Unjournaled,
-    book::{Book, Entered, Listed, Stored},
+    book::{EnteredEntry, JournalBook, Listed, StoredAt},
+    clock::now_ms,
     file::JournalFile,
-    now_ms,
+    journal_error::{JournalError, Unjournaled},
+    journal_state::JournalState,
+    open_book::{OpenBook, SharedBook},
     record::{self, Damage},
-    recovery::{Owner, recover},
-    writer::{Shared, State, Writer, Written},
+    recovery::{JournalOwner, recover},
+    settings::{FileSync, Journal, JournalPlace},
+    writer::{JournalWriter, WrittenUpTo},
 };
 use crate::{
     metrics,
@@ -22,7 +25,7 @@ use crate::{
 /// An open journal. Dropping it writes what is still to be written, and blocks meanwhile.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBook>,
     writing: Option<Writing>,
     recovered: usize,
     damage: Damage,
@@ -30,7 +33,7 @@ pub(crate) struct Keeping {
 
 #[derive(Debug)]
 struct Writing {
-    written: watch::Receiver<Written>,
+    written: watch::Receiver<WrittenUpTo>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,16 +44,17 @@ impl Keeping {
         subjects: &Subjects,
         origin: &Origin,
     ) -> Result<Self, JournalError> {
-        let book = Book::new(journal.limits);
+        let book = JournalBook::new(journal.limits);
         let keeping = match journal.place {
-            Place::Memory => Self {
-                shared: Arc::new(Shared::new(book, false)),
+            JournalPlace::Memory => Self {
+                shared: Arc::new(SharedBook::new(book, false)),
                 writing: None,
                 recovered: 0,
                 damage: Damage::default(),
             },
-            Place::File { path, sync } => {
-                let owner = Owner { database: subjects.database().clone(), origin: origin.clone() };
+            JournalPlace::File { path, sync } => {
+                let owner =
+                    JournalOwner { database: subjects.database().clone(), origin: origin.clone() };
                 let targets = Targets::new(subjects.clone(), origin.clone());
                 let at = path.clone();
                 let reading = tokio::task::spawn_blocking(move || {
@@ -69,9 +73,9 @@ impl Keeping {
     fn recover(
         file: JournalFile,
         bytes: &[u8],
-        mut book: Book,
+        mut book: JournalBook,
         sync: FileSync,
-        owner: &Owner,
+        owner: &JournalOwner,
         targets: &Targets,
     ) -> Result<Self, JournalError> {
         let damage = recover(bytes, owner, targets, &mut book);
@@ -82,12 +86,12 @@ impl Keeping {
             let Damage { torn_bytes, damaged_bytes } = damage;
             tracing::warn!(recovered, torn_bytes, damaged_bytes, "the journal was not whole");
         }
-        let shared = Arc::new(Shared::new(book, true));
-        let (sender, written) = watch::channel(Written::default());
+        let shared = Arc::new(SharedBook::new(book, true));
+        let (sender, written) = watch::channel(WrittenUpTo::default());
         let mut first = Vec::new();
         record::append(&mut first, &owner.head(), &[]);
-        let mut writer = Writer::new(Arc::clone(&shared), file, first, sync, sender);
-        // Without what is gone and what was torn: whatever was read is known to be whole.
+        let mut writer = JournalWriter::new(Arc::clone(&shared), file, first, sync, sender);
+        // Without what is gone and what was torn: what was read is known to be whole.
         writer.rewrite_all().map_err(|source| writer.file.error(source))?;
         let path = writer.file.path().to_owned();
         let thread = std::thread::Builder::new().name("farwrite-journal".to_owned());
@@ -97,37 +101,29 @@ impl Keeping {
         Ok(Self { shared, writing, recovered, damage })
     }
 
-    /// Writes down a command that is about to be sent, and returns when it is written.
-    pub(crate) async fn enter(
-        self: &Arc<Self>,
-        message: &Arc<Message>,
-    ) -> Result<Kept, Unjournaled> {
-        let number = self.change(|state| {
+    /// Notes a command that is about to be sent; says which number has to be
+    /// [`written`](Self::written) before it is.
+    pub(super) fn note(&self, message: &Arc<Message>) -> Result<u64, Unjournaled> {
+        self.change(|state| {
             let now_ms = now_ms();
-            let Entered { number, is_new, dropped } = state.book.enter(message, now_ms)?;
-            for id in &dropped {
-                state.note_gone(*id, false);
-            }
-            metrics::journal_dropped(dropped.len());
+            let EnteredEntry { number, is_new } = state.book.enter(message, now_ms)?;
             if is_new {
                 state.note_sent(message, now_ms);
             }
             Ok(number)
-        })?;
-        let kept = Kept::new(self, message.id);
-        self.written(number).await?;
-        Ok(kept)
+        })
     }
 
-    /// Begins another publish of an entry; `None` where it is gone or under way.
-    pub(crate) fn claim(self: &Arc<Self>, id: CommandId) -> Option<Kept> {
-        self.change(|state| state.book.claim(id)).then(|| Kept::new(self, id))
+    /// Begins another publish of an entry. False where it is gone or under way.
+    pub(super) fn claim(&self, id: CommandId) -> bool {
+        self.change(|state| state.book.claim(id))
     }
 
-    async fn written(&self, number: u64) -> Result<(), Unjournaled> {
+    /// Returns when the entry of this number is in the file; at once where there is none.
+    pub(super) async fn written(&self, number: u64) -> Result<(), Unjournaled> {
         let Some(writing) = &self.writing else { return Ok(()) };
         let mut written = writing.written.clone();
-        let is_told = |written: &Written| written.up_to.max(written.failed_up_to) >= number;
+        let is_told = |written: &WrittenUpTo| written.up_to.max(written.failed_up_to) >= number;
         let failed = |error| Err(Unjournaled::Failed(error));
         match written.wait_for(is_told).await {
             Ok(written) if written.up_to >= number => Ok(()),
@@ -136,7 +132,7 @@ impl Keeping {
         }
     }
 
-    pub(super) fn stored(&self, id: CommandId, stored: Stored) {
+    pub(super) fn stored(&self, id: CommandId, stored: StoredAt) {
         self.change(|state| {
             if state.book.stored(id, stored.clone()) {
                 state.note_stored(id, &stored);
@@ -189,7 +185,7 @@ impl Keeping {
     }
 
     /// Changes the book, tells its new size, and wakes the writer.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut OpenBook) -> T) -> T {
         let mut state = self.shared.state();
         let before = (state.book.len(), state.book.bytes());
         let result = change(&mut state);
@@ -197,7 +193,7 @@ impl Keeping {
         let has_out = state.has_out();
         drop(state);
         if has_out {
-            self.shared.wake();
+            self.shared.wake_writer();
         }
         result
     }

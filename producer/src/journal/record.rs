@@ -26,7 +26,7 @@ pub(super) enum Head<'a> {
     /// Whose journal it is: the first record, and the only one of its kind.
     Owner { database: Cow<'a, str>, origin: Cow<'a, str> },
     /// A command is about to be sent. The body follows.
-    Sent(Sent<'a>),
+    Sent(SentRecord<'a>),
     /// The stream acknowledged it; again, when it was sent again.
     Stored { id: CommandId, at_ms: u64, stream: Cow<'a, str>, sequence: u64 },
     /// It is no longer looked after. `ended`: its outcome is known, otherwise it was not accepted
@@ -36,7 +36,7 @@ pub(super) enum Head<'a> {
 
 /// All that is needed to publish a command again, but for its body.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Sent<'a> {
+pub(super) struct SentRecord<'a> {
     pub(super) id: CommandId,
     /// When it was sent first, in Unix milliseconds.
     pub(super) at_ms: u64,
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let id = CommandId::now();
-        let sent = Sent {
+        let sent = SentRecord {
             id,
             at_ms: 7,
             name: "order.place".into(),

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use farwrite_schemas::{DatabaseName, Key, Origin};
 
 use super::{
-    book::{Book, Stored},
-    record::{self, Damage, Head, Sent},
+    book::{JournalBook, StoredAt},
+    record::{self, Damage, Head, SentRecord},
 };
 use crate::outbox::{message::Message, target::Targets, terms::Terms};
 
 /// Whose journal it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct JournalOwner {
     pub(crate) database: DatabaseName,
     pub(crate) origin: Origin,
 }
@@ -33,7 +33,7 @@ impl From<serde_json::Error> for Strange {
     }
 }
 
-impl Owner {
+impl JournalOwner {
     /// The record that a journal begins with.
     pub(super) fn head(&self) -> Head<'_> {
         let Self { database, origin } = self;
@@ -51,9 +51,9 @@ impl Owner {
 /// Reads a file's records into a book.
 pub(super) fn recover(
     bytes: &[u8],
-    owner: &Owner,
+    owner: &JournalOwner,
     targets: &Targets,
-    book: &mut Book,
+    book: &mut JournalBook,
 ) -> Result<Damage, Strange> {
     let mut is_owned = false;
     let damage = record::read_all(bytes, |at, head, body| {
@@ -69,7 +69,7 @@ pub(super) fn recover(
                 book.recover(&Arc::new(message(sent, body, targets)?), at_ms, overtaken);
             }
             Head::Stored { id, at_ms, stream, sequence } => {
-                book.stored(id, Stored { at_ms, stream: stream.into_owned(), sequence });
+                book.stored(id, StoredAt { at_ms, stream: stream.into_owned(), sequence });
             }
             Head::Gone { id, ended: true } => {
                 book.end(id);
@@ -86,8 +86,8 @@ pub(super) fn recover(
     Ok(damage)
 }
 
-fn message(sent: Sent<'_>, body: &[u8], targets: &Targets) -> Result<Message, Strange> {
-    let Sent { id, version, key, expires_at_ms, not_before_ms, context, .. } = sent;
+fn message(sent: SentRecord<'_>, body: &[u8], targets: &Targets) -> Result<Message, Strange> {
+    let SentRecord { id, version, key, expires_at_ms, not_before_ms, context, .. } = sent;
     let strange = |what: &str| Strange::Unreadable(format!("{what} of {id} has no {what}'s form"));
     Ok(Message {
         id,
@@ -100,7 +100,7 @@ fn message(sent: Sent<'_>, body: &[u8], targets: &Targets) -> Result<Message, St
             not_before_ms,
             context: context.map(|context| context.into_owned().into()),
         },
-        // Whoever waited for it is gone.
+        // The caller that waited for its reply is gone.
         reply: None,
     })
 }

@@ -7,14 +7,14 @@
 //!                                                the whole book is written anew instead
 //! ```
 //!
-//! A thread and not a task, because writing blocks. Whatever waits together is written together.
+//! A thread and not a task, because writing blocks. What waits together is written together.
 //! The book is the truth: after a write that failed the file may lack records, so the next one
 //! writes all of it anew, to a new file; a sync that failed is not repeated on the old one.
 
 use std::{
     fs::File,
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,107 +22,19 @@ use farwrite_schemas::CommandId;
 use tokio::sync::watch;
 
 use super::{
-    FileSync,
-    book::{Book, Stored},
+    book::{JournalBook, StoredAt},
     file::JournalFile,
-    record::{self, Head, Sent},
+    open_book::{SharedBook, append_sent, append_stored},
+    settings::FileSync,
 };
 use crate::{metrics, outbox::message::Message};
 
 /// What may be dead in a file before it is worth writing it anew: 1 MiB, some milliseconds.
 const DEAD_BYTES: u64 = 1 << 20;
 
-/// What whoever publishes and the writer share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-/// The book, and what of it is still to be written.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) book: Book,
-    out: Vec<u8>,
-    has_file: bool,
-    is_closing: bool,
-}
-
-impl Shared {
-    pub(super) fn new(book: Book, has_file: bool) -> Self {
-        let state = State { book, out: Vec::new(), has_file, is_closing: false };
-        Self { state: Mutex::new(state), wake: Condvar::new() }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// There is something to write.
-    pub(super) fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Nothing more will come.
-    pub(super) fn close(&self) {
-        self.state().is_closing = true;
-        self.wake();
-    }
-}
-
-impl State {
-    pub(super) const fn has_out(&self) -> bool {
-        !self.out.is_empty()
-    }
-
-    /// Writes down that a command is about to be sent.
-    pub(super) fn note_sent(&mut self, message: &Message, at_ms: u64) {
-        if self.has_file {
-            let bytes = append_sent(&mut self.out, message, at_ms, false);
-            self.book.wrote(message.id, Some(bytes), None);
-        }
-    }
-
-    /// Writes down that one was acknowledged.
-    pub(super) fn note_stored(&mut self, id: CommandId, at: &Stored) {
-        if self.has_file {
-            let bytes = append_stored(&mut self.out, id, at);
-            self.book.wrote(id, None, Some(bytes));
-        }
-    }
-
-    /// Writes down that one is not looked after any more.
-    pub(super) fn note_gone(&mut self, id: CommandId, ended: bool) {
-        if self.has_file {
-            record::append(&mut self.out, &Head::Gone { id, ended }, &[]);
-        }
-    }
-}
-
-fn append_sent(out: &mut Vec<u8>, message: &Message, at_ms: u64, overtaken: bool) -> u64 {
-    let sent = Sent {
-        id: message.id,
-        at_ms,
-        name: message.target.name.as_str().into(),
-        version: message.version,
-        key: message.key.as_ref().map(|key| key.as_str().into()),
-        expires_at_ms: message.terms.expires_at_ms,
-        not_before_ms: message.terms.not_before_ms,
-        context: message.terms.context.as_deref().map(Into::into),
-        overtaken,
-    };
-    record::append(out, &Head::Sent(sent), &message.body)
-}
-
-fn append_stored(out: &mut Vec<u8>, id: CommandId, at: &Stored) -> u64 {
-    let Stored { at_ms, stream, sequence } = at;
-    let (at_ms, stream, sequence) = (*at_ms, stream.as_str().into(), *sequence);
-    record::append(out, &Head::Stored { id, at_ms, stream, sequence }, &[])
-}
-
 /// How far the file has come, in the entries' numbers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Written {
+pub(super) struct WrittenUpTo {
     /// Entries up to this one are in it.
     pub(super) up_to: u64,
     /// Those up to this one, and behind `up_to`, are not, because of `error`.
@@ -131,40 +43,40 @@ pub(super) struct Written {
 }
 
 /// One entry, to be written anew.
-struct Copied {
+struct CopiedEntry {
     message: Arc<Message>,
     sent_at_ms: u64,
-    stored: Option<Stored>,
+    stored: Option<StoredAt>,
     overtaken: bool,
 }
 
-enum Step {
+enum WriterStep {
     Append { bytes: Vec<u8>, up_to: u64 },
-    Rewrite { copied: Vec<Copied>, up_to: u64 },
+    Rewrite { copied: Vec<CopiedEntry>, up_to: u64 },
     Sync,
     Close,
 }
 
 /// The thread's own.
 #[derive(Debug)]
-pub(super) struct Writer {
-    shared: Arc<Shared>,
+pub(super) struct JournalWriter {
+    shared: Arc<SharedBook>,
     pub(super) file: JournalFile,
     /// The file's first record.
     owner: Vec<u8>,
     sync: FileSync,
-    written: watch::Sender<Written>,
+    written: watch::Sender<WrittenUpTo>,
     unsynced_since: Option<Instant>,
     is_broken: bool,
 }
 
-impl Writer {
+impl JournalWriter {
     pub(super) const fn new(
-        shared: Arc<Shared>,
+        shared: Arc<SharedBook>,
         file: JournalFile,
         owner: Vec<u8>,
         sync: FileSync,
-        written: watch::Sender<Written>,
+        written: watch::Sender<WrittenUpTo>,
     ) -> Self {
         Self { shared, file, owner, sync, written, unsynced_since: None, is_broken: false }
     }
@@ -173,10 +85,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let (done, up_to) = match self.next() {
-                Step::Append { bytes, up_to } => (self.append(&bytes, up_to), up_to),
-                Step::Rewrite { copied, up_to } => (self.rewrite(&copied), up_to),
-                Step::Sync => (self.sync(), self.written.borrow().up_to),
-                Step::Close => return self.close(),
+                WriterStep::Append { bytes, up_to } => (self.append(&bytes, up_to), up_to),
+                WriterStep::Rewrite { copied, up_to } => (self.rewrite(&copied), up_to),
+                WriterStep::Sync => (self.sync(), self.written.borrow().up_to),
+                WriterStep::Close => return self.close(),
             };
             match done {
                 Ok(()) => self.written.send_modify(|written| written.up_to = up_to),
@@ -186,7 +98,7 @@ impl Writer {
     }
 
     /// Waits for the next thing to do.
-    fn next(&self) -> Step {
+    fn next(&self) -> WriterStep {
         let mut state = self.shared.state();
         loop {
             if state.has_out() {
@@ -197,17 +109,17 @@ impl Writer {
                 let is_mostly_dead = dead > DEAD_BYTES && dead > live;
                 let up_to = state.book.last_number();
                 return if self.is_broken || is_mostly_dead {
-                    Step::Rewrite { copied: copied(&state.book), up_to }
+                    WriterStep::Rewrite { copied: copied(&state.book), up_to }
                 } else {
-                    Step::Append { bytes: out, up_to }
+                    WriterStep::Append { bytes: out, up_to }
                 };
             }
             if state.is_closing {
-                return Step::Close;
+                return WriterStep::Close;
             }
             state = match self.until_sync() {
                 None => self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(time) if time.is_zero() => return Step::Sync,
+                Some(time) if time.is_zero() => return WriterStep::Sync,
                 Some(time) => {
                     let waited = self.shared.wake.wait_timeout(state, time);
                     waited.unwrap_or_else(PoisonError::into_inner).0
@@ -220,7 +132,7 @@ impl Writer {
     fn until_sync(&self) -> Option<Duration> {
         match self.sync {
             FileSync::Every(time) => Some(time.saturating_sub(self.unsynced_since?.elapsed())),
-            FileSync::Never | FileSync::BeforePublish => None,
+            FileSync::BeforePublish => None,
         }
     }
 
@@ -247,7 +159,7 @@ impl Writer {
         Ok(())
     }
 
-    fn rewrite(&mut self, copied: &[Copied]) -> io::Result<()> {
+    fn rewrite(&mut self, copied: &[CopiedEntry]) -> io::Result<()> {
         let mut lengths = Vec::with_capacity(copied.len());
         self.file.replace(|file| write_anew(file, &self.owner, copied, &mut lengths))?;
         let mut state = self.shared.state();
@@ -274,11 +186,7 @@ impl Writer {
     }
 
     fn close(mut self) {
-        let done = match (self.is_broken, self.sync) {
-            (true, _) => self.rewrite_all(),
-            (false, FileSync::Never) => Ok(()),
-            (false, FileSync::Every(_) | FileSync::BeforePublish) => self.sync(),
-        };
+        let done = if self.is_broken { self.rewrite_all() } else { self.sync() };
         if let Err(error) = done {
             metrics::journal_failed();
             tracing::error!(%error, "the journal could not be brought to disk when it was closed");
@@ -286,8 +194,8 @@ impl Writer {
     }
 }
 
-fn copied(book: &Book) -> Vec<Copied> {
-    let entries = book.entries().map(|entry| Copied {
+fn copied(book: &JournalBook) -> Vec<CopiedEntry> {
+    let entries = book.entries().map(|entry| CopiedEntry {
         message: Arc::clone(&entry.message),
         sent_at_ms: entry.sent_at_ms,
         stored: entry.stored.clone(),
@@ -300,13 +208,13 @@ fn copied(book: &Book) -> Vec<Copied> {
 fn write_anew(
     file: &mut File,
     owner: &[u8],
-    copied: &[Copied],
+    copied: &[CopiedEntry],
     lengths: &mut Vec<(CommandId, u64, Option<u64>)>,
 ) -> io::Result<()> {
     let mut out = io::BufWriter::new(file);
     out.write_all(owner)?;
     let mut record = Vec::new();
-    for Copied { message, sent_at_ms, stored, overtaken } in copied {
+    for CopiedEntry { message, sent_at_ms, stored, overtaken } in copied {
         record.clear();
         let sent = append_sent(&mut record, message, *sent_at_ms, *overtaken);
         let stored = stored.as_ref().map(|at| append_stored(&mut record, message.id, at));
@@ -323,8 +231,9 @@ mod tests {
     use super::*;
     use crate::{
         journal::{
-            JournalLimits,
-            recovery::{Owner, recover},
+            record,
+            recovery::{JournalOwner, recover},
+            settings::JournalLimits,
         },
         outbox::{message::tests::message, target::tests::targets},
     };
@@ -333,17 +242,17 @@ mod tests {
     fn after_a_write_that_failed_the_next_one_writes_the_whole_book() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let owner = Owner {
+        let owner = JournalOwner {
             database: DatabaseName::new("shop").unwrap(),
             origin: Origin::new("jfk").unwrap(),
         };
         let mut first = Vec::new();
         record::append(&mut first, &owner.head(), &[]);
-        let shared = Arc::new(Shared::new(Book::new(JournalLimits::default()), true));
+        let shared = Arc::new(SharedBook::new(JournalBook::new(JournalLimits::default()), true));
         let (file, _) = JournalFile::open(&path).unwrap();
-        let (sender, written) = watch::channel(Written::default());
-        let never = FileSync::Never;
-        let mut writer = Writer::new(Arc::clone(&shared), file, first, never, sender);
+        let (sender, written) = watch::channel(WrittenUpTo::default());
+        let sync = FileSync::default();
+        let mut writer = JournalWriter::new(Arc::clone(&shared), file, first, sync, sender);
         writer.rewrite_all().unwrap();
         writer.file.break_off();
 
@@ -355,11 +264,11 @@ mod tests {
             message.id
         };
         let refused = enter();
-        let Step::Append { bytes, up_to } = writer.next() else { panic!("no append") };
+        let WriterStep::Append { bytes, up_to } = writer.next() else { panic!("no append") };
         let error = writer.append(&bytes, up_to).unwrap_err();
         writer.fail(error, up_to);
         assert_eq!((written.borrow().up_to, written.borrow().failed_up_to), (0, 1));
-        // Whoever published it gives up; what the file lacks and has too much is mended.
+        // Its publisher gives up. The next write mends what the file lacks, and what it has too much.
         let mut state = shared.state();
         assert!(state.book.leave(refused, false, 2));
         state.note_gone(refused, false);
@@ -369,7 +278,7 @@ mod tests {
         writer.run();
         assert_eq!(written.borrow().up_to, 2);
         let bytes = std::fs::read(&path).unwrap();
-        let mut book = Book::new(JournalLimits::default());
+        let mut book = JournalBook::new(JournalLimits::default());
         recover(&bytes, &owner, &targets(), &mut book).unwrap();
         let ids: Vec<CommandId> = book.entries().map(|entry| entry.message.id).collect();
         assert_eq!(ids, [kept]);

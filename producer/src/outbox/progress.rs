@@ -4,7 +4,7 @@
 
 use farwrite_schemas::CommandId;
 
-use crate::{journal::Kept, outbox::answer::Failure};
+use crate::{journal::JournalHold, outbox::answer::Failure};
 
 /// How far a message has come.
 #[derive(Debug, Default)]
@@ -12,12 +12,12 @@ pub(crate) struct Progress {
     pub(crate) stage: Stage,
     pub(crate) tries: Tries,
     /// Its hold on the journal, where there is one.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<JournalHold>,
 }
 
 impl Progress {
     /// Of a message that is in the journal already.
-    pub(crate) fn of_kept(kept: Kept) -> Self {
+    pub(crate) fn of_kept(kept: JournalHold) -> Self {
         Self { stage: Stage::default(), tries: Tries::default(), kept: Some(kept) }
     }
 }

@@ -13,7 +13,7 @@ use farwrite_schemas::CommandId;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    journal::Keeping,
+    journal::{JournalHold, Keeping},
     link::nats::Link,
     outbox::{
         answer::{Failure, Stored},
@@ -104,7 +104,9 @@ impl Outbox {
                 Ok(Stored { stream, sequence, .. }) => {
                     turn.resolve(before.id);
                     let journal = self.journal.as_ref();
-                    if let Some(kept) = journal.and_then(|journal| journal.claim(before.id)) {
+                    if let Some(kept) =
+                        journal.and_then(|journal| JournalHold::claim(journal, before.id))
+                    {
                         kept.stored(&stream, sequence);
                     }
                 }
@@ -125,7 +127,7 @@ impl Outbox {
     ) -> Timed {
         progress.stage = Stage::Sending;
         if let Some(journal) = &self.journal {
-            match timeout_at(deadline, journal.enter(message)).await? {
+            match timeout_at(deadline, JournalHold::enter(journal, message)).await? {
                 Ok(kept) => progress.kept = Some(kept),
                 Err(unjournaled) => return Ok(Err(Failure::Unjournaled(unjournaled))),
             }

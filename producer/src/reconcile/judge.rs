@@ -11,7 +11,7 @@ const LAG_SLACK: Duration = Duration::from_secs(3);
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum EndedAs {
     Applied,
     Rejected,
     Expired,
@@ -22,7 +22,7 @@ pub(super) enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The ledger has its outcome.
-    Ended(Ending),
+    Ended(EndedAs),
     /// The database holds it until it is due.
     Parked,
     /// The worker's word: neither, at a time after its lag was asked for.
@@ -34,22 +34,22 @@ pub(super) enum Heard {
 impl Heard {
     pub(super) const fn ended(outcome: &Outcome) -> Self {
         Self::Ended(match outcome {
-            Outcome::Applied { .. } | Outcome::AppliedLarge { .. } => Ending::Applied,
-            Outcome::Rejected(_) => Ending::Rejected,
-            Outcome::Expired => Ending::Expired,
-            Outcome::DeadLettered(_) => Ending::DeadLettered,
+            Outcome::Applied { .. } | Outcome::AppliedLarge { .. } => EndedAs::Applied,
+            Outcome::Rejected(_) => EndedAs::Rejected,
+            Outcome::Expired => EndedAs::Expired,
+            Outcome::DeadLettered(_) => EndedAs::DeadLettered,
         })
     }
 }
 
 /// What a command of the journal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum EntryStanding {
     /// A publish of it is under way.
     UnderWay,
     /// Its last publish ended a moment ago.
     Young,
-    Ended(Ending),
+    Ended(EndedAs),
     Parked,
     /// The worker has not passed its time in the stream.
     OnItsWay,
@@ -69,18 +69,18 @@ pub(super) fn standing(
     since_sent: Duration,
     behind: Option<Duration>,
     max_age: Duration,
-) -> Standing {
+) -> EntryStanding {
     match (heard, behind) {
-        (Heard::Ended(ending), _) => Standing::Ended(ending),
-        (Heard::Parked, _) => Standing::Parked,
-        (Heard::Nothing, _) | (Heard::NotEnded, None) => Standing::Unknown,
+        (Heard::Ended(ending), _) => EntryStanding::Ended(ending),
+        (Heard::Parked, _) => EntryStanding::Parked,
+        (Heard::Nothing, _) | (Heard::NotEnded, None) => EntryStanding::Unknown,
         (Heard::NotEnded, Some(behind)) => {
             if since_tried <= behind.saturating_add(LAG_SLACK) {
-                Standing::OnItsWay
+                EntryStanding::OnItsWay
             } else if since_sent > max_age {
-                Standing::TooOld
+                EntryStanding::TooOld
             } else {
-                Standing::Lost
+                EntryStanding::Lost
             }
         }
     }
@@ -93,24 +93,24 @@ mod tests {
     #[test]
     fn only_what_the_worker_has_passed_and_does_not_know_is_lost() {
         let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
-        let applied = Heard::Ended(Ending::Applied);
-        let ended = Standing::Ended(Ending::Applied);
+        let applied = Heard::Ended(EndedAs::Applied);
+        let ended = EntryStanding::Ended(EndedAs::Applied);
         let cases = [
             // heard, since tried, since sent, behind: standing
             (applied, 0, 0, None, ended),
             (applied, 999, 999, Some(0), ended),
-            (Heard::Parked, 0, 0, None, Standing::Parked),
-            (Heard::Parked, 999, 999, Some(0), Standing::Parked),
-            (Heard::Nothing, 50, 50, None, Standing::Unknown),
-            (Heard::Nothing, 999, 999, Some(0), Standing::Unknown),
-            (Heard::NotEnded, 999, 999, None, Standing::Unknown),
-            (Heard::NotEnded, 3, 3, Some(0), Standing::OnItsWay),
-            (Heard::NotEnded, 4, 4, Some(0), Standing::Lost),
-            (Heard::NotEnded, 23, 50, Some(20), Standing::OnItsWay),
-            (Heard::NotEnded, 24, 50, Some(20), Standing::Lost),
-            (Heard::NotEnded, 24, 100, Some(20), Standing::Lost),
-            (Heard::NotEnded, 24, 101, Some(20), Standing::TooOld),
-            (Heard::NotEnded, 24, 101, Some(u64::MAX), Standing::OnItsWay),
+            (Heard::Parked, 0, 0, None, EntryStanding::Parked),
+            (Heard::Parked, 999, 999, Some(0), EntryStanding::Parked),
+            (Heard::Nothing, 50, 50, None, EntryStanding::Unknown),
+            (Heard::Nothing, 999, 999, Some(0), EntryStanding::Unknown),
+            (Heard::NotEnded, 999, 999, None, EntryStanding::Unknown),
+            (Heard::NotEnded, 3, 3, Some(0), EntryStanding::OnItsWay),
+            (Heard::NotEnded, 4, 4, Some(0), EntryStanding::Lost),
+            (Heard::NotEnded, 23, 50, Some(20), EntryStanding::OnItsWay),
+            (Heard::NotEnded, 24, 50, Some(20), EntryStanding::Lost),
+            (Heard::NotEnded, 24, 100, Some(20), EntryStanding::Lost),
+            (Heard::NotEnded, 24, 101, Some(20), EntryStanding::TooOld),
+            (Heard::NotEnded, 24, 101, Some(u64::MAX), EntryStanding::OnItsWay),
         ];
         for (heard, tried, sent, behind, expected) in cases {
             let (tried, sent) = (Duration::from_secs(tried), Duration::from_secs(sent));

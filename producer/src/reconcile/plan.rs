@@ -8,19 +8,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use farwrite_schemas::{CommandId, Key};
 
-use super::{Overtaken, Standing};
+use super::{judge::EntryStanding, options::Overtaken};
 use crate::{journal::Listed, outbox::message::Message};
 
 /// An entry and what it is.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
+pub(super) struct JudgedEntry {
     pub(super) listed: Listed,
-    pub(super) standing: Standing,
+    pub(super) standing: EntryStanding,
 }
 
 /// What is to be done with the lost commands of one key.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct KeyPlan {
     /// To be sent again, in this order.
     pub(super) send: Vec<Arc<Message>>,
     /// Those that a later one has overtaken, or may have, sent or not.
@@ -32,8 +32,8 @@ pub(super) struct Plan {
 }
 
 /// Puts the commands of each key together, in their order; those without a key alone.
-pub(super) fn by_key(items: Vec<Item>) -> Vec<Vec<Item>> {
-    let mut groups: Vec<Vec<Item>> = Vec::new();
+pub(super) fn by_key(items: Vec<JudgedEntry>) -> Vec<Vec<JudgedEntry>> {
+    let mut groups: Vec<Vec<JudgedEntry>> = Vec::new();
     let mut places: HashMap<Key, usize> = HashMap::new();
     for item in items {
         let place = match &item.listed.message.key {
@@ -45,25 +45,28 @@ pub(super) fn by_key(items: Vec<Item>) -> Vec<Vec<Item>> {
             None => groups.push(vec![item]),
         }
     }
-    groups.retain(|group| group.iter().any(|item| item.standing == Standing::Lost));
+    groups.retain(|group| group.iter().any(|item| item.standing == EntryStanding::Lost));
     groups
 }
 
 /// Plans one key.
-pub(super) fn plan(items: &[Item], policy: Overtaken) -> Plan {
-    let mut plan = Plan::default();
+pub(super) fn plan(items: &[JudgedEntry], policy: Overtaken) -> KeyPlan {
+    let mut plan = KeyPlan::default();
     let mut is_in_doubt = false;
-    let last = |is_so: fn(&Item) -> bool| items.iter().rposition(is_so);
+    let last = |is_so: fn(&JudgedEntry) -> bool| items.iter().rposition(is_so);
     let (last_kept, last_in_doubt) = (last(is_kept), last(may_be_kept));
     let is_before = |place, last: Option<usize>| last.is_some_and(|last| last > place);
-    for (place, Item { listed, standing }) in items.iter().enumerate() {
+    for (place, JudgedEntry { listed, standing }) in items.iter().enumerate() {
         match standing {
-            Standing::Ended(_) | Standing::Parked | Standing::TooOld => {}
-            Standing::UnderWay | Standing::Young | Standing::OnItsWay | Standing::Unknown => {
+            EntryStanding::Ended(_) | EntryStanding::Parked | EntryStanding::TooOld => {}
+            EntryStanding::UnderWay
+            | EntryStanding::Young
+            | EntryStanding::OnItsWay
+            | EntryStanding::Unknown => {
                 is_in_doubt = true;
             }
-            Standing::Lost if is_in_doubt => plan.held_back += 1,
-            Standing::Lost => {
+            EntryStanding::Lost if is_in_doubt => plan.held_back += 1,
+            EntryStanding::Lost => {
                 let is_overtaken = listed.overtaken || is_before(place, last_kept);
                 let may_be_overtaken = is_before(place, last_in_doubt);
                 match policy {
@@ -88,34 +91,38 @@ pub(super) fn plan(items: &[Item], policy: Overtaken) -> Plan {
 }
 
 /// Whether a command was not lost.
-const fn is_kept(item: &Item) -> bool {
-    matches!(item.standing, Standing::Ended(_) | Standing::Parked)
+const fn is_kept(item: &JudgedEntry) -> bool {
+    matches!(item.standing, EntryStanding::Ended(_) | EntryStanding::Parked)
 }
 
 /// Whether it is not known whether a command was lost that the stream acknowledged.
-const fn may_be_kept(item: &Item) -> bool {
+const fn may_be_kept(item: &JudgedEntry) -> bool {
     match item.standing {
-        Standing::UnderWay | Standing::Young | Standing::OnItsWay | Standing::Unknown => {
-            item.listed.is_stored
-        }
-        Standing::Ended(_) | Standing::Parked | Standing::TooOld | Standing::Lost => false,
+        EntryStanding::UnderWay
+        | EntryStanding::Young
+        | EntryStanding::OnItsWay
+        | EntryStanding::Unknown => item.listed.is_stored,
+        EntryStanding::Ended(_)
+        | EntryStanding::Parked
+        | EntryStanding::TooOld
+        | EntryStanding::Lost => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{outbox::message::tests::message, reconcile::judge::Ending};
+    use crate::{outbox::message::tests::message, reconcile::judge::EndedAs};
 
-    const ENDED: Standing = Standing::Ended(Ending::Applied);
+    const ENDED: EntryStanding = EntryStanding::Ended(EndedAs::Applied);
 
-    fn items(key: Option<&str>, standings: &[Standing]) -> Vec<Item> {
-        let item = |standing: &Standing| Item {
+    fn items(key: Option<&str>, standings: &[EntryStanding]) -> Vec<JudgedEntry> {
+        let item = |standing: &EntryStanding| JudgedEntry {
             listed: Listed {
                 message: message(key, "{}"),
                 sent_at_ms: 0,
                 tried_at_ms: 0,
-                is_under_way: *standing == Standing::UnderWay,
+                is_under_way: *standing == EntryStanding::UnderWay,
                 is_stored: true,
                 overtaken: false,
             },
@@ -125,16 +132,16 @@ mod tests {
     }
 
     /// Which places are sent and which are overtaken, and how many are held back.
-    fn planned(items: &[Item], policy: Overtaken) -> (Vec<usize>, Vec<usize>, usize) {
+    fn planned(items: &[JudgedEntry], policy: Overtaken) -> (Vec<usize>, Vec<usize>, usize) {
         let place = |id| items.iter().position(|item| item.listed.message.id == id).unwrap();
-        let Plan { send, overtaken, held_back, .. } = plan(items, policy);
+        let KeyPlan { send, overtaken, held_back, .. } = plan(items, policy);
         let sent = send.iter().map(|message| place(message.id)).collect();
         (sent, overtaken.into_iter().map(place).collect(), held_back)
     }
 
     #[test]
     fn the_lost_ones_are_sent_in_order_up_to_the_first_that_is_in_doubt() {
-        use Standing::{Lost, OnItsWay, Parked, TooOld, UnderWay, Unknown, Young};
+        use EntryStanding::{Lost, OnItsWay, Parked, TooOld, UnderWay, Unknown, Young};
         for (standings, sent, held_back) in [
             (&[Lost, Lost, Lost][..], &[0, 1, 2][..], 0),
             (&[ENDED, Parked, TooOld, Lost, Lost], &[3, 4], 0),
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_a_later_one_may_have_passed_is_named_and_sent_only_where_that_is_wanted() {
-        use Standing::{Lost, Parked, TooOld, Young};
+        use EntryStanding::{Lost, Parked, TooOld, Young};
         for (standings, overtaken, sent_where_left) in [
             (&[Lost, Lost, ENDED, Lost][..], &[0, 1][..], &[3][..]),
             (&[Lost, Parked], &[0], &[]),
@@ -182,7 +189,7 @@ mod tests {
 
     #[test]
     fn keys_are_planned_apart_and_who_has_none_alone() {
-        use Standing::{Lost, Young};
+        use EntryStanding::{Lost, Young};
         let mut all = items(Some("a"), &[Lost]);
         all.extend(items(None, &[Lost, Young, Lost]));
         all.extend(items(Some("b"), &[ENDED]));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    journal::Kept,
+    journal::JournalHold,
     link::question::Unanswered,
     outbox::{
         answer::Stored,
@@ -69,7 +69,7 @@ impl<'a> Port<'a> {
     pub(super) async fn send_again(
         &self,
         message: &Arc<Message>,
-        kept: Kept,
+        kept: JournalHold,
         turn: Option<&Turn>,
         deadline: Instant,
     ) -> Result<Stored, PublishError> {

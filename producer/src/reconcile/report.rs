@@ -3,7 +3,7 @@
 use farwrite_schemas::CommandId;
 
 use super::{
-    judge::{Ending, Standing},
+    judge::{EndedAs, EntryStanding},
     resend::SentAgain,
 };
 use crate::{
@@ -77,19 +77,19 @@ impl ReconcileReport {
     }
 
     /// Counts a command that is not lost.
-    pub(super) fn count(&mut self, listed: &Listed, standing: Standing) {
+    pub(super) fn count(&mut self, listed: &Listed, standing: EntryStanding) {
         match standing {
-            Standing::Ended(Ending::Applied) => self.applied += 1,
-            Standing::Ended(Ending::Rejected) => self.rejected += 1,
-            Standing::Ended(Ending::Expired) => self.expired += 1,
-            Standing::Ended(Ending::DeadLettered) => self.dead_lettered += 1,
-            Standing::Parked => self.parked += 1,
-            Standing::OnItsWay => self.on_their_way += 1,
-            Standing::Young | Standing::UnderWay => self.young += 1,
-            Standing::Unknown => self.unknown += 1,
-            Standing::TooOld => self.too_old.push(listed.message.id),
+            EntryStanding::Ended(EndedAs::Applied) => self.applied += 1,
+            EntryStanding::Ended(EndedAs::Rejected) => self.rejected += 1,
+            EntryStanding::Ended(EndedAs::Expired) => self.expired += 1,
+            EntryStanding::Ended(EndedAs::DeadLettered) => self.dead_lettered += 1,
+            EntryStanding::Parked => self.parked += 1,
+            EntryStanding::OnItsWay => self.on_their_way += 1,
+            EntryStanding::Young | EntryStanding::UnderWay => self.young += 1,
+            EntryStanding::Unknown => self.unknown += 1,
+            EntryStanding::TooOld => self.too_old.push(listed.message.id),
             // Counted by what was done with it.
-            Standing::Lost => {}
+            EntryStanding::Lost => {}
         }
     }
 

@@ -10,12 +10,12 @@ use farwrite_schemas::CommandId;
 use tokio::time::Instant;
 
 use super::{
-    ReconcileOptions,
-    plan::{Item, Plan, plan},
+    options::ReconcileOptions,
+    plan::{JudgedEntry, KeyPlan, plan},
     port::Port,
 };
 use crate::{
-    journal::Keeping,
+    journal::{JournalHold, Keeping},
     outbox::{answer::Stored, publish_error::PublishError},
 };
 
@@ -35,10 +35,10 @@ impl Port<'_> {
     pub(super) async fn send_lost(
         &self,
         journal: &Arc<Keeping>,
-        items: &[Item],
+        items: &[JudgedEntry],
         options: &ReconcileOptions,
     ) -> SentAgain {
-        let Plan { send, overtaken, left, held_back } = plan(items, options.overtaken);
+        let KeyPlan { send, overtaken, left, held_back } = plan(items, options.overtaken);
         let mut result = SentAgain { overtaken, left, held_back, ..SentAgain::default() };
         let Some(first) = send.first() else { return result };
         let turn = match self.turn(first, Instant::now() + options.timeout).await {
@@ -52,7 +52,7 @@ impl Port<'_> {
         for (place, message) in send.iter().enumerate() {
             let behind = send.len() - place - 1;
             // Gone: its outcome was heard meanwhile. Or the app is publishing it itself.
-            let Some(kept) = journal.claim(message.id) else {
+            let Some(kept) = JournalHold::claim(journal, message.id) else {
                 result.held_back += 1 + behind;
                 return result;
             };

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use farwrite_producer::{
-    BuildError, Journal, JournalError, JournalLimits, Known, Pending, PublishError, WhenFull,
+    BuildError, Journal, JournalError, JournalLimits, Known, Pending, PublishError,
 };
 
 use crate::stage::{Stage, id_of, raw, until, within};
 
 const SHORT: Duration = Duration::from_millis(700);
 
-fn limits(max_commands: usize, when_full: WhenFull) -> JournalLimits {
-    JournalLimits { max_commands, when_full, ..JournalLimits::default() }
-}
-
 #[tokio::test]
 async fn a_full_journal_refuses_the_publish_and_says_what_to_do() {
     let stage = Stage::new("full").await;
     let mut broker = stage.broker().await;
-    let journal = Journal::in_memory(limits(1, WhenFull::Refuse));
+    let journal = Journal::in_memory(JournalLimits { max_commands: 1, ..JournalLimits::default() });
     let producer = stage.builder().journal(journal).connect().await.unwrap();
     let publish = || tokio::spawn(producer.call_raw(raw("a", Some("k"), "1")).publish());
     let publishing = publish();
@@ -44,24 +40,6 @@ async fn a_full_journal_refuses_the_publish_and_says_what_to_do() {
     let command = broker.next().await;
     broker.store(&command, 2).await;
     within(publishing).await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn where_that_is_wanted_the_oldest_makes_room() {
-    let stage = Stage::new("oldest").await;
-    let mut broker = stage.broker().await;
-    let journal = Journal::in_memory(limits(2, WhenFull::DropOldest));
-    let producer = stage.builder().journal(journal).connect().await.unwrap();
-    let mut ids = Vec::new();
-    for _ in 0..3 {
-        let publishing = tokio::spawn(producer.call_raw(raw("a", None, "1")).publish());
-        let command = broker.next().await;
-        broker.store(&command, 1).await;
-        ids.push(within(publishing).await.unwrap().unwrap().id);
-    }
-    assert_eq!(producer.journal().unwrap().commands, 2);
-    let kept: Vec<bool> = ids.into_iter().map(|id| producer.forget(id)).collect();
-    assert_eq!(kept, [false, true, true]);
 }
 
 #[tokio::test]
