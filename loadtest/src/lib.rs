@@ -1,9 +1,9 @@
 //! What drives Farwrite as a whole: the demo, benchmarks, chaos, and (in `tests`) the end-to-end
 //! guarantees. The checker of histories is a crate of its own.
 //!
-//! The crate depends on all others and none depends on it. It starts real servers and the real
-//! programs, and is an app of Farwrite like any other: what it knows of commands it knows through
-//! the producer's public interface and through SQL.
+//! The crate depends on all others and none depends on it. The crate starts real servers and the
+//! real programs. Like any app of Farwrite, the crate knows commands through the producer's public
+//! interface and through SQL.
 
 pub mod bench;
 pub mod chaos;

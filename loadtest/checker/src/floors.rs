@@ -12,7 +12,7 @@ pub(crate) struct FloorMark<G> {
     pub(crate) group: G,
     pub(crate) at: HistoryMoment,
     pub(crate) n: u64,
-    /// Whose mark it is: an index into whatever the caller knows.
+    /// Whose mark it is: an index into a list of the caller.
     pub(crate) whose: usize,
 }
 

@@ -1,8 +1,8 @@
 //! A history in memory: what was done, what was told, and what was there in the end.
 //!
-//! It grows with the number of operations, not with their bodies. Reading it refuses whatever would
-//! make a judgement worthless: a word that is not known, an operation that ends twice, an end state
-//! that is followed by more, a file that does not say that it is complete.
+//! It grows with the number of operations, not with their bodies. The reader refuses what would
+//! make a judgement worthless: an unknown word, an operation that ends twice, an event after the
+//! end state, a file that does not say that it is complete.
 
 use uuid::Uuid;
 

@@ -1,5 +1,5 @@
-//! The checker: holds a history of what clients did and were told against what was there in the
-//! end, and says which of the promises were broken.
+//! The checker of histories. A history says what clients did, what they were told, and what was
+//! there in the end. The checker says which promises were broken.
 //!
 //! The checker knows nothing of how Farwrite works. No crate of Farwrite is a dependency. The input is
 //! one file in a form of its own (`docs/chaos.md`), and the report is made of that file alone. A

@@ -1,5 +1,5 @@
-//! The lines of a history: their words and their shapes, one definition for whoever writes and
-//! whoever reads. `docs/chaos.md` says what each means.
+//! The lines of a history: their words and their shapes, one definition for the writer and the
+//! reader. `docs/chaos.md` says what each means.
 //!
 //! A field that is not known is passed over. A word that is not known is an error: a checker that
 //! passes over what it does not understand finds nothing.

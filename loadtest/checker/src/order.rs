@@ -65,8 +65,8 @@ fn judge_stream(history: &History, findings: &mut Findings, effects: &[EffectPos
     }
 }
 
-/// A command is in the stream from its first acceptance on at the latest, and from its first start
-/// on at the earliest, however often it was sent.
+/// A command that was sent several times entered the stream between its first start and its first
+/// acceptance.
 fn judge_acknowledged(history: &History, findings: &mut Findings) {
     let (mut accepted, mut started) = (Vec::new(), Vec::new());
     for (whose, fate) in history.fates.iter().enumerate() {

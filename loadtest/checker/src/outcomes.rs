@@ -52,8 +52,8 @@ pub(crate) fn judge(history: &History, findings: &mut Findings) {
     }
 }
 
-/// A failover may lose the commit of what was told. Then the command is applied again, and may be
-/// applied or rejected whatever it was before; but nobody may find that it cannot be applied at all.
+/// A failover may lose the commit of what was told. Then the command is applied again, and may end
+/// as applied or as rejected. It must not end as expired or as a dead letter.
 fn judge_told(
     findings: &mut Findings,
     told: HistoryOutcome,

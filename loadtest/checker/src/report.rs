@@ -34,7 +34,7 @@ pub struct HistoryCounts {
     pub ops: BTreeMap<&'static str, u64>,
     /// Different commands.
     pub ids: u64,
-    /// Sendings that were accepted, whatever more was told.
+    /// Sendings that were accepted, with or without an outcome.
     pub accepted: u64,
     /// Of these, sendings that were told to be applied.
     pub applied: u64,

@@ -1,9 +1,8 @@
 //! The writer of a history: one clock, one file, many hands.
 //!
-//! Whoever sends a command or reads has the start written *before* they begin and the end *after*
-//! they know: then of two operations where the one's end stands before the other's start, the one
-//! really ended before the other began. The time is taken under the lock that orders the lines, so
-//! both orders are the same.
+//! A client has the start of an operation written before it begins the operation, and the end after
+//! it knows the result. So an operation whose end stands before another's start really ended first.
+//! The time is taken under the lock that orders the lines, so both orders are the same.
 
 use std::{
     borrow::Cow,

@@ -19,7 +19,7 @@ pub(super) struct Filling {
 }
 
 #[derive(Deserialize)]
-struct StoredBatch {
+struct BatchAnswer {
     count: Option<usize>,
 }
 
@@ -46,10 +46,10 @@ pub(super) async fn fill(
         }
         map.insert("Nats-Batch-Commit", "1");
         let answer = client.request_with_headers(subject, map, body).await?;
-        let answer: Response<StoredBatch> = serde_json::from_slice(&answer.payload)
+        let answer: Response<BatchAnswer> = serde_json::from_slice(&answer.payload)
             .with_context(|| String::from_utf8_lossy(&answer.payload).into_owned())?;
         match answer {
-            Response::Ok(StoredBatch { count }) => {
+            Response::Ok(BatchAnswer { count }) => {
                 ensure!(count == Some(place), "{count:?} stored")
             }
             Response::Err { error } => bail!("the broker refused a batch: {error}"),

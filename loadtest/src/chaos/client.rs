@@ -1,4 +1,4 @@
-//! One client: writes and reads wherever it is, and writes down what it was told.
+//! One client: each call goes to a region by chance, and the history gets what the client was told.
 
 use std::{sync::Arc, time::Duration};
 

@@ -22,8 +22,8 @@ pub(super) struct ChaosEnd {
     pub(super) unsettled: Option<String>,
 }
 
-/// Waits until every command of the stream has ended, and writes the end state: of a stream that
-/// does not settle too, for the checker says of which commands nothing became.
+/// Waits until every command of the stream has ended, and writes the end state. A stream that does
+/// not settle is written too: the checker names the commands without an outcome.
 pub(super) async fn settle_and_dump(
     stage: &ChaosStage,
     copy: Option<StreamCopy>,

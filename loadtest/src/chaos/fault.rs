@@ -29,7 +29,7 @@ pub enum FaultKind {
     ConnectionDrop,
     /// A standby that lags is promoted, and the primary lost.
     Failover,
-    /// Somebody holds a transaction open on the primary, with rows of the app locked.
+    /// Another session holds a transaction open on the primary, with rows of the app locked.
     LongTransaction,
     /// The producers' clock jumps by hours.
     ClockJump,

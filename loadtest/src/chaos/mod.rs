@@ -1,10 +1,10 @@
 //! Chaos: clients write and read in three regions while everything that can fail does, by a seeded
-//! schedule; and a history of all of it is judged by the checker, which knows nothing of this.
+//! schedule. The checker, which knows nothing of Farwrite, judges a history of the run.
 //!
 //! Two tracks of faults run beside each other: one for the workers, one for servers and links. Each
-//! fault is written into the history before it begins and after it is over. When the time is up
-//! everything is mended, what was accepted settles, and the end state is dumped behind the history:
-//! the ledger, the app's own rows, and the stream as a reader of its own copied it.
+//! fault is written into the history before it begins and after it is over. When the time is up,
+//! everything is mended and what was accepted settles. Then the end state is written behind the
+//! history: the ledger, the app's rows, and the stream as a separate reader copied it.
 
 mod answer;
 mod app;

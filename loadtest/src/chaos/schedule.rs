@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use super::fault::FaultKind;
+use super::fault::{FaultKind, FaultTrack};
 
 /// A schedule. A seed draws its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// All faults that end without an operator; clients call every verb.
     Everything,
-    /// Users write and read wherever they are, each call in another region and each read at their
-    /// bookmark, while replicas are held and crashed, links cut and the worker killed. A fault
-    /// follows the last one soon.
+    /// Users hop between regions and read at their bookmark, while replicas are held and crashed,
+    /// links cut and the worker killed. A fault follows the last one soon.
     Hopping,
 }
 
@@ -70,10 +69,12 @@ impl Schedule {
     }
 
     /// Between the end of a fault and the begin of the next one of its track.
-    pub(super) const fn calm_ms(self) -> Range<u64> {
-        match self {
-            Self::Everything => 200..1_500,
-            Self::Hopping => 100..1_000,
+    pub(super) const fn calm_ms(self, track: FaultTrack) -> Range<u64> {
+        match (self, track) {
+            (Self::Everything, _) => 200..1_500,
+            (Self::Hopping, FaultTrack::Servers) => 100..1_000,
+            // Writes wait for a worker, and reads are what this schedule is for.
+            (Self::Hopping, FaultTrack::Workers) => 1_000..8_000,
         }
     }
 }

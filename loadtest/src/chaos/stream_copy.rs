@@ -56,7 +56,7 @@ impl StreamCopy {
 async fn read(context: jetstream::Context, messages: Arc<Mutex<Messages>>) {
     loop {
         let next = messages.lock().await.last_key_value().map_or(1, |(key, _)| key + 1);
-        // Whatever goes wrong, it is begun anew.
+        // After any error the reading begins anew.
         let _ = read_from(&context, next, &messages).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

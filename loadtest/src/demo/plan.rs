@@ -78,8 +78,8 @@ impl DemoPlan {
         Copies { at_once: index.is_multiple_of(100), after_window: index % 100 == 1 || rows == 1 }
     }
 
-    /// A new id, or, in every fourth hundred of rows, one derived from where the row stands: what
-    /// an app does whose input may come twice.
+    /// A new id; in every fourth hundred of rows, an id derived from the row's line. An app whose
+    /// input may come twice derives its ids so.
     pub(super) fn id(index: usize, file: &str, row: &FlightRow) -> CommandId {
         if (index / 100) % 4 != 3 {
             return CommandId::now();

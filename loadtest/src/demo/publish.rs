@@ -29,9 +29,9 @@ use super::{
 };
 use crate::flights::Flown;
 
-/// Most commands that wait for their answer at one time, in all regions together. 128: at 40 ms to
-/// an acknowledgement that allows 3,200 a second; with four times as many the answers took more
-/// than twice as long.
+/// Most commands that wait for their answer at one time, in all regions together. 128 allow 3,200 a
+/// second at 40 ms to an acknowledgement. With four times as many the answers took more than twice
+/// as long.
 pub(super) const IN_FLIGHT: usize = 128;
 /// How long copies are sent again that the broker still suppresses after its window.
 const WINDOW_PASSES_WITHIN: Duration = Duration::from_secs(30);

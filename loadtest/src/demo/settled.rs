@@ -1,7 +1,7 @@
 //! How far the worker is: the lowest position of its lanes, and how that is shown and awaited.
 //!
-//! The position is in PostgreSQL, in the transaction of the effects; so "settled up to here" is a
-//! fact, and asking for it costs one row a lane.
+//! The position is in PostgreSQL, in the transaction of the effects. So "settled up to here" is a
+//! fact, and asking for the position costs one row a lane.
 
 use std::{
     io::IsTerminal,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-/// A line to whoever watches. One who does not want to hear any more (a closed pipe) is no error.
+/// Prints a line. A reader that has closed its pipe is no error.
 pub(super) fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -30,13 +30,13 @@ async fn an_atomic_batch_is_applied_as_a_whole_and_each_command_has_its_outcome(
     let case = Case::new("atomic", &[]).await?;
     let _worker = case.serving(&[]).await?;
     case.publish(&Message::append("a", 1)).await?;
-    let (whole, parts) = batch("a", &[2, 3, 4], None);
+    let (whole, members) = batch("a", &[2, 3, 4], None);
     case.publish(&whole).await?;
     case.publish(&whole).await?;
     case.publish(&Message::append("a", 5)).await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1, 2, 3, 4, 5]);
-    for id in parts.iter().chain([&whole.id]) {
+    for id in members.iter().chain([&whole.id]) {
         ensure!(case.ended(*id).await?.0 == "applied");
     }
     let output: String = sqlx::query_scalar(
@@ -47,7 +47,7 @@ async fn an_atomic_batch_is_applied_as_a_whole_and_each_command_has_its_outcome(
     .await?;
     ensure!(output == "4", "{output}");
     // A command that was applied in a batch is not applied again by itself.
-    let alone = Message { id: parts[1], ..Message::append("a", 3) };
+    let alone = Message { id: members[1], ..Message::append("a", 3) };
     case.publish(&alone).await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [1, 2, 3, 4, 5]);
@@ -58,16 +58,16 @@ async fn an_atomic_batch_is_applied_as_a_whole_and_each_command_has_its_outcome(
 async fn one_refusal_rejects_an_atomic_batch_as_a_whole() -> Result<()> {
     let case = Case::new("atomic_refused", &[]).await?;
     let _worker = case.serving(&[]).await?;
-    let (whole, parts) = batch("a", &[1, 2, 3], Some(2));
+    let (whole, members) = batch("a", &[1, 2, 3], Some(2));
     case.publish(&whole).await?;
     case.publish(&Message::append("a", 4)).await?;
     case.settled().await?;
     ensure!(case.effects().await?["a"] == [4]);
     let rejected = |code: &str| ("rejected".to_owned(), code.to_owned());
     ensure!(case.ended(whole.id).await? == rejected("P0001"));
-    ensure!(case.ended(parts[0]).await? == rejected("batch_rejected"));
-    ensure!(case.ended(parts[1]).await? == rejected("P0001"));
-    ensure!(case.ended(parts[2]).await? == rejected("batch_rejected"));
+    ensure!(case.ended(members[0]).await? == rejected("batch_rejected"));
+    ensure!(case.ended(members[1]).await? == rejected("P0001"));
+    ensure!(case.ended(members[2]).await? == rejected("batch_rejected"));
     // One of its commands was applied by itself before: it keeps that outcome, and its effect.
     let before = Message::append("b", 1);
     case.publish(&before).await?;
@@ -111,10 +111,10 @@ async fn an_atomic_batch_with_an_id_that_is_too_old_is_rejected_and_holds_nobody
 {
     let case = Case::new("atomic_old", &[]).await?;
     let _worker = case.serving(&["--lanes", "1"]).await?;
-    // Refused for itself too: what the ledger could not hold is the other part's outcome.
-    let (mut whole, parts) = batch("a", &[1, 2], Some(2));
+    // Refused for itself too: what the ledger could not hold is the other member's outcome.
+    let (mut whole, members) = batch("a", &[1, 2], Some(2));
     let old = "01700000-0000-7000-8000-000000000000";
-    whole.body = whole.body.replace(&parts[0].to_string(), old);
+    whole.body = whole.body.replace(&members[0].to_string(), old);
     case.publish(&whole).await?;
     let after = Message::append("a", 3);
     case.publish(&after).await?;

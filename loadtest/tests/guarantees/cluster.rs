@@ -1,6 +1,6 @@
-//! The broker is a cluster of three nodes, the command stream has a replica on each, and nodes go:
-//! the leader, most of them, or one that stands still and comes back. What was acknowledged is
-//! applied once and in order, what was said not to be accepted is not, and the worker goes on by
+//! The broker is a cluster of three nodes, with a replica of the command stream on each. Nodes
+//! fail: the leader, most of them, or one that stands still and comes back. What was acknowledged
+//! is applied once and in order, what was said not to be accepted is not, and the worker goes on by
 //! itself.
 //!
 //! Each test has a stack of its own, one at a time: an election on a busy machine takes long enough.

@@ -203,8 +203,8 @@ async fn what_a_deferred_trigger_refuses_in_its_own_words_is_judged_alone() -> R
 async fn what_a_command_defers_until_the_commit_is_decided_by_the_commit() -> Result<()> {
     let case = Case::new("until_commit", &[]).await?;
     let sql = [
-        // Once something deferred is checked, what its trigger defers is checked at once; only a
-        // commit, which runs the trigger too, still waits for the parent.
+        // Once something deferred is checked, what its trigger defers is checked at once. Only a
+        // commit, which runs the trigger too, waits for the parent.
         "CREATE TABLE app.orders (n integer);
          CREATE TABLE app.parent (n integer PRIMARY KEY);
          CREATE TABLE app.child (n integer REFERENCES app.parent DEFERRABLE INITIALLY DEFERRED);

@@ -8,9 +8,9 @@ use futures_util::future::try_join_all;
 
 use crate::support::{Case, DEADLINE, Message};
 
-/// Publishes to 20 keys at once, 30 commands each: every third is published again at once, as a
-/// producer that missed the acknowledgement does, some are refused, and some are unknown, which
-/// makes their batches run step by step.
+/// Publishes to 20 keys at once, 30 commands each. Every third is published again at once, as by a
+/// producer that missed the acknowledgement. Some are refused. Some are unknown, so that their
+/// batches run step by step.
 async fn publish(case: &Case) -> Result<()> {
     let publishing = (0..20).map(async |key| {
         for n in 0..30 {
@@ -43,7 +43,7 @@ async fn killed_at(point: Failpoint) -> Result<()> {
             let pass = if point == Failpoint::AfterTakeover { 1 } else { pass };
             let armed = format!("{}:{pass}", point.name());
             let worker = case.spawn("run", &[], &[(VARIABLE, &armed)])?;
-            // What `BeforeReply` passes needs somebody who waits.
+            // `BeforeReply` is passed only where a caller waits.
             let reply = Some(format!("farwrite.{}.reply.jfk.nobody", case.name));
             let (mut n, mut status) = (1_000, None);
             while status.is_none() {

@@ -1,4 +1,4 @@
-//! The world fails: the primary, NATS, another worker. No command is blamed, none is lost.
+//! The primary fails, or NATS, or another worker. No command is blamed, none is lost.
 
 use anyhow::{Result, ensure};
 

@@ -170,7 +170,7 @@ async fn a_cancelled_command_leaves_what_stood_behind_it_in_order() -> Result<()
         case.publish(message).await?;
     }
     case.until_count(PARKED, 4).await?;
-    // From here on all four are due, and are read from their lines together.
+    // From here on all four are due, and are read from their key queues together.
     case.execute(
         "SELECT farwrite.register('app.cancel', 'app.cancel(jsonb)', alone => true);
          SELECT farwrite.register('app.first', 'app.append(jsonb, farwrite.meta)')",

@@ -200,7 +200,7 @@ async fn what_has_expired_is_not_applied_whichever_way_it_came() -> Result<()> {
     let _worker = case.serving(&[&QUICK[..], &["--attempts-max", "1000"]].concat()).await?;
     ensure!(case.ended(queued.id).await?.0 == "expired");
     ensure!(case.ended(in_time.id).await?.0 == "applied");
-    // In its key's line, at its head and behind.
+    // In its key queue, at its front and behind.
     let head = Message::append("b", 1).named("app.guarded").at(EXPIRES_AT, 500);
     let behind = Message::append("b", 2).at(EXPIRES_AT, 500);
     let after = Message::append("b", 3);

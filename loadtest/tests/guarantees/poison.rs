@@ -1,5 +1,5 @@
-//! Commands that take their backend, or its memory, down; and the world failing while innocent
-//! ones run. On servers of their own: these go down with them.
+//! Commands that take their backend down, or its memory; and a primary that fails while innocent
+//! commands run. On servers of their own: these go down with them.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const CRASH: &str = "
     BEGIN COPY app.nothing TO PROGRAM 'kill -9 $PPID'; END $$;
     SELECT farwrite.register('app.crash', 'app.crash(jsonb)');";
 
-/// Publishes a poisonous command among good ones, before it, behind it in its key, and of other
-/// keys; all but it are applied, and it is found.
+/// Publishes a poisonous command among good ones: before it, behind it in its key, and of other
+/// keys. All others are applied, and the poisonous one is found.
 async fn is_found(case: &Case, poison: &str) -> Result<()> {
     let mut poisonous = None;
     for n in 0..30 {

@@ -1,5 +1,5 @@
 //! Random commands over few keys, with random faults, rejections, retries, schedules, pauses and
-//! worker kills. Once all has settled: every accepted id has exactly one outcome, each key's
+//! worker kills. Once all has settled, every accepted id has exactly one outcome. Each key's
 //! applied commands are in the stream's order, and the effects are a model's.
 //!
 //! The seed is printed; `FARWRITE_SEED=n` replays its commands and faults.
@@ -115,14 +115,14 @@ async fn publish(case: &Case, mut random: Rng) -> Result<HashMap<Uuid, Accepted>
         let (message, ids, scheduled) = next(&mut random, n);
         let sequence = case.publish(&message).await?.sequence;
         let is_batch = message.name == ATOMIC_NAME;
-        for (part, (id, expected)) in ids.into_iter().enumerate() {
+        for (member, (id, expected)) in ids.into_iter().enumerate() {
             // A batch has no effect of its own.
-            let key = if is_batch && part == 0 {
+            let key = if is_batch && member == 0 {
                 String::new()
             } else {
                 message.key.clone().unwrap_or_default()
             };
-            let place = (sequence, part);
+            let place = (sequence, member);
             model.insert(id.uuid(), Accepted { key, place, expected, scheduled });
         }
         if random.u32(..10) == 0 {

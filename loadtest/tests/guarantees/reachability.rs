@@ -14,9 +14,9 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use crate::support::{Append, Case};
 
 static QUIET: OnceCell<Devstack> = OnceCell::const_new();
-/// One test at a time: each is the other's somebody else.
+/// One test at a time: each would write for the other.
 static TURN: Mutex<()> = Mutex::const_new(());
-/// A position that is not reached after this is stuck: the measured stalls last 10 s and more,
+/// A position that is not reached after this is stuck. The measured stalls last 10 s and more,
 /// until PostgreSQL writes something of its own accord.
 const STUCK: Duration = Duration::from_secs(3);
 
@@ -69,8 +69,8 @@ async fn thousands_of_positions_are_reached_although_nobody_writes_after_them() 
     Ok(())
 }
 
-/// A transaction of somebody else that writes and does not end, its log flushed to the end of a
-/// page in the middle of a record.
+/// A transaction of another session that writes and does not end. Its log is flushed to the end of
+/// a page, in the middle of a record.
 async fn open_writer(case: &Case) -> Result<PgConnection> {
     let mut writer = case.primary().await?;
     sqlx::raw_sql("BEGIN; CREATE TABLE app.open (t text);").execute(&mut writer).await?;

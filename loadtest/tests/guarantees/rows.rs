@@ -177,7 +177,7 @@ async fn a_precondition_that_is_not_met_rejects() -> Result<()> {
     };
     let commands = [
         update(2, json!(1)),
-        // Whoever read 1 comes too late.
+        // A writer that read 1 comes too late.
         update(3, json!(1)),
         update(4, json!("2")),
         update(5, Value::Null),

@@ -1,4 +1,5 @@
-//! Any number of workers: one applies, the others stand by; whoever lost the database steps back.
+//! Any number of workers: one applies, the others stand by. A worker that lost the database steps
+//! back.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

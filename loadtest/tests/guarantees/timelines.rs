@@ -112,7 +112,7 @@ impl Lost {
         let WaitError::TimedOut { seen, .. } = &error else { bail!("{error:?}") };
         ensure!(seen.missing_bytes == Some(0), "{seen:?}");
         ensure!(matches!(seen.doubt, Some(Doubt::OtherTimeline(_))), "{seen:?}");
-        // Somebody who waits already is told as soon as it is known.
+        // A waiter that waits already is told as soon as the loss is known.
         let waiting = tokio::spawn({
             let (producer, lost) = (producer.clone(), lost.clone());
             async move { producer.wait(&lost, DEADLINE).await }

@@ -228,8 +228,8 @@ fn a_keys_effects_are_numbered_from_one_without_a_gap() {
     }
 }
 
-/// What was applied second and read as the first effect may be the second one after a failover that
-/// lost it: it is known by its id. Who was shown nothing was shown too little all the same.
+/// A failover may lose a first effect and number it anew as the second one. A read of the effect is
+/// known by its id. Who was shown nothing was shown too little all the same.
 #[test]
 fn a_failover_numbers_anew_what_was_read_before_it() {
     let finals = [outcome(B, "applied"), effect(1, B), outcome(A, "applied"), effect(2, A)];

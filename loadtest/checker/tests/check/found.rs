@@ -30,7 +30,7 @@ fn disturbed_histories_have_what_the_excuses_are_for() {
     assert!(superseded > 20);
 }
 
-/// Whatever breaks a law alone is found by that law alone.
+/// A history that breaks one law alone is found by that law alone.
 #[test]
 fn each_law_finds_what_breaks_it_and_nothing_else() {
     for law in Law::ALL {

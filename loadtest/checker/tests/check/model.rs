@@ -1,8 +1,8 @@
-//! A small model of the house, whose histories are good: a stream, a primary that applies it in
-//! order, replicas that follow, and clients who send, wait, read, are killed and move about.
+//! A small model of Farwrite, whose histories are good. A primary applies a stream in order, and
+//! replicas follow. Clients send, wait, read, are killed and change their region.
 //!
-//! With faults, a replica that crashes goes back, and a failover makes a replica the primary: what
-//! was committed behind its position is lost, and applied again from the stream.
+//! With faults, a replica that crashes goes back, and a failover makes a replica the primary.
+//! Commits after its position are lost, and applied again from the stream.
 
 use std::{
     collections::HashMap,

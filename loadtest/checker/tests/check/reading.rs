@@ -79,7 +79,7 @@ fn what_is_not_known_of_a_line_is_passed_over() {
     assert!(check::check(&history).is_well());
 }
 
-/// The clock and the lines go the same way, whoever writes.
+/// The clock and the lines go the same way, with several writers too.
 #[test]
 fn many_hands_write_one_history() {
     let folder = std::env::temp_dir().join(format!("farwrite-check-{}", Uuid::now_v7()));

@@ -127,8 +127,8 @@ fn neighbours(good: &Lines) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Two commands exchanged wherever the end state and reads name them, so that only what was
-/// acknowledged before can tell.
+/// Two commands exchanged in the end state and in reads, so that only earlier acknowledgements tell
+/// them apart.
 fn exchanged(good: &Lines, a: usize, b: usize) -> Lines {
     let [a, b] = [a, b].map(|at| good[at]["id"].clone());
     let exchange = |id: &mut Value| {

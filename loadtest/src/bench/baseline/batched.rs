@@ -1,8 +1,8 @@
 //! Batches straight to the primary: what Farwrite's worker would do if it had nothing else to do.
 //!
 //! A transaction a batch, with a row for each id, by which a repetition is known, and the app's
-//! function called for what is new. The rest of a command's cost is what the stream, the fence and
-//! the lane's position, the ledger's outcomes, tidying between commands and the answers take.
+//! function called for what is new. The rest of a command's cost is the stream, the fence, the
+//! lane's position, the ledger's outcomes, tidying between commands, and the answers.
 
 use anyhow::{Result, ensure};
 use farwrite_primary_worker::Config;

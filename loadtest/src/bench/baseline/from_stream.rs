@@ -1,5 +1,5 @@
-//! Batches from a stream: what is left of a worker that gives none of Farwrite's promises beyond a row for
-//! each id, and looks at nothing but the key and the id. What Farwrite takes longer is its own.
+//! Batches from a stream: a worker that keeps a row for each id and gives none of Farwrite's other
+//! promises. It looks at nothing but the key and the id. What Farwrite takes longer is its own.
 //!
 //! Messages go to as many connections as there are lanes by their key, or batches would deadlock.
 

@@ -1,6 +1,6 @@
 //! The consumer that a team writes in an afternoon: a durable pull consumer with explicit
-//! acknowledgements, and for each message a transaction with a row that tells it when it comes
-//! again. So many at a time.
+//! acknowledgements. Each message has a transaction, with a row by which a repetition is known. So
+//! many at a time.
 
 use std::{sync::Arc, time::Duration};
 

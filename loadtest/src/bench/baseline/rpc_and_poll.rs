@@ -1,6 +1,6 @@
-//! The way of fly_postgres, written from its description: a request to the primary's region, the
-//! statement, the position of the log by a second query; then a loop beside the replica, which
-//! calls a procedure that looks every 50 ms, tells who waits.
+//! The way of fly_postgres, written from its description. A request goes to the primary's region,
+//! which runs the statement and asks for the log's position by a second query. A loop beside the
+//! replica calls a procedure that looks every 50 ms, and wakes the waiters.
 
 use std::{sync::Arc, time::Duration};
 

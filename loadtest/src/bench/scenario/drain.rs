@@ -1,7 +1,7 @@
 //! A stream that was filled before is applied until it is empty.
 //!
 //! The clock runs from the last look at which nothing was applied to the first at which everything
-//! was; the start of the program is not in it. After each drain the database says that every
+//! was. The start of the program is not in that time. After each drain the database says that every
 //! command that was not refused is there once.
 
 use std::time::Duration;
@@ -171,7 +171,8 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
         drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
         let mut random = fastrand::Rng::new();
         for _ in settings.rounds() {
-            // Whatever one leaves behind (a checkpoint, rows to vacuum) meets each of the others.
+            // What one contestant leaves behind (a checkpoint, rows to vacuum) meets each of the
+            // others.
             random.shuffle(&mut contestants);
             for contestant in &contestants {
                 match *contestant {

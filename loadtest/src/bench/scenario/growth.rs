@@ -23,7 +23,7 @@ const LEDGER: &str = "
     ANALYZE farwrite.ledger;
     CHECKPOINT;";
 const BACKLOG: u64 = 1_000_000;
-/// Flat: whatever the backlog, a worker takes no more.
+/// Flat: a worker takes no more for any backlog.
 const MEMORY_MB: f64 = 120.0;
 
 pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {

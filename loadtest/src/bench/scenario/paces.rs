@@ -39,7 +39,8 @@ pub(super) async fn run() -> Result<ScenarioFindings> {
         let watcher = Watcher::embedded(config)?;
         let mut writer = CommitWriter::new(stack.primary()).await?;
         watcher.wait(writer.commit().await?, PATIENCE).await?;
-        // Somebody always waits, so that it always polls; the cost is measured by itself.
+        // One waiter waits all the time, so that the watcher always polls. The cost is measured by
+        // itself.
         let waiting = watcher.clone();
         let always = tokio::spawn(async move { waiting.wait(Lsn(u64::MAX), PATIENCE * 60).await });
         let (cpu, polls, began) = (backend_cpu(replica).await?, watcher.polls(), Instant::now());

@@ -1,4 +1,4 @@
-//! A replica, an app that commits, and somebody who knows when a commit was really replayed.
+//! A replica, an app that commits, and an observer that knows when a commit was really replayed.
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! What a waiter weighs: many tasks that wait for a position, beside as many that wait for nothing.
 //!
-//! Each kind is weighed in a process of its own, by what the system says of its memory: one that
-//! has given memory back keeps it for the next.
+//! Each kind is weighed in a process of its own, by what the system says of its memory. A process
+//! keeps freed memory for its next allocation.
 
 use std::{process::Command, time::Duration};
 

@@ -1,5 +1,5 @@
-//! How long after a replica has replayed a commit its waiters run: one waiter beside the loop of
-//! 50 ms, on the same commits; and a crowd that waits for many positions.
+//! How long after the replay of a commit its waiters run. One waiter is compared with the loop of
+//! 50 ms, on the same commits. A crowd waits for many positions.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! One write, from the call until it is visible on the region's replica: without distance and with
-//! it, on a stack that is idle and on one that is not.
+//! One write, from the call until the write is visible on the region's replica: without distance
+//! and with it, on an idle stack and on a busy one.
 
 use std::{
     sync::{
@@ -82,8 +82,8 @@ async fn pause(random: &mut fastrand::Rng) {
 pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let mut findings = ScenarioFindings::default();
     for rtt in [Duration::ZERO, settings.rtt] {
-        // Whoever reads on a replica tells the primary what it still sees; or the replay of what was
-        // pruned meanwhile stands still for as long as a contestant's snapshot is held.
+        // The replica tells the primary what its sessions still see. Otherwise a contestant's
+        // snapshot would stop the replay of what the primary pruned meanwhile.
         let builder = Devstack::builder().setting("hot_standby_feedback", "on");
         let stage = BenchStage::set(builder.regions(["home", "away"]).rtt(rtt)).await?;
         stage.database("bench").await?;

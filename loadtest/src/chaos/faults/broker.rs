@@ -71,7 +71,7 @@ impl ChaosStage {
         Ok(())
     }
 
-    /// The broker goes on from an older copy of its store, and has used the sequences again before a
+    /// The broker goes on from an older copy of its store, and uses the sequences again before a
     /// worker looks. The worker must refuse it; then an operator adopts the stream.
     pub(super) async fn restore_broker(&self, random: &mut Rng) -> Result<()> {
         let nats = self.stack.nats();
@@ -80,8 +80,8 @@ impl ChaosStage {
         let _ = std::fs::remove_dir_all(&copied);
         copy(&nats.store(), &copied)?;
         nats.start().await?;
-        // Few are lost, so that their sequences are soon used again; and all of them are applied
-        // before, for what is not no worker can bring back (producers can: `reconcile`).
+        // Few messages are lost, so that their sequences are soon used again. All lost messages are
+        // applied before: a worker cannot bring back a message (a producer can: `reconcile`).
         last(random, 100..400).await;
         let closed = self.gate.write().await;
         settle(self).await?;

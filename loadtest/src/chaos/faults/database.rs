@@ -72,7 +72,8 @@ impl ChaosStage {
         self.stack.replication_link(new)?.heal();
         self.stack.promote(new).await.context("promoting")?;
         self.stack.set_primary(new)?;
-        // Somebody else writes there, so that the new history soon reaches past the lost positions.
+        // Another session writes there, so that the new history soon reaches past the lost
+        // positions.
         let noise = "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)";
         self.stack.server(new)?.execute(DATABASE, noise).await?;
         // For a while nobody follows.

@@ -61,7 +61,7 @@ impl Faults<'_> {
             stage.history.healed(kind.as_str(), "")?;
             pauses.fault(kind.as_str(), began);
             counts.add(kind);
-            let pause = Duration::from_millis(random.u64(settings.schedule.calm_ms()));
+            let pause = Duration::from_millis(random.u64(settings.schedule.calm_ms(track)));
             let _ = tokio::time::timeout(pause, calm.cancelled()).await;
         }
         Ok(())

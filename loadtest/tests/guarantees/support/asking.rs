@@ -15,7 +15,7 @@ impl Case {
         format!("farwrite.{}.cmd.jfk.{name}", self.name)
     }
 
-    /// Publishes once, whatever comes of it.
+    /// Publishes once, without a second try.
     pub(crate) async fn publish(&self, message: &Message) -> Result<PublishAck> {
         let ack = self.context.publish_with_headers(
             self.subject(&message.name),

@@ -19,8 +19,8 @@ use super::{
     servers::{DEADLINE, stack},
 };
 
-/// The app's side of a test: every applied command leaves a row, in the order of its key, and
-/// nothing in the tables would keep a second effect from being seen.
+/// The app's side of a test. Every applied command leaves a row, in the order of its key. No
+/// constraint of the tables would hide a second effect.
 const APP: &str = "
     CREATE SCHEMA app;
     CREATE TABLE app.keys (key text PRIMARY KEY, effects integer NOT NULL);

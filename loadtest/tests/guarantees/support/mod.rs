@@ -1,5 +1,5 @@
-//! What every test needs: the shared stack, a database and a stream of its own, the worker
-//! program, publishing, and the model that the database is compared with.
+//! What every test needs: the shared stack, a database and a stream, the worker program,
+//! publishing, and the model that the database is compared with.
 
 mod asking;
 mod case;

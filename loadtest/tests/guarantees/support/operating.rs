@@ -10,12 +10,12 @@ pub(crate) const NOBODY_WAITS: [&str; 2] = ["--unknown-keep-s", "0"];
 pub(crate) const ALL_WAIT: [&str; 2] = ["--unknown-keep-s", "3600"];
 pub(crate) const DEAD: &str = "SELECT count(*) FROM farwrite.dead_letters";
 pub(crate) const PARKED: &str = "SELECT count(*) FROM farwrite.parked";
-/// Batches that somebody who acts on the lanes holds up.
+/// Batches that wait for an operator's act on their lanes.
 pub(crate) const WAITS_FOR_ITS_LANE: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%farwrite.apply_plain(%'";
 
 impl Case {
-    /// Waits until every lane has passed the stream's end, whatever is parked.
+    /// Waits until every lane has passed the stream's end. Commands may be parked.
     pub(crate) async fn read(&self) -> Result<()> {
         let mut stream = self.context.get_stream(format!("farwrite-{}", self.name)).await?;
         let last = stream.info().await?.state.last_sequence.cast_signed();
