@@ -1,7 +1,7 @@
 //! The two commands of the demo's app: a flight departed, or was cancelled.
 //!
-//! Both are ordered by the aircraft. What applies them is elsewhere, twice: functions of the
-//! database (`demo/flights.sql`) and handlers in Rust (`bin/flights-worker.rs`).
+//! Both are ordered by the aircraft. Two kinds of handlers apply them: functions of the database
+//! (`demo/flights.sql`) and Rust (`bin/flights-worker.rs`).
 
 use farwrite_schemas::{Command, Key, KeyError};
 use serde::{Deserialize, Serialize};

@@ -9,8 +9,8 @@ use crate::{
     names::Name,
 };
 
-/// The sessions of the clients: one ends where its client is told that what it knows lies on a lost
-/// branch.
+/// The sessions of the clients. A session ends where its client is told that its knowledge lies on
+/// a lost branch.
 pub(crate) struct Sessions {
     ends: HashMap<Name, Vec<HistoryMoment>>,
 }
@@ -30,7 +30,8 @@ impl Sessions {
         Self { ends }
     }
 
-    /// The session that a client had all the time. What spans two belongs to neither.
+    /// The session that a client had all the time. An operation that spans two sessions belongs to
+    /// neither.
     pub(crate) fn throughout(
         &self,
         client: Name,
@@ -51,7 +52,7 @@ pub(crate) struct Calms {
 
 impl Calms {
     pub(crate) fn of(history: &History) -> Self {
-        // A fault that was over at once turns, and is not on.
+        // A fault that was over at once is a turn, and is not on.
         let mut turns = Vec::new();
         for Fault { began, healed, .. } in &history.faults {
             turns.push((*began, i64::from(healed.is_some())));
@@ -77,7 +78,7 @@ pub(crate) fn last_failover(history: &History) -> Option<HistoryMoment> {
     failovers.map(|fault| fault.healed.unwrap_or(fault.began)).max()
 }
 
-/// How many ends come before both moments, when it is as many.
+/// How many ends come before both moments, when the number is the same.
 fn same(ends: &[HistoryMoment], from: HistoryMoment, to: HistoryMoment) -> Option<usize> {
     let before = |moment| ends.partition_point(|end| *end < moment);
     (before(from) == before(to)).then(|| before(from))

@@ -1,8 +1,8 @@
 //! A history in memory: what was done, what was told, and what was there in the end.
 //!
-//! It grows with the number of operations, not with their bodies. The reader refuses what would
-//! make a judgement worthless: an unknown word, an operation that ends twice, an event after the
-//! end state, a file that does not say that it is complete.
+//! The memory grows with the number of operations, not with their bodies. The reader refuses what
+//! would make a judgement worthless: an unknown word, an operation that ends twice, an event after
+//! the end state, a file that does not say that it is complete.
 
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::{
     names::{Name, NameTable},
 };
 
-/// A place on the one clock. Of two lines of the same microsecond the earlier line was earlier.
+/// A moment on the one clock. Of two lines of the same microsecond the earlier line was earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HistoryMoment {
     pub(crate) t_us: u64,
@@ -100,14 +100,14 @@ pub(crate) struct Effect {
 }
 
 impl CommandFate {
-    /// Its first effect under a key: a second one is a fault of its own, and of nothing else.
+    /// The number of the first effect under a key. A second effect is a fault of its own.
     pub(crate) fn number(&self, key: Name) -> Option<u64> {
         self.effects.iter().filter(|effect| effect.key == key).map(|effect| effect.n).min()
     }
 }
 
-/// A fault, from its line to the one that says that it is over. One of which none says so was over
-/// at once.
+/// A fault, from its line to the line that says that it is over. A fault without such a line was
+/// over at once.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) kind: String,

@@ -23,7 +23,7 @@ pub enum Law {
     EffectMissing,
     /// A command has several.
     EffectTwice,
-    /// An effect of a command that was not applied, or that nobody sent.
+    /// An effect of a command that was not applied, or was never sent.
     EffectUnasked,
     /// A key's effects are not in the stream's order.
     OrderStream,
@@ -130,7 +130,7 @@ impl Findings {
         Self { judged, violations: Vec::new() }
     }
 
-    /// Judges once; what is wrong is put into words only when something is.
+    /// Judges once; the sentence is made only for a violation.
     pub(crate) fn judge(&mut self, law: Law, holds: bool, broken: impl FnOnce() -> Broken) {
         if let Some(judged) = self.judged.iter_mut().find(|judged| judged.law == law) {
             judged.times += 1;

@@ -1,8 +1,8 @@
 //! The lines of a history: their words and their shapes, one definition for the writer and the
 //! reader. `docs/chaos.md` says what each means.
 //!
-//! A field that is not known is passed over. A word that is not known is an error: a checker that
-//! passes over what it does not understand finds nothing.
+//! An unknown field is passed over. An unknown word is an error: a checker that passes over what it
+//! does not understand finds nothing.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ pub enum HistoryOutcome {
     Rejected,
     /// Its time had passed.
     Expired,
-    /// Nobody could apply it.
+    /// It could not be applied.
     DeadLettered,
 }
 
@@ -250,7 +250,7 @@ impl<'a> HistoryLine<'a> {
     }
 }
 
-/// The text is one line of many, so a place in it is a column only.
+/// The text is one line of many, so an error names the column only.
 fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         let said = error.to_string();

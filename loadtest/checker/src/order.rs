@@ -24,7 +24,7 @@ pub(crate) fn judge(history: &History, findings: &mut Findings) {
     judge_acknowledged(history, findings);
 }
 
-/// One finding a key: behind a gap every number is another one.
+/// One finding a key: after a gap every number is wrong.
 fn judge_numbers(history: &History, findings: &mut Findings, effects: &[EffectPosition]) {
     let Some((key, ..)) = effects.first() else { return };
     let key = history.names.text(*key);
@@ -41,7 +41,7 @@ fn judge_numbers(history: &History, findings: &mut Findings, effects: &[EffectPo
     });
 }
 
-/// A command that the copy of the stream does not hold has no place in it to compare.
+/// A command that the copy of the stream does not hold has no sequence to compare.
 fn judge_stream(history: &History, findings: &mut Findings, effects: &[EffectPosition]) {
     let mut last: Option<(u64, &CommandFate)> = None;
     for (key, n, index) in effects {

@@ -1,4 +1,4 @@
-//! Outcomes: every accepted command has one, and it is the one that its caller was told.
+//! Outcomes: every accepted command has one, and its caller was told that outcome.
 
 use crate::{
     eras,
@@ -32,7 +32,7 @@ pub(crate) fn judge(history: &History, findings: &mut Findings) {
                 broken(format!("command {} was refused and has {what}", fate.id))
             });
         }
-        // Of several outcomes none is the one.
+        // With several outcomes there is none to compare with.
         let [found] = fate.outcomes[..] else { continue };
         for command in commands() {
             let Some(told) = command.told() else { continue };

@@ -1,11 +1,11 @@
 //! Reads: a client sees what it wrote, what it was told to be visible, and what it has seen.
 //!
-//! A read with a bookmark is bound by all that its client knew in the same session. One without is
-//! bound by what its own region was told to show, while nothing was disturbed: a replica that
+//! A read with a bookmark is bound by all that its client knew in the same session. A read without
+//! one is bound by what its region was told to show while nothing was disturbed: a replica that
 //! crashes goes back.
 //!
-//! A failover that loses commits numbers effects anew. What was read before it is numbered by the last
-//! effect that it showed, whose place in the end is known.
+//! A failover that loses commits numbers effects anew. A read before the failover is numbered by
+//! the last effect that it showed, whose number in the end is known.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -69,7 +69,7 @@ impl FinalNumbers {
     }
 }
 
-/// Commands whose effect has a place, with what their callers were told and the place.
+/// Commands whose effect has a number, with what their callers were told and the number.
 fn numbered(
     history: &History,
 ) -> impl Iterator<Item = (usize, &HistoryCommand, CommandAnswer, u64)> {
@@ -187,7 +187,7 @@ fn bookmarked(
     reads.collect()
 }
 
-/// What was read on a branch that a failover has lost since is nowhere to be found, rightly.
+/// What was read on a branch that a failover has lost since is rightly not there in the end.
 fn judge_known(history: &History, findings: &mut Findings, numbers: &FinalNumbers) {
     for (_, read, _, seen) in completed(history) {
         if numbers.may_be_lost(read) {

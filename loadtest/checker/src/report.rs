@@ -1,4 +1,4 @@
-//! What a check found: printed, and as JSON. What is printed is made of nothing but the report.
+//! What a check found: printed, and as JSON. All that is printed comes from the report.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -116,7 +116,8 @@ impl HistoryWriter {
         Ok(Begun::new(op))
     }
 
-    /// A command's caller knows what they will know, and whether their region was told to show it.
+    /// A command's caller has the answer, and knows whether their region was told to show the
+    /// command.
     pub fn end_command(
         &self,
         begun: Begun<CommandOp>,
@@ -150,7 +151,8 @@ impl HistoryWriter {
         self.timed(|t_us| ReadEnded::Failed { t_us, op: begun.op })
     }
 
-    /// A client was told that its bookmark lies on a lost branch, or gave one up for another branch's.
+    /// A client was told that its bookmark lies on a lost branch, or gave its bookmark up for
+    /// another branch's.
     pub fn superseded(&self, client: &str) -> io::Result<()> {
         self.timed(|t_us| HistoryEvent::Superseded { t_us, client: Cow::Borrowed(client) })
     }

@@ -69,8 +69,7 @@ pub fn weigh_command() -> Command {
 
 /// Runs what the flags say.
 ///
-/// # Errors
-/// When a scenario comes to no end; what the ones before it found is written all the same.
+/// # Errors When a scenario fails. The findings of the scenarios before are written all the same.
 pub async fn run_command(matches: &ArgMatches) -> Result<()> {
     let number = |name| matches.get_one::<u64>(name).copied().unwrap_or(1);
     let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
@@ -138,7 +137,7 @@ async fn begin(settings: &BenchSettings) -> Result<BenchReport> {
     })
 }
 
-/// Weighs what the arguments say, and prints the figures for the process that compares.
+/// Weighs one kind of tasks, and prints the figures for the process that compares.
 ///
 /// # Errors
 /// When a server does not start, or a waiter is not woken, or one is left.

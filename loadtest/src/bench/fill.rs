@@ -1,6 +1,6 @@
 //! Filling a stream as fast as the broker takes it: JetStream's atomic batches, one after another.
 //!
-//! What lies in the stream afterwards is what producers would have put there.
+//! Afterwards the stream holds what producers would have put there.
 
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::{HeaderMap, Subject, jetstream, jetstream::response::Response};

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 
 use super::report::{BenchRow, Latencies};
 
-/// As many repetitions make a median that a target is judged by.
+/// The number of repetitions from which a median is judged by a target.
 pub(super) const JUDGED_FROM: usize = 7;
 /// The parts of a distribution that a report has.
 const PARTS: [f64; 13] =
@@ -14,7 +14,7 @@ const PARTS: [f64; 13] =
 #[derive(Clone, Debug, Default)]
 pub(super) struct Samples {
     values: Vec<f64>,
-    /// One value that is a whole run's, such as a percentile over everything.
+    /// True for one value of a whole run, such as a percentile over everything.
     is_whole: bool,
 }
 
@@ -32,14 +32,14 @@ impl Samples {
         self.values.push(value);
     }
 
-    /// The middle one; of an even number the lower of the two; NaN of none.
+    /// The middle value; the lower of two middle values; NaN without values.
     pub(super) fn median(&self) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
         sorted.get((sorted.len().max(1) - 1) / 2).copied().unwrap_or(f64::NAN)
     }
 
-    /// The same, each less by so much.
+    /// The same samples, each less by a constant.
     pub(super) fn less(&self, by: f64) -> Self {
         Self {
             values: self.values.iter().map(|value| value - by).collect(),
@@ -142,7 +142,7 @@ pub(super) fn held(mut row: BenchRow, ours: &Samples, target: BenchTarget) -> Be
 /// Durations in microseconds, up to a minute.
 pub(super) fn histogram() -> Histogram<u64> {
     const MINUTE_US: u64 = 60_000_000;
-    // The bounds are constants that it accepts.
+    // The histogram accepts these constant bounds.
     Histogram::new_with_bounds(1, MINUTE_US, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
 

@@ -1,4 +1,4 @@
-//! The benchmark's command: one upsert, which everybody who is compared runs.
+//! The benchmark's command: one upsert, which every contestant runs.
 
 use std::fmt::Write;
 
@@ -7,15 +7,15 @@ use farwrite_schemas::{Command, Key, KeyError};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-/// How many keys there are: so many that two writers seldom meet.
+/// How many keys there are: enough that two writers seldom meet.
 pub(super) const KEYS: u32 = 100_000;
 
 /// Puts a value under a key; a function of the database applies it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ItemPut {
-    /// What it is ordered by.
+    /// The key that orders the command.
     pub key: String,
-    /// What is stored; an empty one is refused by a constraint.
+    /// The value; a constraint refuses an empty one.
     pub value: String,
 }
 
@@ -24,12 +24,12 @@ pub struct ItemPut {
 pub struct PutInRust(pub ItemPut);
 
 impl ItemPut {
-    /// What a command that puts it has as its body.
+    /// The command's body.
     pub(super) fn body(&self) -> Bytes {
         Bytes::from(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// The statement that everybody runs; how often the key has been put.
+    /// Runs the statement that every contestant runs; how often the key has been put.
     ///
     /// # Errors
     /// When the database refuses it, or does not answer.
@@ -93,7 +93,7 @@ impl Puts {
         ItemPut { key: self.key(), value: String::new() }
     }
 
-    /// Whether something comes to pass that does in so many of a hundred cases.
+    /// True in so many of a hundred cases, by chance.
     pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.random.u32(..100) < percent
     }

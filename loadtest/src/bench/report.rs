@@ -86,7 +86,7 @@ pub(super) struct FlowTimeline {
     pub(super) samples: Vec<FlowSample>,
 }
 
-/// What was so at one moment.
+/// The state at one moment.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct FlowSample {
     /// Since the run began, in milliseconds.

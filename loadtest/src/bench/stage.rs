@@ -109,7 +109,7 @@ impl BenchStage {
         self.stack.primary().connect(database).await
     }
 
-    /// How often anything was put: what all appliers together have done.
+    /// How many puts all appliers have applied together.
     pub(super) async fn puts(&self, database: &str) -> Result<u64> {
         let mut connection = self.connect(database).await?;
         let puts: i64 = sqlx::query_scalar("SELECT coalesce(sum(n), 0)::bigint FROM bench.items")
@@ -130,7 +130,7 @@ pub(super) struct BenchWorker {
 }
 
 impl BenchWorker {
-    /// Waits until it tells its metrics.
+    /// Waits until the worker serves its metrics.
     pub(super) async fn tells(&self) -> Result<()> {
         let began = Instant::now();
         while self.settled().await.is_err() {

@@ -1,8 +1,8 @@
 //! `flights-worker`: a worker with handlers in Rust, in place of functions of the database.
 //!
-//! It has all that `primary-worker` has (flags, files, metrics, exit statuses). A handler runs in
-//! the transaction of its batch. A handler does not look for duplicates, takes no lock for the sake
-//! of order, and does not commit.
+//! The program has all that `primary-worker` has (flags, files, metrics, exit statuses). A handler
+//! runs in the transaction of its batch. A handler does not look for duplicates, takes no lock for
+//! the sake of order, and does not commit.
 
 use std::process::ExitCode;
 

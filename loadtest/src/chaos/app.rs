@@ -12,8 +12,8 @@ pub(super) const DATABASE: &str = "chaos";
 /// How long anything may take that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Each applied command leaves one row, in the order of its key, and nothing would keep a second
-/// one out.
+/// Each applied command leaves one row, in the order of its key. No constraint would keep a second
+/// row out.
 pub(super) const APP: &str = "
     CREATE TABLE counters (key text PRIMARY KEY, n bigint NOT NULL);
     CREATE TABLE effects (key text NOT NULL, n bigint NOT NULL, id uuid NOT NULL);

@@ -51,7 +51,7 @@ pub(super) struct Client {
     pauses: Pauses,
     calls: CallShares,
     random: Rng,
-    /// What it carries from region to region.
+    /// What the client carries from region to region.
     bookmark: Option<Bookmark>,
     acknowledged: u64,
 }
@@ -107,7 +107,7 @@ impl Client {
             5..15 => json!({ "fail_until": now_ms() + self.random.i64(30..100) }),
             _ => json!({}),
         };
-        // Some have a time of which nobody takes notice, some one that may well pass.
+        // Some expire late, so that no command notices; some soon, so that the time may pass.
         let expires = match self.random.u32(..100) {
             0..10 => Some(Duration::from_secs(3_600)),
             10..15 => Some(Duration::from_millis(self.random.u64(20..2_000))),
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Of two positions on one timeline the later stays. There is one failover at a time here, so a
-    /// timeline's number tells it; what the client knew of another may be lost.
+    /// timeline's number identifies it. What the client knew of another timeline may be lost.
     fn note(&mut self, bookmark: Bookmark) -> Result<()> {
         let Some(known) = &self.bookmark else {
             self.bookmark = Some(bookmark);
@@ -220,7 +220,7 @@ impl Client {
                 history.end_read(begun, n, last)?;
                 self.note(seen_at)
             }
-            // What was seen cannot be kept, so it binds nobody.
+            // The client cannot keep what it saw, so the read binds no later read.
             Ok(Ok((_, None)) | Err(_)) | Err(_) => Ok(history.fail_read(begun)?),
         }
     }

@@ -18,7 +18,7 @@ use super::{
 pub(super) struct ChaosEnd {
     /// How many commands were applied.
     pub(super) applied: u64,
-    /// What the workers say of a stream that they do not come to the end of.
+    /// What the workers say of a stream that does not settle.
     pub(super) unsettled: Option<String>,
 }
 

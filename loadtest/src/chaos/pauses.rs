@@ -1,4 +1,4 @@
-//! How long nobody heard anything: the gaps between answers, and the faults that lay in them.
+//! The gaps between answers to clients, and the faults that lay in them.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long after a fault is over a gap still counts as its doing.
+/// How long after the end of a fault a gap still counts to it.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Default)]

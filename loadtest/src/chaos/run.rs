@@ -29,7 +29,7 @@ pub async fn run(settings: &ChaosSettings) -> Result<ChaosReport> {
     let history = HistoryWriter::create(&settings.history, settings.seed, &started)?;
     let mut random = fastrand::Rng::with_seed(settings.seed);
     let stage = Arc::new(ChaosStage::set(history.clone(), random.fork()).await?);
-    // Of a stream that is put back there is no one copy.
+    // A stream that is put back has no single copy.
     let is_restored = settings.faults().contains(&FaultKind::BrokerRestore);
     let copy = if is_restored { None } else { Some(StreamCopy::begin(&stage).await?) };
     let until = Instant::now() + settings.duration;

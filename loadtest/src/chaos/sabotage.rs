@@ -1,7 +1,7 @@
 //! A guard that is left out on purpose, to see that chaos finds what it prevents.
 //!
-//! `FARWRITE_SABOTAGE` names it, for programs that were built with the feature `sabotage`. What is a
-//! function of the database is replaced here; the rest the programs leave out themselves.
+//! `FARWRITE_SABOTAGE` names the guard, for programs that were built with the feature `sabotage`.
+//! Functions of the database are replaced here; the programs leave out the other guards themselves.
 
 use anyhow::{Result, ensure};
 use farwrite_devstack::Devstack;

@@ -68,7 +68,7 @@ impl Schedule {
         }
     }
 
-    /// Between the end of a fault and the begin of the next one of its track.
+    /// Between the end of a fault and the start of the next one of its track.
     pub(super) const fn calm_ms(self, track: FaultTrack) -> Range<u64> {
         match (self, track) {
             (Self::Everything, _) => 200..1_500,

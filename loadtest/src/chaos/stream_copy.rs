@@ -1,5 +1,5 @@
-//! A reader of the stream of its own, which shares nothing with the worker's: what was stored, in
-//! which order, before it was trimmed.
+//! A copy of the stream: what was stored, in which order, before it was trimmed. The copy's reader
+//! shares nothing with the worker's.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

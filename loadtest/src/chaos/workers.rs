@@ -61,7 +61,7 @@ impl Workers {
         self.running.iter().try_for_each(Program::resume)
     }
 
-    /// Whether all end within a time because the stream is not the one that they know.
+    /// Whether all workers end within a time because the stream is another one than they know.
     pub(super) async fn have_stopped(&mut self, within: Duration) -> Result<bool> {
         let began = Instant::now();
         for worker in &self.running {

@@ -1,8 +1,8 @@
 //! The file of departures: read and checked as a whole, before anything is published.
 //!
-//! A file is either good or refused; what is wrong with it is said by line. `NA` (or nothing)
-//! stands for what was not recorded: a departure time, for a cancelled flight, and a tail number.
-//! Rows may come in any order.
+//! A file is either good or refused; the error names the bad lines. `NA` (or an empty field) stands
+//! for an unrecorded value: a cancelled flight has no departure time, and a tail number may be
+//! unknown. Rows may come in any order.
 
 use std::{
     fmt,
@@ -54,7 +54,7 @@ const UNUSED_NUMBERS: [&str; 8] = [
 pub(super) const AIRPORTS: [&str; 3] = ["EWR", "JFK", "LGA"];
 /// Longest distance in miles: no airport is further away, and sums stay far from any overflow.
 const DISTANCE_MAX: i32 = 12_500;
-/// Bad rows that are listed; of a file of another form every row is bad.
+/// Most bad rows that are listed: in a file of another form every row is bad.
 const LISTED: usize = 20;
 
 /// A row as the command that it is published as.
@@ -157,7 +157,7 @@ impl FlightsFile {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-        // Told by its first bytes: a name may say anything.
+        // The first bytes tell the form: a name may say anything.
         let is_gzip = file.fill_buf().map_err(unreadable)?.starts_with(&[0x1f, 0x8b]);
         if is_gzip {
             Self::parse(path, BufReader::new(MultiGzDecoder::new(file)))

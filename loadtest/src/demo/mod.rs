@@ -1,8 +1,8 @@
-//! The demo: a month of real departures through the whole house.
+//! The demo: a month of real departures through all of Farwrite.
 //!
 //! Each row of the file is a command, published in the region of its airport and applied at the
-//! primary. Then SQL judges: what the app's tables hold is compared with the file, and the order in
-//! which it came about with the broker's. Nothing is taken from the worker's word but one counter.
+//! primary. Then SQL compares the app's tables with the file, and the order of their rows with the
+//! broker's. The judgement trusts the worker for one counter only.
 
 mod command;
 mod file;

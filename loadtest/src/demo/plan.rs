@@ -1,7 +1,7 @@
 //! What is done with each row: where it is published, with which verb, under which id, and whether
 //! a second time.
 //!
-//! All of it follows from the row's place in the file, so that a run can be repeated. The rhythms
+//! All of it follows from the row's index in the file, so that a run can be repeated. The rhythms
 //! are chosen so that even a file of one row has a copy of each kind.
 
 use farwrite_producer::{Command, CommandId};
@@ -34,7 +34,7 @@ pub(super) struct Copies {
 pub(super) struct DemoPlan {
     /// The regions, the primary's first.
     pub(super) regions: Vec<String>,
-    /// The region of each airport, as a place in `regions`.
+    /// The region of each airport, as an index of `regions`.
     region_of: [usize; 3],
 }
 
@@ -57,7 +57,7 @@ impl DemoPlan {
             .collect()
     }
 
-    /// Where a row is published, as a place in `regions`.
+    /// Where a row is published, as an index of `regions`.
     pub(super) fn region(&self, row: &FlightRow) -> usize {
         let airport = AIRPORTS.iter().position(|airport| *airport == row.flight().origin);
         airport.map_or(0, |airport| self.region_of[airport])

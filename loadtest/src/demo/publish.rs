@@ -1,8 +1,8 @@
 //! Publishing the file: every row, in the file's order, from its own region.
 //!
 //! One loop calls the verbs, one row after the other; that fixes the order in which each producer
-//! sees them. Answers are awaited by tasks of their own, as many as there are permits. What keeps
-//! an aircraft's commands in order from here on is Farwrite's part.
+//! sees them. Separate tasks await the answers, as many as there are permits. From here on Farwrite
+//! keeps an aircraft's commands in order.
 
 use std::{
     sync::{
@@ -33,7 +33,7 @@ use crate::flights::Flown;
 /// second at 40 ms to an acknowledgement. With four times as many the answers took more than twice
 /// as long.
 pub(super) const IN_FLIGHT: usize = 128;
-/// How long copies are sent again that the broker still suppresses after its window.
+/// How long a copy is sent again while the broker still suppresses it after its window.
 const WINDOW_PASSES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An app in all regions that replays a file.
@@ -88,7 +88,7 @@ impl<'a> Replay<'a> {
 
     /// Publishes the copies that only the ledger can know: after the broker's duplicate window.
     pub(super) async fn publish_late_copies(&mut self) -> Result<()> {
-        // The one wait by the clock: it is time itself that is awaited.
+        // The only wait by the clock: the window ends by time.
         let first = Instant::now() + DUPLICATE_WINDOW;
         tokio::time::sleep_until(first).await;
         let rows = self.file.rows.len();
@@ -178,7 +178,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The second copy, right behind the first: the producer sends it when that was accepted.
+    /// The second copy, right behind the first: the producer sends the copy when the first was
+    /// accepted.
     async fn start_copy(&mut self, row: &FlightRow, id: CommandId) -> Result<()> {
         let permit = self.permit().await?;
         let region = self.plan.region(row);
@@ -192,7 +193,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Counts what has come, and waits for a place among those in flight.
+    /// Counts the answers that have come, and waits for a permit.
     async fn permit(&mut self) -> Result<OwnedSemaphorePermit> {
         while let Some(done) = self.waiting.try_join_next() {
             self.count(done)?;

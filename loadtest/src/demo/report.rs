@@ -1,5 +1,5 @@
-//! What the demo found out: printed, and written as JSON. What is printed is made of nothing but
-//! the report, so the JSON holds every figure.
+//! What the demo found out: printed, and written as JSON. All that is printed comes from the
+//! report, so the JSON holds every figure.
 
 use std::path::Path;
 
@@ -129,7 +129,7 @@ impl DemoReport {
         failed.map(|verdict| verdict.claim).collect()
     }
 
-    /// Says it all, but for the last line.
+    /// Prints all but the last line.
     pub(super) fn print(&self) {
         let DemoTimes { publish_s, settle_s, commands_per_s, .. } = self.pace;
         say(format_args!(
@@ -189,13 +189,13 @@ struct DemoEnding<'a> {
     report: Option<&'a DemoReport>,
 }
 
-/// Writes that the demo came to no end, which is so until it does. A file that cannot be written is
-/// found before minutes are spent, and one of an earlier run cannot be taken for this one's.
+/// Writes that the demo has not ended. A path that cannot be written is found before minutes are
+/// spent, and the file of an earlier run is gone.
 pub(super) fn begin_json(path: &Path) -> Result<()> {
     write_json(path, Some("it was ended before it could say anything"), None)
 }
 
-/// Writes the JSON file; one of an earlier run is replaced however this one ended.
+/// Writes the JSON file in place of an earlier run's.
 pub(super) fn write_json(
     path: &Path,
     reason: Option<&str>,

@@ -15,7 +15,7 @@ pub(super) enum HandlerKind {
 }
 
 impl HandlerKind {
-    /// Its word.
+    /// As the flag has it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Sql => "sql",
@@ -54,7 +54,7 @@ impl DemoSettings {
     /// When the regions' names are no names of regions, or one comes twice.
     pub(super) fn validate(&self) -> Result<()> {
         for (index, region) in self.regions.iter().enumerate() {
-            // Where it becomes a part of subjects; the stack has stricter rules, and says them.
+            // A name becomes a part of subjects. The stack has stricter rules of its own.
             Origin::new(region)?;
             ensure!(!self.regions[..index].contains(region), "region {region:?} is named twice");
         }

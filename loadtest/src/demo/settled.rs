@@ -1,4 +1,4 @@
-//! How far the worker is: the lowest position of its lanes, and how that is shown and awaited.
+//! How far the worker is: the lowest position of its lanes, shown and awaited.
 //!
 //! The position is in PostgreSQL, in the transaction of the effects. So "settled up to here" is a
 //! fact, and asking for the position costs one row a lane.
@@ -18,7 +18,7 @@ use super::text::grouped;
 
 /// How often the position is asked for.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often a line says it where there is no terminal for a bar.
+/// How often a line shows the progress where there is no terminal for a bar.
 const SAY: Duration = Duration::from_secs(5);
 /// How long the worker may stand still before it is given up.
 const STUCK: Duration = Duration::from_secs(60);

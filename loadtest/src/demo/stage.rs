@@ -1,7 +1,7 @@
 //! Everything that runs during the demo: the servers, the worker and the watcher as programs of
 //! their own, and in each region an app's producer.
 //!
-//! The stack's reaper owns all processes: however the demo ends, none stays behind.
+//! The stack's reaper owns all processes, so that none stays behind after any end of the demo.
 
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
@@ -61,7 +61,7 @@ impl DemoStage {
         Ok(stage)
     }
 
-    /// A question that only a worker answers: once there is an answer, it serves.
+    /// Asks a question that only a serving worker answers.
     async fn worker_answers(&self) -> Result<()> {
         let asking = self.producers[0].outcome_within(CommandId::now(), PATIENCE);
         tokio::select! {

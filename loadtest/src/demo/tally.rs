@@ -33,9 +33,9 @@ pub(super) enum ReadBack {
 /// What became of a copy at the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyFate {
-    /// It knew the id, and dropped the copy.
+    /// The broker knew the id, and dropped the copy.
     Suppressed,
-    /// It stored the copy: the ledger has to know the id.
+    /// The broker stored the copy: the ledger has to know the id.
     Stored,
 }
 

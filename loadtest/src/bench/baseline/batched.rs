@@ -18,8 +18,8 @@ pub(super) async fn apply(connection: &mut PgConnection, puts: &mut Puts) -> Res
     store(connection, &ids, &bodies.collect::<Result<Vec<_>, _>>()?).await
 }
 
-/// One batch of these, none of which was stored before; how many they are. Bodies travel as one value, as
-/// the worker's do: as an array PostgreSQL copies them apart.
+/// Stores one batch of new ids; how many were stored. Bodies travel as one value, as the worker's
+/// do: PostgreSQL copies the elements of an array.
 pub(super) async fn store(
     connection: &mut PgConnection,
     ids: &[Uuid],

@@ -1,8 +1,8 @@
 //! Straight to the primary, on connections that are held: one prepared upsert a transaction, or a
 //! batch.
 //!
-//! The same with a synchronous replica that applies before the commit returns is PostgreSQL's own
-//! way to read one's writes.
+//! PostgreSQL's own way to read one's writes is a synchronous replica that applies before the
+//! commit returns.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Direct {
 
 /// A region's app on a connection to the primary, whose commits wait for its replica.
 ///
-/// While it is there, the replica is synchronous; other sessions are not to wait for it.
+/// Only this session waits for the replica.
 pub(in crate::bench) struct RemoteApply {
     connection: PgConnection,
     puts: Puts,

@@ -1,7 +1,9 @@
 //! Batches from a stream: a worker that keeps a row for each id and gives none of Farwrite's other
-//! promises. It looks at nothing but the key and the id. What Farwrite takes longer is its own.
+//! promises. It looks at nothing but the key and the id. The difference to Farwrite's figure is the
+//! cost of Farwrite.
 //!
-//! Messages go to as many connections as there are lanes by their key, or batches would deadlock.
+//! A message goes to one of as many connections as there are lanes, by its key; otherwise batches
+//! would deadlock.
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::{
@@ -93,7 +95,7 @@ impl FromStream {
     }
 }
 
-/// Writes what waits, as one batch, until nothing more comes; how many.
+/// Writes the waiting messages as one batch, until no more come; how many were written.
 async fn write(
     mut connection: PgConnection,
     mut queue: mpsc::Receiver<Message>,
@@ -110,7 +112,7 @@ async fn write(
     Ok((connection, written))
 }
 
-/// Which of so many a message goes to.
+/// The connection that a message goes to.
 fn inlet_of(message: &Message, inlets: usize) -> Result<usize> {
     let key = queue::header(message, headers::KEY)?.bytes();
     let hash = key.fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));

@@ -1,6 +1,6 @@
 //! The consumer that a team writes in an afternoon: a durable pull consumer with explicit
-//! acknowledgements. Each message has a transaction, with a row by which a repetition is known. So
-//! many at a time.
+//! acknowledgements. Each message has a transaction, with a row by which a repetition is known.
+//! Several consumers run at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -99,7 +99,7 @@ async fn apply(connection: &mut PgConnection, message: &Message) -> Result<()> {
     Ok(())
 }
 
-/// How long it is worth to let it consume: so many commands for so many seconds, about.
+/// About how many commands the consumer handles in a time.
 pub(in crate::bench) fn commands_for(duration: Duration) -> u64 {
     const ABOUT_PER_SECOND: f64 = 10_000.0;
     (duration.as_secs_f64() * ABOUT_PER_SECOND) as u64

@@ -62,7 +62,7 @@ impl PollingLoop {
                         known = Some(next);
                     }
                     Ok(None) => {}
-                    // Who waits is told by the closed channel.
+                    // The closed channel tells the waiters.
                     Err(_) => return,
                 }
             }
@@ -70,7 +70,7 @@ impl PollingLoop {
         Ok(Self { seen, task: task.abort_handle() })
     }
 
-    /// When it told of a position.
+    /// When the loop told of a position.
     pub(in crate::bench) async fn reached(&self, lsn: Lsn) -> Result<Instant> {
         let mut seen = self.seen.clone();
         let (_, at) = *seen.wait_for(|(seen, _)| *seen >= lsn).await.context("the polling loop")?;

@@ -25,7 +25,7 @@ pub(super) fn all(report: &BenchReport) -> String {
     if charts.is_empty() { charts } else { format!("<div class=\"cards\">{charts}</div>") }
 }
 
-/// Bars are boxes of the page and no SVG: so that names wrap and text keeps its size.
+/// Bars are boxes of the page and no SVG, so that names wrap and text keeps its size.
 fn chart(group: &[&BenchRow]) -> String {
     let Some(first) = group.first() else { return String::new() };
     let spreads = group.iter().flat_map(|row| [row.spread, row.baseline_spread]);

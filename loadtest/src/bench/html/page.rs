@@ -1,7 +1,7 @@
 //! The report as one page that needs nothing else: pictures first, then the table.
 //!
-//! No script and nothing from elsewhere. Colours follow the reader's light or dark; what a colour
-//! says a word says too.
+//! The page has no script and loads nothing. Colours follow the reader's light or dark mode. Every
+//! colour has a word beside it.
 
 use std::fmt::Write;
 
@@ -66,7 +66,7 @@ pub(in crate::bench) fn page(report: &BenchReport) -> String {
     page
 }
 
-/// A part of the page; one that is empty is left out.
+/// A section of the page; an empty section is left out.
 fn section(page: &mut String, title: &str, about: &str, content: &str) {
     if content.is_empty() || content == "<dl></dl>" {
         return;

@@ -55,7 +55,7 @@ fn chart(scenario: &str, all: &[&Latencies]) -> String {
     if high <= 0.0 {
         return String::new();
     }
-    // From a power of ten to another one: differences of kind are what is looked for.
+    // The axis goes from one power of ten to another: the picture is for large differences.
     let (low, high) = (low.log10().floor(), high.log10().ceil().max(low.log10().floor() + 1.0));
     let y = |ms: f64| TOP + (high - ms.log10()) / (high - low) * (HEIGHT - TOP - BOTTOM);
     let mut text = format!(

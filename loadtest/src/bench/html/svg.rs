@@ -16,7 +16,7 @@ pub(super) fn escape(text: &str) -> String {
     safe
 }
 
-/// Points as SVG writes them; what is no number is left out.
+/// Points as SVG writes them; infinite and undefined ones are left out.
 pub(super) fn points(points: impl Iterator<Item = (f64, f64)>) -> String {
     let finite = points.filter(|(x, y)| x.is_finite() && y.is_finite());
     finite.map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")

@@ -21,11 +21,12 @@ use crate::bench::{
     stage::{Applier, BenchStage, PATIENCE},
 };
 
-/// Shortest and longest time between two looks at how far it has come. Each has the worker write all
-/// its metrics, which every 20 ms was a twentieth of what it did, and every 50 a fiftieth.
+/// Shortest and longest time between two looks at the worker's progress. For each look the worker
+/// writes all its metrics. Every 20 ms that was a twentieth of its work, and every 50 ms a
+/// fiftieth.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
-/// When to look again: often before it begins and when it is about to end, which are what is timed.
+/// When to look again: often before the start and near the end, for these two moments are timed.
 fn next_look(settled: u64, commands: u64, took: Duration) -> Duration {
     let left = took.mul_f64(commands.saturating_sub(settled) as f64 / settled.max(1) as f64);
     if settled == 0 { LOOK_EVERY.0 } else { (left / 2).min(took).clamp(LOOK_EVERY.0, LOOK_EVERY.1) }
@@ -129,7 +130,7 @@ pub(super) async fn drain(stage: &BenchStage, load: Load) -> Result<Drained> {
     Ok(Drained { per_second: load.commands as f64 / took.as_secs_f64(), peak_bytes })
 }
 
-/// Who empties a stream, or does as much without one.
+/// The contestants: they empty a stream, or do the same work without a stream.
 #[derive(Clone, Copy)]
 enum Contestant {
     Farwrite,
@@ -197,7 +198,7 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
             let baseline = format!("direct, {connections}");
             findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
         }
-        // No target: what all that costs which makes a batch Farwrite's, with and without the stream.
+        // No target: the rows show what Farwrite's promises cost, with and without the stream.
         for (baseline, theirs) in [("bare batches", &bare), ("bare batches from a stream", &limit)]
         {
             findings.rows.push(against(row(&measure, &ours), &ours, baseline, theirs, None));
@@ -240,7 +241,7 @@ pub(super) async fn rust(settings: &BenchSettings) -> Result<ScenarioFindings> {
     Ok(ScenarioFindings { rows: vec![row], ..ScenarioFindings::default() })
 }
 
-/// Loads that take turns, the first being what the others are compared with.
+/// Loads that take turns; the others are compared with the first.
 async fn compare<const N: usize>(
     settings: &BenchSettings,
     loads: [Load; N],

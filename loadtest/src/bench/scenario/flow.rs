@@ -44,7 +44,7 @@ pub(super) struct Flow {
 /// A producer measures first whether commands are stored faster together.
 pub(super) const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Publishes for so long while a worker applies, after a while that does not count.
+/// Publishes for a time while a worker applies. A warm-up before does not count.
 pub(super) async fn flow(stage: &BenchStage, duration: Duration) -> Result<Flow> {
     let worker = stage.worker(Applier::Functions, "bench")?;
     let producer = stage.producer("home", "bench").await?;

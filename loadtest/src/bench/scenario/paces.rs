@@ -20,7 +20,7 @@ const NAME: &str = "paces";
 const INTERVALS_US: [u64; 6] = [250, 500, 1_250, 2_500, 5_000, 20_000];
 /// Commits that are waited for with each.
 const COMMITS: usize = 60;
-/// What it costs is measured for so long.
+/// How long the cost is measured.
 const COST: Duration = Duration::from_secs(4);
 
 pub(super) async fn run() -> Result<ScenarioFindings> {

@@ -18,7 +18,7 @@ use crate::bench::{
     stage::{BenchStage, cpu_seconds},
 };
 
-/// nats-server's own default, for servers of a cluster, or where a little may be lost.
+/// nats-server's default. It suits a cluster, or a server that may lose a little.
 const SYNC_INTERVAL: Duration = Duration::from_secs(120);
 /// Callers at once.
 const MANY: usize = 1_000;
@@ -39,7 +39,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// So many callers for so long: publishes a second, and how long each took.
+    /// Runs callers for a time: publishes a second, and how long each took.
     async fn run(
         &self,
         callers: usize,
@@ -136,8 +136,8 @@ impl Pair {
 struct Compared {
     rate: Samples,
     p50_ms: Samples,
-    /// Of a processor, for one publish: here, with what makes the commands and the runtime, and in
-    /// the broker.
+    /// Processor time of one publish: in this process, with the runtime and the making of commands,
+    /// and in the broker.
     cpu_us: [Samples; 2],
     took: Histogram<u64>,
 }

@@ -41,8 +41,8 @@ impl Drop for Truth {
 }
 
 impl Truth {
-    /// A moment between two questions: without it half of a processor would be taken from those
-    /// who are measured.
+    /// The pause between two questions. Without the pause the observer would take half of a
+    /// processor from the measured programs.
     const PAUSE: Duration = Duration::from_micros(50);
 
     pub(super) fn of(replica: &Postgres) -> Self {
@@ -68,7 +68,7 @@ impl Truth {
                 anyhow::Ok(())
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            // Who asks for a moment that was not seen is told.
+            // A caller that asks for a moment that was not seen gets an error.
             if let Ok(runtime) = runtime {
                 drop(runtime.block_on(asking));
             }
@@ -110,7 +110,7 @@ impl CommitWriter {
         Ok(Self { connection, random: fastrand::Rng::new() })
     }
 
-    /// At a moment that has nothing to do with anybody's loop.
+    /// Commits at a moment that keeps no step with any loop.
     pub(super) async fn commit_some_time(&mut self) -> Result<Lsn> {
         tokio::time::sleep(Duration::from_micros(self.random.u64(20_000..120_000))).await;
         self.commit().await

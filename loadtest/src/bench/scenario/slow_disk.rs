@@ -47,7 +47,7 @@ pub(super) async fn run(settings: &BenchSettings) -> Result<ScenarioFindings> {
         alone.push(one.run(settings.turn()).await?);
     }
     stage.strike().await?;
-    // Without the delay one connection would do thousands.
+    // Without the delay one connection would make thousands of commits.
     ensure!(alone.median() < 1_000.0, "the disk was not slow: {} commits/s", alone.median());
     let row_of = || row("slow-disk", format!("commands applied, {SMALL} B"), "/s", &ours);
     let three = Some(BenchTarget::RatioAtLeast(3.0));

@@ -101,7 +101,7 @@ pub(in crate::bench) async fn weigh(waiters: u64, what: Weighed) -> Result<(u64,
         .fetch_one(&mut primary)
         .await?;
     let lsn: Lsn = text.parse()?;
-    // What the first waiter alone brings along is not the others'.
+    // The first waiter's own cost is not counted to the others.
     let first = watcher.wait(Lsn(1), PATIENCE).await;
     first.context("the first wait")?;
     let before = resident_bytes(std::process::id())?;

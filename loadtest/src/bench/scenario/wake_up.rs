@@ -26,7 +26,8 @@ const CROWD: usize = 10_000;
 const EACH: usize = 20;
 /// Commits of the crowd: as many wake-ups as make a 99th percentile.
 const CROWD_COMMITS: usize = 3_000;
-/// The replica holds commits back so long, and one comes so often on the average: so a crowd gathers.
+/// The replica holds commits back for this long, and commits come this often on average, so that a
+/// crowd gathers.
 const HELD_BACK: Duration = Duration::from_millis(1_500);
 const COMMIT_EVERY: Duration = Duration::from_millis(3);
 /// Without waiters, for so long.
@@ -86,7 +87,7 @@ async fn crowd(stack: &Devstack, findings: &mut ScenarioFindings) -> Result<()> 
     let (mut tasks, mut most) = (JoinSet::new(), 0);
     let (mut random, mut due) = (fastrand::Rng::new(), Instant::now());
     for _ in 0..CROWD_COMMITS {
-        // At moments that keep no step with anybody's loop.
+        // The moments keep no step with any loop.
         due += COMMIT_EVERY.mul_f64(random.f64() * 2.0);
         tokio::time::sleep_until(due).await;
         let lsn = writer.commit().await?;
@@ -112,7 +113,7 @@ async fn crowd(stack: &Devstack, findings: &mut ScenarioFindings) -> Result<()> 
         took.saturating_record(lag_us(truth.reached(lsn).await?, at));
     }
     drop(truth);
-    // Nobody waits any more; a poll that was due may still come.
+    // No waiter is left; a poll that was due may still come.
     tokio::time::sleep(IDLE / 4).await;
     let before = watcher.polls();
     tokio::time::sleep(IDLE).await;

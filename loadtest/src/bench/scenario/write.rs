@@ -31,7 +31,7 @@ const NAME: &str = "write";
 const WRITES: usize = 45;
 /// The part of the flow that goes on beside the writes.
 const LOADED: f64 = 0.3;
-/// Under load, one write so often, whether the last has come back or not.
+/// Under load, the time between two writes. A write does not wait for the last one.
 const EVERY: Duration = Duration::from_millis(20);
 
 /// What the writes of one contestant took.
@@ -74,7 +74,7 @@ async fn weaker(producer: &Producer, puts: &mut Puts) -> Result<[Duration; 2]> {
     Ok([published, began.elapsed()])
 }
 
-/// Apps write at moments that have nothing to do with anybody's loop.
+/// Apps write at moments that keep no step with any loop.
 async fn pause(random: &mut fastrand::Rng) {
     tokio::time::sleep(Duration::from_micros(random.u64(1_000..60_000))).await;
 }
@@ -141,7 +141,7 @@ async fn idle(
             pause(&mut random).await;
         }
         RemoteApply::synchronous(stage.primary(), false).await?;
-        // And the next one may meet this one: it would wait for the replica for nothing.
+        // The next commit may still meet this setting, and wait for the replica without need.
         ours(&producer, &mut puts).await?;
         for (took, round) in took.iter_mut().zip(round) {
             took.add(round)?;
@@ -186,8 +186,8 @@ async fn idle(
     Ok(())
 }
 
-/// While 30 % of what can flow flows. One write at a fixed rate; a late one delays no other, and
-/// its lateness counts.
+/// While commands flow at 30 % of the full rate. Writes start at a fixed rate. A late write delays
+/// no other, and its lateness counts.
 async fn loaded(
     stage: &BenchStage,
     settings: &BenchSettings,

@@ -19,7 +19,7 @@ use crate::{
     kit::run_to_end,
 };
 
-/// How long clients are given to use sequences again; at the end of a run there may be none.
+/// How long clients have to use sequences again. At the end of a run there may be no client.
 const GROWS_WITHIN: Duration = Duration::from_secs(30);
 /// How long workers may take to notice that the stream is another one.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
@@ -98,7 +98,7 @@ impl ChaosStage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         workers.resume()?;
-        // An operator is called by a worker that stops, and by nothing else.
+        // Only a worker that stops calls for an operator.
         if !workers.have_stopped(STOPS_WITHIN).await? {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use crate::chaos::stage::ChaosStage;
 
 impl ChaosStage {
     pub(super) async fn jump_clock(&self, random: &mut Rng) -> Result<()> {
-        // Within the day that an id may be ahead of the stream, and the week that it may be old.
+        // An id may be a day ahead of the stream, and a week old.
         let hours = random.i64(-100..20);
         self.clock_off_ms.store(hours * 3_600_000, Ordering::Relaxed);
         last(random, 500..3_000).await;

@@ -48,7 +48,7 @@ impl ChaosStage {
         sqlx::query("INSERT INTO noise SELECT repeat('x', 500) FROM generate_series(1, 100)")
             .execute(&mut *tx)
             .await?;
-        // A key of the app: who writes to it waits.
+        // A key of the app is locked: its writers wait.
         sqlx::query("SELECT FROM counters WHERE key = $1 FOR UPDATE")
             .bind(format!("key {}", random.u32(..6)))
             .execute(&mut *tx)
@@ -58,8 +58,8 @@ impl ChaosStage {
         Ok(())
     }
 
-    /// A standby is cut off while clients write, the primary is lost, and that standby promoted; the
-    /// others are made its replicas.
+    /// A standby is cut off while clients write, the primary is lost, and that standby is promoted.
+    /// The others become its replicas.
     pub(super) async fn fail_over(&self, random: &mut Rng) -> Result<()> {
         let old = self.stack.primary_region().to_owned();
         let new = self.a_replica(random);
@@ -76,7 +76,7 @@ impl ChaosStage {
         // positions.
         let noise = "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)";
         self.stack.server(new)?.execute(DATABASE, noise).await?;
-        // For a while nobody follows.
+        // For a while the new primary has no replica.
         last(random, 0..1_000).await;
         for region in REGIONS.into_iter().filter(|region| *region != new) {
             self.stack

@@ -1,4 +1,4 @@
-//! One track of faults: each kind comes once before any comes again, until it is calm.
+//! One track of faults. Each kind comes once before any comes again.
 
 use std::{
     collections::BTreeMap,
