@@ -20,9 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    link::{Link, Target},
+    link::{Link, LinkTarget},
     nats::{Membership, Nats, Setup},
-    stack::Devstack,
 };
 
 /// How long an election and catching up may take: an election alone takes up to ten seconds.
@@ -38,8 +37,8 @@ pub(crate) async fn start(
     nodes: usize,
     proxies: &Handle,
 ) -> Result<Vec<Nats>> {
-    // Port 0 is nobody's: until its node listens, a link leads nowhere.
-    let nowhere = || Target::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    // Nothing listens on port 0: until its node listens, a link leads nowhere.
+    let nowhere = || LinkTarget::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
     let routes = (0..nodes).map(|_| Link::open(proxies, nowhere())).collect::<Result<Vec<_>>>()?;
     let addrs: Vec<SocketAddr> = routes.iter().map(Link::addr).collect();
     let cluster = folder.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -56,51 +55,29 @@ pub(crate) async fn start(
     Ok(servers)
 }
 
-impl Devstack {
-    /// Waits until the cluster has a leader, all nodes agree on it, and it finds all of them
-    /// current. That a node has all of a stream is not asked: the stream's own information says so.
-    ///
-    /// # Errors
-    /// When the stack has no cluster, or not within a minute; a node that is stopped or suspended
-    /// is not current.
-    pub async fn wait_nats_current(&self) -> Result<()> {
-        wait_current(self.cluster()?).await
-    }
-
-    /// The index of the node that leads a stream: it says so itself, and most nodes agree. While
-    /// there is an election this waits for its end.
-    ///
-    /// # Errors
-    /// When the stack has no cluster, or no node leads a stream of that name within a minute.
-    pub async fn stream_leader(&self, stream: &str) -> Result<usize> {
-        let nodes = self.cluster()?;
-        let began = Instant::now();
-        loop {
-            let answers = ask_all(nodes, "/jsz?accounts=true&streams=true").await;
-            let views: Vec<Option<String>> = answers
-                .iter()
-                .map(|page| Some(stream_in(page.as_ref()?, stream)?["leader"].as_str()?.to_owned()))
-                .collect();
-            if let Some(leader) = agreed(nodes, &views) {
-                return Ok(leader);
-            }
-            ensure!(
-                began.elapsed() < WITHIN,
-                "no node leads the stream {stream} within {} s; the nodes name {views:?}",
-                WITHIN.as_secs()
-            );
-            tokio::time::sleep(LOOK).await;
+/// The index of the node that leads a stream. While there is an election this waits for its end.
+pub(crate) async fn stream_leader(nodes: &[Nats], stream: &str) -> Result<usize> {
+    let began = Instant::now();
+    loop {
+        let answers = ask_all(nodes, "/jsz?accounts=true&streams=true").await;
+        let views: Vec<Option<String>> = answers
+            .iter()
+            .map(|page| Some(stream_in(page.as_ref()?, stream)?["leader"].as_str()?.to_owned()))
+            .collect();
+        if let Some(leader) = agreed(nodes, &views) {
+            return Ok(leader);
         }
-    }
-
-    fn cluster(&self) -> Result<&[Nats]> {
-        let nodes = self.nats_nodes();
-        ensure!(nodes.len() > 1, "this stack has no cluster: see Builder::nats_nodes");
-        Ok(nodes)
+        ensure!(
+            began.elapsed() < WITHIN,
+            "no node leads the stream {stream} within {} s; the nodes name {views:?}",
+            WITHIN.as_secs()
+        );
+        tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn wait_current(nodes: &[Nats]) -> Result<()> {
+/// Waits until the nodes have a leader, all agree on it, and it finds all of them current.
+pub(crate) async fn wait_current(nodes: &[Nats]) -> Result<()> {
     let began = Instant::now();
     loop {
         let pages = ask_all(nodes, "/jsz").await;
@@ -145,7 +122,7 @@ fn agreed(nodes: &[Nats], views: &[Option<String>]) -> Option<usize> {
     leading.next().map(|(index, _)| index)
 }
 
-/// What a node says about a stream's replicas, in whatever account it is.
+/// What a node says about a stream's replicas, in any account.
 fn stream_in<'a>(page: &'a Value, stream: &str) -> Option<&'a Value> {
     let accounts = page["account_details"].as_array()?;
     let mut streams = accounts.iter().filter_map(|account| account["stream_detail"].as_array());

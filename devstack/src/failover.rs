@@ -15,11 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use sqlx::{Connection, PgConnection};
 
-use crate::{
-    link::Target,
-    postgres::Postgres,
-    stack::{Devstack, Home},
-};
+use crate::{link::LinkTarget, postgres::Postgres, region::Home, stack::Devstack};
 
 /// How long a server may take to do as it was told.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -57,7 +53,7 @@ impl Devstack {
         let index = self.index(region)?;
         let before = self.primary.swap(index, Ordering::Relaxed);
         for home in &self.homes {
-            home.links.primary.set_target(Target::Unix(self.homes[index].server.socket()));
+            home.links.primary.set_target(LinkTarget::Unix(self.homes[index].server.socket()));
         }
         let (near, far) = (&self.homes[index].links.primary, &self.homes[before].links.primary);
         let rtt = near.rtt();

@@ -10,7 +10,7 @@
 //! [led to it](Devstack::set_primary), other replicas [follow it](Devstack::follow), and the old
 //! primary is [rebuilt](Devstack::rebuild) as its replica.
 //!
-//! In a [cluster](Builder::nats_nodes) each node can be killed, suspended and started by itself, the
+//! In a [cluster](DevstackBuilder::nats_nodes) each node can be killed, suspended and started by itself, the
 //! [leader of a stream](Devstack::stream_leader) too.
 //!
 //! Not here: links between a cluster's nodes that can be cut.
@@ -28,20 +28,25 @@
 //! ```
 
 mod account;
-mod alarm;
+mod builder;
 mod cluster;
 mod failover;
 mod link;
+mod link_timer;
 mod nats;
 mod postgres;
 mod program;
+mod proxies;
 mod reaper;
+mod region;
 mod stack;
 mod tools;
+mod topology;
 
+pub use builder::DevstackBuilder;
 pub use link::Link;
 pub use nats::Nats;
 pub use postgres::Postgres;
 pub use program::Program;
-pub use stack::{Builder, Devstack};
+pub use stack::Devstack;
 pub use tools::{Tools, fetch};

@@ -20,7 +20,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::alarm::Alarm;
+use crate::link_timer::LinkTimer;
 
 /// Bytes read at once.
 const PIECE: usize = 16 << 10;
@@ -29,14 +29,14 @@ const PIECES: usize = 256;
 
 /// Where a link leads.
 #[derive(Clone, Debug)]
-pub(crate) enum Target {
+pub(crate) enum LinkTarget {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 #[derive(Clone, Debug)]
-struct State {
-    target: Target,
+struct LinkState {
+    target: LinkTarget,
     one_way: Duration,
     cut: bool,
     /// Counts the times that all connections were dropped.
@@ -46,18 +46,18 @@ struct State {
 /// One link.
 pub struct Link {
     addr: SocketAddr,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     accepting: AbortHandle,
 }
 
 impl Link {
     /// Opens a link without delay; it works on `runtime`.
-    pub(crate) fn open(runtime: &Handle, target: Target) -> Result<Self> {
+    pub(crate) fn open(runtime: &Handle, target: LinkTarget) -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").context("opening a proxy")?;
         listener.set_nonblocking(true).context("opening a proxy")?;
         let addr = listener.local_addr().context("opening a proxy")?;
         let (state, watching) =
-            watch::channel(State { target, one_way: Duration::ZERO, cut: false, dropped: 0 });
+            watch::channel(LinkState { target, one_way: Duration::ZERO, cut: false, dropped: 0 });
         let entered = runtime.enter();
         let listener = TcpListener::from_std(listener).context("opening a proxy")?;
         drop(entered);
@@ -104,7 +104,7 @@ impl Link {
     }
 
     /// Leads it elsewhere, and breaks every connection. A link that is cut stays cut.
-    pub(crate) fn set_target(&self, target: Target) {
+    pub(crate) fn set_target(&self, target: LinkTarget) {
         self.state.send_modify(|state| {
             state.target = target;
             state.dropped += 1;
@@ -118,7 +118,7 @@ impl Drop for Link {
     }
 }
 
-async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<LinkState>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -131,9 +131,9 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     }
 }
 
-async fn connect(client: TcpStream, mut state: watch::Receiver<State>) {
+async fn connect(client: TcpStream, mut state: watch::Receiver<LinkState>) {
     // At once: a target that changes afterwards drops this connection.
-    let State { target, dropped, .. } = state.borrow().clone();
+    let LinkState { target, dropped, .. } = state.borrow().clone();
     let mut dropping = state.clone();
     let carrying = async {
         if state.wait_for(|state| !state.cut).await.is_err() {
@@ -141,13 +141,13 @@ async fn connect(client: TcpStream, mut state: watch::Receiver<State>) {
         }
         let _ = client.set_nodelay(true);
         match target {
-            Target::Tcp(addr) => {
+            LinkTarget::Tcp(addr) => {
                 if let Ok(server) = TcpStream::connect(addr).await {
                     let _ = server.set_nodelay(true);
                     carry(client.into_split(), server.into_split(), state).await;
                 }
             }
-            Target::Unix(path) => {
+            LinkTarget::Unix(path) => {
                 if let Ok(server) = UnixStream::connect(path).await {
                     carry(client.into_split(), server.into_split(), state).await;
                 }
@@ -160,8 +160,11 @@ async fn connect(client: TcpStream, mut state: watch::Receiver<State>) {
     }
 }
 
-async fn carry<R1, W1, R2, W2>(client: (R1, W1), server: (R2, W2), state: watch::Receiver<State>)
-where
+async fn carry<R1, W1, R2, W2>(
+    client: (R1, W1),
+    server: (R2, W2),
+    state: watch::Receiver<LinkState>,
+) where
     R1: AsyncRead + Unpin,
     W1: AsyncWrite + Unpin,
     R2: AsyncRead + Unpin,
@@ -177,7 +180,7 @@ where
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<State>,
+    mut state: watch::Receiver<LinkState>,
 ) -> std::io::Result<()> {
     let (sender, mut pieces) = mpsc::channel::<(Instant, Duration, Vec<u8>)>(PIECES);
     let delays = state.clone();
@@ -194,10 +197,10 @@ async fn one_way(
             }
         }
     };
-    let mut alarm = Alarm::new()?;
+    let mut timer = LinkTimer::new();
     let writing = async move {
         while let Some((due, delay, piece)) = pieces.recv().await {
-            alarm.sleep_until(due, delay).await?;
+            timer.sleep_until(due, delay).await;
             let healed = state.wait_for(|state| !state.cut).await.is_ok();
             if !healed {
                 return Err(std::io::ErrorKind::ConnectionAborted.into());

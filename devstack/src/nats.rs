@@ -16,9 +16,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    link::{Link, Target},
+    link::{Link, LinkTarget},
     program::Program,
-    reaper::{Kind, Reaper},
+    reaper::{ProcessKind, Reaper},
 };
 
 /// How long it may take to listen.
@@ -120,7 +120,7 @@ impl Nats {
             command,
             "nats-server",
             self.folder.join("nats.log"),
-            Kind::Program,
+            ProcessKind::Program,
             &self.reaper,
         )?;
         let program = Arc::new(program);
@@ -142,7 +142,7 @@ impl Nats {
     fn reached_at(&self, listening: &Listening) -> Result<SocketAddr> {
         if let Some(membership) = &self.membership {
             let cluster = listening.cluster.context("nats-server has no port for its cluster")?;
-            membership.route.set_target(Target::Tcp(cluster));
+            membership.route.set_target(LinkTarget::Tcp(cluster));
             if let Some(running) = self.slot()?.as_mut() {
                 running.monitor = listening.monitor;
             }

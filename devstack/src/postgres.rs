@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::Pg
 use crate::{
     account::Account,
     program::{self, Program},
-    reaper::{Kind, Reaper},
+    reaper::{ProcessKind, Reaper},
 };
 
 /// The port that is a part of the socket's name.
@@ -153,8 +153,13 @@ impl Postgres {
         for (name, value) in fixed.into_iter().chain(own) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        let program =
-            Program::start(command, &self.name, self.log.clone(), Kind::Postgres, &self.reaper)?;
+        let program = Program::start(
+            command,
+            &self.name,
+            self.log.clone(),
+            ProcessKind::Postgres,
+            &self.reaper,
+        )?;
         let program = Arc::new(program);
         *self.running()? = Some(Arc::clone(&program));
         let began = Instant::now();

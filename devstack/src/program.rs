@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::reaper::{Kind, Reaper};
+use crate::reaper::{ProcessKind, Reaper};
 
 /// Lines of a log that an error shows.
 const LOG_LINES: usize = 20;
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Program {
     name: String,
     pid: u32,
-    kind: Kind,
+    kind: ProcessKind,
     child: Mutex<Child>,
     log: PathBuf,
     reaper: Arc<Reaper>,
@@ -36,7 +36,7 @@ impl Program {
         mut command: Command,
         name: &str,
         log: PathBuf,
-        kind: Kind,
+        kind: ProcessKind,
         reaper: &Arc<Reaper>,
     ) -> Result<Self> {
         let file = File::options().create(true).append(true).open(&log);
@@ -187,8 +187,8 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let signal = match self.kind {
-            Kind::Postgres => Signal::QUIT,
-            Kind::Program => Signal::KILL,
+            ProcessKind::Postgres => Signal::QUIT,
+            ProcessKind::Program => Signal::KILL,
         };
         let _ = self.signal(Signal::CONT);
         let _ = self.signal(signal);

@@ -47,7 +47,7 @@ pub(crate) struct Reaper {
 
 /// How a process is to be ended.
 #[derive(Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum ProcessKind {
     /// A postmaster.
     Postgres,
     /// Anything else.
@@ -70,10 +70,10 @@ impl Reaper {
     }
 
     /// Names a process that must not outlive this one.
-    pub(crate) fn adopt(&self, kind: Kind, pid: u32) {
+    pub(crate) fn adopt(&self, kind: ProcessKind, pid: u32) {
         let verb = match kind {
-            Kind::Postgres => "postgres",
-            Kind::Program => "program",
+            ProcessKind::Postgres => "postgres",
+            ProcessKind::Program => "program",
         };
         self.tell(format_args!("{verb} {pid}"));
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use farwrite_devstack::{Builder, Devstack, Postgres};
+use farwrite_devstack::{Devstack, DevstackBuilder, Postgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::{DEADLINE, count, processes, until};
@@ -13,7 +13,7 @@ mod support;
 const RTT: Duration = Duration::from_millis(20);
 
 /// A stack whose servers all have a table `kept` with one row.
-async fn start(builder: Builder) -> Result<Devstack> {
+async fn start(builder: DevstackBuilder) -> Result<Devstack> {
     let stack = builder.start().await?;
     write(stack.primary(), "CREATE TABLE kept AS SELECT 'first' AS what").await?;
     for region in &stack.regions()[1..] {

@@ -133,7 +133,7 @@ async fn servers_that_crash_start_again_with_what_they_had() -> Result<()> {
 
 #[tokio::test]
 async fn a_start_that_fails_names_the_program_and_shows_its_log() -> Result<()> {
-    let refused = async |builder: farwrite_devstack::Builder| {
+    let refused = async |builder: farwrite_devstack::DevstackBuilder| {
         builder.start().await.err().map(|error| format!("{error:#}")).context("it started")
     };
     let postgres = refused(Devstack::builder().setting("shared_buffers", "nonsense")).await?;

@@ -77,18 +77,6 @@ pub(crate) fn command() -> Command {
             )
             .required(true),
         )
-        .arg(
-            arg(
-                "server-waits",
-                "FARWRITE_SERVER_WAITS",
-                "true|false",
-                "Let a replica of PostgreSQL 19 or later wait for the next position itself \
-                 (WAIT FOR LSN) instead of asking it every few milliseconds; untested on a real \
-                 server, and without effect on older ones",
-            )
-            .value_parser(clap::value_parser!(bool))
-            .default_value("false"),
-        )
         .arg(arg(
             "metrics-addr",
             "FARWRITE_METRICS_ADDR",
@@ -132,16 +120,8 @@ impl Settings {
             .map_err(|error| wrong("database", "FARWRITE_DATABASE", error.to_string()))?;
         let region = Origin::new(text("region"))
             .map_err(|error| wrong("region", "FARWRITE_REGION", error.to_string()))?;
-        let replica = EmbeddedConfig {
-            server_waits: run.get_flag("server-waits"),
-            ..EmbeddedConfig::new(text("replica-url"))
-        };
-        let region = RegionConfig {
-            subjects: Subjects::new(database),
-            region,
-            replica,
-            ttl: RegionConfig::TTL,
-        };
+        let replica = EmbeddedConfig::new(text("replica-url"));
+        let region = RegionConfig::new(Subjects::new(database), region, replica);
         region
             .validate()
             .map_err(|error| wrong("replica-url", "FARWRITE_REPLICA_URL", error.rule.to_owned()))?;
@@ -183,8 +163,7 @@ mod tests {
     #[test]
     fn the_flags_are_well_formed() {
         command().debug_assert();
-        assert!(!read(&[]).unwrap().region.replica.server_waits);
-        assert!(read(&["--server-waits", "true"]).unwrap().region.replica.server_waits);
+        read(&[]).unwrap();
     }
 
     #[test]

@@ -4,40 +4,20 @@ use std::{fmt, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{Pace, board::Limits, replica::Replica};
+use crate::{
+    config_error::WatcherConfigError,
+    poll::{PollIntervals, Replica},
+    waiters::BoardLimits,
+};
 
 /// How to watch a replica from inside an app.
 #[derive(Clone)]
 pub struct EmbeddedConfig {
-    /// The replica, as `postgres://user:password@host:port/database`. What rights the user needs is
-    /// in [the crate's documentation](crate#branches-of-history). It must be the very server that is read afterwards, and a direct connection:
-    /// behind a pooler or a balancer the answers of several servers would mix.
-    pub replica_url: String,
-    /// How often it is asked while somebody waits.
-    pub pace: Pace,
-    /// The limit on one connection attempt.
-    pub connect_timeout: Duration,
-    /// The limit on one question; a server that is silent for longer counts as gone.
-    pub query_timeout: Duration,
-    /// The most callers that may wait at once; further ones get
-    /// [`TooManyWaiters`](crate::WaitError::TooManyWaiters).
-    pub max_waiters: usize,
-    /// Let a server that can (PostgreSQL 19 and later) wait for the next position by itself,
-    /// instead of asking it again and again: fewer questions while it lags, and an answer without
-    /// the rest of an interval. Only one position at a time, and what the server says of it is
-    /// verified by a question: it knows nothing of branches. **Untested on a real server**: none of
-    /// that version was at hand. Off unless said otherwise; older servers are polled as ever.
-    pub server_waits: bool,
-}
-
-/// A setting breaks its rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is not valid: {rule}")]
-pub struct ConfigError {
-    /// The setting.
-    pub field: &'static str,
-    /// What it must be.
-    pub rule: &'static str,
+    replica_url: String,
+    intervals: PollIntervals,
+    connect_timeout: Duration,
+    query_timeout: Duration,
+    max_waiters: usize,
 }
 
 impl EmbeddedConfig {
@@ -58,32 +38,63 @@ impl EmbeddedConfig {
     /// 100 ms: five polls at the slowest default pace without an answer.
     const ANSWER_WITHIN: Duration = Duration::from_millis(100);
 
-    /// Watches `replica_url` with the defaults.
+    /// Watches `replica_url` with the defaults: `postgres://user:password@host:port/database`. Which
+    /// rights the user needs is in [the crate's documentation](crate#branches-of-history).
+    ///
+    /// It must be the very server that is read afterwards, and a direct connection: behind a pooler
+    /// or a balancer the answers of several servers would mix.
     #[must_use]
     pub fn new(replica_url: impl Into<String>) -> Self {
         Self {
             replica_url: replica_url.into(),
-            pace: Pace::default(),
+            intervals: PollIntervals::default(),
             connect_timeout: Self::CONNECT_TIMEOUT,
             query_timeout: Self::QUERY_TIMEOUT,
             max_waiters: Self::MAX_WAITERS,
-            server_waits: false,
         }
+    }
+
+    /// How often the replica is asked while somebody waits.
+    #[must_use]
+    pub const fn intervals(mut self, intervals: PollIntervals) -> Self {
+        self.intervals = intervals;
+        self
+    }
+
+    /// The limit on one connection attempt: [`CONNECT_TIMEOUT`](Self::CONNECT_TIMEOUT) unless said.
+    #[must_use]
+    pub const fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// The limit on one question: [`QUERY_TIMEOUT`](Self::QUERY_TIMEOUT) unless said. A server that is
+    /// silent for longer counts as gone.
+    #[must_use]
+    pub const fn query_timeout(mut self, limit: Duration) -> Self {
+        self.query_timeout = limit;
+        self
+    }
+
+    /// The most callers that may wait at once: [`MAX_WAITERS`](Self::MAX_WAITERS) unless said. Further
+    /// ones get [`TooManyWaiters`](crate::WaitError::TooManyWaiters).
+    #[must_use]
+    pub const fn max_waiters(mut self, limit: usize) -> Self {
+        self.max_waiters = limit;
+        self
     }
 
     /// Checks every setting, without touching the network.
     ///
     /// # Errors
     /// With the first setting that breaks its rule. The replica's URL is never repeated.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), WatcherConfigError> {
         self.replica().map(drop)
     }
 
-    pub(crate) fn replica(&self) -> Result<Replica, ConfigError> {
-        let error = |field, rule| Err(ConfigError { field, rule });
-        if let Some((field, rule)) = self.pace.broken_rule() {
-            return error(field, rule);
-        }
+    pub(crate) fn replica(&self) -> Result<Replica, WatcherConfigError> {
+        let error = |field, rule| Err(WatcherConfigError::new(field, rule));
+        self.intervals.validate()?;
         if self.connect_timeout.is_zero() {
             return error("connect_timeout", "longer than 0");
         }
@@ -98,15 +109,18 @@ impl EmbeddedConfig {
             .any(|scheme| self.replica_url.starts_with(scheme));
         match self.replica_url.parse::<PgConnectOptions>() {
             Ok(options) if has_scheme => {
-                let (connect, query) = (self.connect_timeout, self.query_timeout);
-                Ok(Replica::new(options, connect, query, self.server_waits))
+                Ok(Replica::new(options, self.connect_timeout, self.query_timeout))
             }
             _ => error("replica_url", "a URL like postgres://user@host:port/database"),
         }
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
+    pub(crate) const fn poll_intervals(&self) -> PollIntervals {
+        self.intervals
+    }
+
+    pub(crate) const fn limits(&self) -> BoardLimits {
+        BoardLimits {
             max_waiters: self.max_waiters,
             fresh_for: Self::FRESH_FOR,
             forget_after: Self::FORGET_AFTER,
@@ -119,11 +133,10 @@ impl fmt::Debug for EmbeddedConfig {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedConfig")
-            .field("pace", &self.pace)
+            .field("intervals", &self.intervals)
             .field("connect_timeout", &self.connect_timeout)
             .field("query_timeout", &self.query_timeout)
             .field("max_waiters", &self.max_waiters)
-            .field("server_waits", &self.server_waits)
             .finish_non_exhaustive()
     }
 }
@@ -143,8 +156,7 @@ mod tests {
             assert_eq!(error.field, "replica_url", "{url}");
             assert!(!error.to_string().contains("secret"));
         }
-        assert_eq!(field(EmbeddedConfig { max_waiters: 0, ..good.clone() }), "max_waiters");
-        let query_timeout = Duration::ZERO;
-        assert_eq!(field(EmbeddedConfig { query_timeout, ..good }), "query_timeout");
+        assert_eq!(field(good.clone().max_waiters(0)), "max_waiters");
+        assert_eq!(field(good.query_timeout(Duration::ZERO)), "query_timeout");
     }
 }

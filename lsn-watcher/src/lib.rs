@@ -21,7 +21,7 @@
 //!   loop comes back by itself and they go on waiting until their own deadline. Only then do they
 //!   learn whether the replica was slow ([`WaitError::TimedOut`]) or away
 //!   ([`WaitError::ReplicaGone`]).
-//! - **Whoever gives up leaves.** Dropping a wait takes it off the board at once.
+//! - **A caller that gives up leaves.** Dropping a wait takes it off the board at once.
 //!
 //! # The mark
 //!
@@ -32,36 +32,30 @@
 //! # Branches of history
 //!
 //! A position counts only on its own branch: after a failover a replica can be past the position of
-//! a commit that it does not hold. A bookmark names its branch, and `visible.rs`, the one place that
+//! a commit that it does not hold. A bookmark names its branch, and `visible/judge.rs`, the one place that
 //! decides, compares it with what the server says of its timeline and of its history. The user needs
 //! `USAGE` on the schema `farwrite`, `SELECT` on its tables `history` and `owner`, and
 //! `pg_read_all_stats`, without which a server does not tell its timeline and a position waits for
 //! the worker's next heartbeat to prove it.
 
 mod answer;
-mod board;
-mod branches;
+mod config_error;
 mod embedded;
-mod mark;
 pub mod metrics;
 mod over_nats;
-mod pace;
 mod poll;
 mod region;
-mod replica;
-mod service;
-mod shown;
-mod target;
 mod visible;
-mod wait;
+mod wait_target;
+mod waiters;
 mod watcher;
-mod wishes;
 
-pub use answer::{Doubt, GoneReason, Reached, Seen, WaitError};
-pub use embedded::{ConfigError, EmbeddedConfig};
+pub use answer::{Doubt, GoneReason, Reached, WaitError, WaitReport};
+pub use config_error::WatcherConfigError;
+pub use embedded::EmbeddedConfig;
 pub use farwrite_internal::Health;
 pub use over_nats::NatsConfig;
-pub use pace::Pace;
+pub use poll::PollIntervals;
 pub use region::{RegionConfig, RegionError, watch_region};
-pub use target::Target;
+pub use wait_target::WaitTarget;
 pub use watcher::Watcher;

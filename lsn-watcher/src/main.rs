@@ -99,7 +99,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = connect(settings.nats, health.clone()).await.context("NATS")?;
     let region = settings.region;
     tracing::info!(
-        database = %region.subjects.database(), region = %region.region, "watching the replica"
+        database = %region.database(), region = %region.region(), "watching the replica"
     );
     tasks.spawn(async move { Ok(watch_region(client, region, health).await?) });
     // A signal first: it must end the program whatever the tasks are doing.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use farwrite_schemas::Lsn;
 use metrics::{Unit, counter, gauge, histogram};
 
-use crate::{Reached, WaitError};
+use crate::answer::{Reached, WaitError};
 
 const WAITERS: &str = "farwrite_watcher_waiters";
 const POLLS: &str = "farwrite_watcher_polls_total";

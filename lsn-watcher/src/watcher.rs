@@ -1,8 +1,8 @@
 //! The handle that callers hold.
 //!
 //! Clones share one board and one task. The task belongs to the last handle: when that is dropped
-//! the task is ended, its connection closed, and whatever still waited is told
-//! [`WaitError::Closed`]; the same happens should the task end by itself.
+//! the task is ended, its connection is closed, and every wait that is left ends with
+//! [`WaitError::Closed`]. The same happens when the task ends by itself.
 
 use std::{
     future::Future,
@@ -15,21 +15,23 @@ use farwrite_schemas::{Lsn, Origin, Subjects};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
-    ConfigError, EmbeddedConfig, NatsConfig, Reached, Target, WaitError,
-    board::Board,
-    over_nats::OverNats,
+    answer::{Reached, WaitError},
+    config_error::WatcherConfigError,
+    embedded::EmbeddedConfig,
+    over_nats::{NatsConfig, NatsSource},
     poll::PollLoop,
-    wait::{Timed, Wait},
+    wait_target::WaitTarget,
+    waiters::{Board, TimedWait},
 };
 
 /// Waits until a replica has replayed a position. Cheap to clone; all clones share one source.
 #[derive(Clone, Debug)]
 pub struct Watcher {
-    shared: Arc<Shared>,
+    shared: Arc<WatcherShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WatcherShared {
     board: Arc<Board>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -45,10 +47,11 @@ impl Watcher {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn embedded(config: EmbeddedConfig) -> Result<Self, ConfigError> {
+    pub fn embedded(config: EmbeddedConfig) -> Result<Self, WatcherConfigError> {
         let replica = config.replica()?;
         let board = Arc::new(Board::new(config.limits()));
-        let polls = PollLoop::new(replica, Arc::clone(&board), config.pace, Alarm::exact());
+        let polls =
+            PollLoop::new(replica, Arc::clone(&board), config.poll_intervals(), Alarm::exact());
         Ok(Self::spawn(board, async move { match polls.run().await {} }))
     }
 
@@ -67,10 +70,10 @@ impl Watcher {
         subjects: &Subjects,
         region: &Origin,
         config: NatsConfig,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, WatcherConfigError> {
         config.validate()?;
         let board = Arc::new(Board::new(config.limits()));
-        let source = OverNats::new(client, subjects, region, Arc::clone(&board), config);
+        let source = NatsSource::new(client, subjects, region, Arc::clone(&board), &config);
         Ok(Self::spawn(board, source.run()))
     }
 
@@ -80,7 +83,7 @@ impl Watcher {
             let _closing = closing;
             source.await;
         });
-        Self { shared: Arc::new(Shared { board, task: Mutex::new(Some(task)) }) }
+        Self { shared: Arc::new(WatcherShared { board, task: Mutex::new(Some(task)) }) }
     }
 
     /// Waits until the replica shows `target`, a [`Bookmark`](farwrite_schemas::Bookmark) or a
@@ -96,12 +99,12 @@ impl Watcher {
     ///
     /// # Panics
     /// When it is called outside of a tokio runtime.
-    pub fn wait<T: Into<Target>>(
+    pub fn wait<T: Into<WaitTarget>>(
         &self,
         target: T,
         timeout: Duration,
     ) -> impl Future<Output = Result<Reached, WaitError>> + use<'_, T> {
-        Timed::new(Wait::new(&self.shared.board, target.into()), timeout)
+        TimedWait::new(&self.shared.board, target.into(), timeout)
     }
 
     /// Tells that somebody will [`wait`](Self::wait) in a moment. A replica that was not asked of late
@@ -129,7 +132,7 @@ impl Watcher {
         self.shared.board.polls()
     }
 
-    /// Ends the watcher for every clone: whoever waits is told [`WaitError::Closed`]. Returns when
+    /// Ends the watcher for every clone: every wait ends with [`WaitError::Closed`]. Returns when
     /// the task has ended and its connection is closed.
     pub async fn shutdown(&self) {
         self.shared.board.close();
@@ -142,7 +145,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Shared {
+impl Drop for WatcherShared {
     fn drop(&mut self) {
         if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();

@@ -1,6 +1,6 @@
 //! Why a producer could not be built.
 
-use farwrite_lsn_watcher::ConfigError;
+use farwrite_lsn_watcher::WatcherConfigError;
 use farwrite_schemas::NameError;
 
 use crate::{journal::JournalError, limits::LimitError};
@@ -44,7 +44,7 @@ pub enum BuildError {
     },
     /// The watcher's configuration breaks a rule.
     #[error("the watcher: {0}")]
-    Watcher(#[from] ConfigError),
+    Watcher(#[from] WatcherConfigError),
     /// The URL of NATS cannot be read.
     #[error("the URL of NATS: {0}")]
     NatsUrl(#[source] std::io::Error),

@@ -92,11 +92,11 @@ mod write;
 pub use build_error::BuildError;
 pub use builder::Builder;
 pub use call::{Call, RawCommand};
-pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, Seen, WaitError, Watcher};
+pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, WaitError, WaitReport, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
-    KeyError, Lag, LastError, Lsn, NameError, NotEnded, Origin, Outcome, OutcomeAnswer, Parked,
-    Record, Rejection, Reply,
+    KeyError, Lag, LastError, LedgerRecord, Lsn, NameError, NotEnded, Origin, Outcome,
+    OutcomeAnswer, ParkedCommand, Rejection, Reply,
 };
 pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState};
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};

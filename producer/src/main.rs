@@ -119,7 +119,7 @@ fn ended(reply: &Reply) -> (Status, Value) {
         Outcome::DeadLettered(dead_letter) => (Status::Refused, json!(dead_letter)),
     };
     let mut line = json!({
-        "id": reply.id, "known": reply.outcome.word(), "detail": detail,
+        "id": reply.id, "known": reply.outcome.as_str(), "detail": detail,
         "bookmark": reply.bookmark,
     });
     if let Some(record) = &reply.record {

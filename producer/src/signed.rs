@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use farwrite_schemas::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError};
+use farwrite_schemas::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkFormatError};
 use ring::hmac;
 
 /// Least bytes of a secret.
@@ -48,7 +48,7 @@ pub enum SignedError {
     WrongSignature,
     /// What was signed is not a bookmark that this version reads.
     #[error(transparent)]
-    Bookmark(#[from] BookmarkError),
+    Bookmark(#[from] BookmarkFormatError),
 }
 
 impl BookmarkKey {
@@ -100,7 +100,7 @@ impl BookmarkKey {
     pub fn verify(&self, text: &str) -> Result<Bookmark, SignedError> {
         let (bookmark, signature) = text.rsplit_once(SEPARATOR).ok_or(SignedError::NotSigned)?;
         if bookmark.len() > BOOKMARK_MAX_BYTES {
-            return Err(BookmarkError::TooLong { bytes: bookmark.len() }.into());
+            return Err(BookmarkFormatError::TooLong { bytes: bookmark.len() }.into());
         }
         let signature = bytes(signature).ok_or(SignedError::WrongSignature)?;
         let is_signed = |key| hmac::verify(key, bookmark.as_bytes(), &signature).is_ok();
@@ -156,7 +156,7 @@ mod tests {
         }
         let bytes = 10_000;
         let long = format!("{}~{}", "f".repeat(bytes), "0".repeat(64));
-        assert_eq!(new.verify(&long), Err(BookmarkError::TooLong { bytes }.into()));
+        assert_eq!(new.verify(&long), Err(BookmarkFormatError::TooLong { bytes }.into()));
         assert!(!format!("{new:?}").contains("secret"));
         assert_eq!(BookmarkKey::new(b"short").unwrap_err(), KeyTooShort { bytes: 5 });
     }

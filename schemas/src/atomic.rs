@@ -1,11 +1,14 @@
 //! Many commands as one: an atomic batch, one message whose commands are all applied, or none.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{CommandId, CommandName, NameError};
+use crate::{
+    id::CommandId,
+    name::{CommandName, NameError},
+};
 
 /// What an atomic batch is called, as a command.
 pub const ATOMIC_NAME: &str = "farwrite.batch";
@@ -22,8 +25,8 @@ pub struct AtomicBody {
     pub commands: Vec<AtomicCommand>,
 }
 
-/// One command of an atomic batch. It has an outcome of its own, under its own id.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A member of an atomic batch: a command with an outcome of its own, under its own id.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AtomicCommand {
     /// Its command id.
@@ -37,16 +40,28 @@ pub struct AtomicCommand {
     pub body: Box<RawValue>,
 }
 
+/// Without the body, which may hold anything.
+impl fmt::Debug for AtomicCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicCommand")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 const fn first_version() -> u32 {
     1
 }
 
 /// A body is no atomic batch's.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AtomicError {
-    /// It is not of the form, or a part is not of its own.
+    /// It is not of the form, or a member is not.
     #[error("the body is not an atomic batch's: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// It has no commands, or too many.
     #[error("an atomic batch has between 1 and {ATOMIC_MAX_COMMANDS} commands, and not {0}")]
     Count(usize),
@@ -59,6 +74,12 @@ pub enum AtomicError {
     /// A version is not between 1 and 2147483647.
     #[error("the version {0} of a command in an atomic batch is not between 1 and 2147483647")]
     Version(u32),
+}
+
+impl From<serde_json::Error> for AtomicError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
 }
 
 impl AtomicBody {

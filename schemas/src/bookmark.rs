@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-use crate::{DatabaseName, Lsn};
+use crate::{lsn::Lsn, name::DatabaseName};
 
 /// Longest printed bookmark, in bytes: bounds what is read from a cookie.
 pub const BOOKMARK_MAX_BYTES: usize = 160;
@@ -35,7 +35,7 @@ pub struct Timeline(pub u32);
 /// `fw1.<database>.<timeline>.<epoch>.<LSN with '-'>`, letters that a cookie, a header and a URL
 /// carry unescaped.
 ///
-/// Whoever holds it can wait for it in any region. Two bookmarks compare only on one branch of
+/// Its holder can wait for it in any region. Two bookmarks compare only on one branch of
 /// history: see [`Bookmark::later_of`].
 ///
 /// ```
@@ -44,7 +44,7 @@ pub struct Timeline(pub u32);
 /// let bookmark: Bookmark = text.parse()?;
 /// assert_eq!(bookmark.lsn.to_string(), "16/B374D848");
 /// assert_eq!(bookmark.to_string(), text);
-/// # Ok::<(), farwrite_schemas::BookmarkError>(())
+/// # Ok::<(), farwrite_schemas::BookmarkFormatError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bookmark {
@@ -60,7 +60,8 @@ pub struct Bookmark {
 
 /// The text is not a bookmark that this version reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BookmarkError {
+#[non_exhaustive]
+pub enum BookmarkFormatError {
     /// It is longer than any bookmark.
     #[error("a bookmark has at most {BOOKMARK_MAX_BYTES} bytes, this text has {bytes}")]
     TooLong {
@@ -99,17 +100,17 @@ impl fmt::Display for Bookmark {
 }
 
 impl FromStr for Bookmark {
-    type Err = BookmarkError;
+    type Err = BookmarkFormatError;
 
-    fn from_str(text: &str) -> Result<Self, BookmarkError> {
+    fn from_str(text: &str) -> Result<Self, BookmarkFormatError> {
         if text.len() > BOOKMARK_MAX_BYTES {
-            return Err(BookmarkError::TooLong { bytes: text.len() });
+            return Err(BookmarkFormatError::TooLong { bytes: text.len() });
         }
         let mut parts = text.split('.');
         if parts.next() != Some(PREFIX) {
-            return Err(BookmarkError::UnknownVersion);
+            return Err(BookmarkFormatError::UnknownVersion);
         }
-        let malformed = |part| BookmarkError::Malformed { part };
+        let malformed = |part| BookmarkFormatError::Malformed { part };
         let mut next = |part| parts.next().ok_or(malformed(part));
         let database = next("database")?;
         let timeline = next("timeline")?;
@@ -172,11 +173,11 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong_with_a_text() {
-        let malformed = |part| Err(BookmarkError::Malformed { part });
+        let malformed = |part| Err(BookmarkFormatError::Malformed { part });
         let epoch = "0192f5c08a7b7cc3b1a2c3d4e5f60718";
         let read = |text: String| text.parse::<Bookmark>();
-        assert_eq!(read(String::new()), Err(BookmarkError::UnknownVersion));
-        assert_eq!(read("fw2.shop.1".into()), Err(BookmarkError::UnknownVersion));
+        assert_eq!(read(String::new()), Err(BookmarkFormatError::UnknownVersion));
+        assert_eq!(read("fw2.shop.1".into()), Err(BookmarkFormatError::UnknownVersion));
         assert_eq!(read("fw1".into()), malformed("database"));
         assert_eq!(read(format!("fw1..1.{epoch}.0-1")), malformed("database"));
         assert_eq!(read(format!("fw1.shop.+1.{epoch}.0-1")), malformed("timeline"));
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(read(format!("fw1.shop.1.{epoch}.0/1")), malformed("LSN"));
         assert_eq!(read(format!("fw1.shop.1.{epoch}.0-1.x")), malformed("end"));
         let bytes = 1_000;
-        assert_eq!(read("f".repeat(bytes)), Err(BookmarkError::TooLong { bytes }));
+        assert_eq!(read("f".repeat(bytes)), Err(BookmarkFormatError::TooLong { bytes }));
     }
 
     #[test]

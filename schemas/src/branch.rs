@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Epoch, Lsn, LsnError, Timeline};
+use crate::{
+    bookmark::{Epoch, Timeline},
+    lsn::{Lsn, LsnError},
+};
 
 /// Asks what a server's history says of some epochs: one parameter, the epochs (`uuid[]`), and a
 /// [`BranchRow`] for each one that the server holds. The user needs `USAGE` on the schema `farwrite`

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Key, KeyError};
+use crate::key::{Key, KeyError};
 
 /// An idempotent write, typed: what it is called, what it is ordered by and what it answers.
 ///

@@ -1,9 +1,16 @@
 //! A published command as the worker reads it: subject, headers and body, checked once.
 
+use std::fmt;
+
 use serde::de::IgnoredAny;
 
 use crate::{
-    CommandId, CommandName, CommandSubject, Fingerprint, Key, KeyError, NameError, Origin, headers,
+    fingerprint::Fingerprint,
+    headers,
+    id::CommandId,
+    key::{Key, KeyError},
+    name::{CommandName, NameError, Origin},
+    subject::CommandSubject,
 };
 
 /// Largest body, in bytes. The broker's own default limit for a message is 1 MiB with its headers;
@@ -18,7 +25,8 @@ pub const CONTEXT_MAX_BYTES: usize = 4_096;
 pub const HEADER_TIME_MAX_MS: i64 = i64::MAX / 1_000_000;
 
 /// Everything about a command that is not its body.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Envelope {
     /// The command id.
     pub id: CommandId,
@@ -40,15 +48,31 @@ pub struct Envelope {
     pub context: Option<Box<str>>,
 }
 
+/// Without the context, which may hold anything.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("origin", &self.origin)
+            .field("expires_at_ms", &self.expires_at_ms)
+            .field("not_before_ms", &self.not_before_ms)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A message that is no command. It is dead-lettered, with its raw bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnvelopeError {
     /// The subject does not have a command's shape.
     #[error("the subject is not of the form farwrite.<database>.cmd.<origin>.<command name>")]
     Subject,
     /// A part of the subject does not have its form.
     #[error("the subject's {0}")]
-    Name(#[from] NameError),
+    Name(NameError),
     /// There is no command id.
     #[error("the header Nats-Msg-Id, the command id, is missing")]
     NoId,
@@ -60,7 +84,7 @@ pub enum EnvelopeError {
     Version,
     /// The key cannot be one.
     #[error("the header Farwrite-Key: {0}")]
-    Key(#[from] KeyError),
+    Key(KeyError),
     /// A time is none.
     #[error("the header {0} is not Unix time in milliseconds, such as 1764000000000")]
     Time(&'static str),
@@ -86,6 +110,18 @@ pub enum EnvelopeError {
         /// Where reading stopped, counted from 1.
         column: usize,
     },
+}
+
+impl From<NameError> for EnvelopeError {
+    fn from(error: NameError) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl From<KeyError> for EnvelopeError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
 }
 
 impl EnvelopeError {

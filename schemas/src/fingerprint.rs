@@ -3,12 +3,12 @@
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{CommandName, Key};
+use crate::{key::Key, name::CommandName};
 
 /// A 128-bit hash (XXH3) of a command's name, version, key and body, kept in the ledger: an id
 /// that comes again with another fingerprint is refused as `id_reused`.
 ///
-/// It guards against mistakes, not against an attacker: whoever may publish under an id may
+/// It guards against mistakes, not against an attacker: a client that may publish under an id may
 /// publish anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint(u128);

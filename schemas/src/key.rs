@@ -16,6 +16,7 @@ pub struct Key(Arc<str>);
 
 /// The text cannot be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// It is empty: leave the key out instead.
     #[error("a key must not be empty: a command without order has no key at all")]

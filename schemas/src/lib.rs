@@ -24,14 +24,19 @@ pub mod migrations;
 mod name;
 mod nats_url;
 mod outcome;
+mod outcome_answer;
+mod outcome_request;
 mod progress;
+mod record;
 mod recorded;
 mod reply;
+mod reply_error;
+mod reply_wire;
 mod subject;
 mod visibility;
 
 pub use atomic::{ATOMIC_MAX_COMMANDS, ATOMIC_NAME, AtomicBody, AtomicCommand, AtomicError};
-pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkError, Epoch, Timeline};
+pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkFormatError, Epoch, Timeline};
 pub use branch::{BRANCHES_QUERY, Branch, BranchKnown, BranchRow};
 pub use command::Command;
 pub use envelope::{
@@ -45,10 +50,12 @@ pub use lsn::{Lsn, LsnError};
 pub use name::{CommandName, DatabaseName, NameError, Origin};
 pub use nats_url::{NatsCredentials, NatsServers};
 pub use outcome::{DeadLetter, Outcome, Rejection};
+pub use outcome_answer::{NotEnded, OutcomeAnswer};
+pub use outcome_request::OutcomeRequest;
 pub use progress::{INTEREST_MAX_EPOCHS, Interest, Progress, SERVER_START_QUERY};
-pub use recorded::{OUTCOMES_QUERY, OutcomeRow, Recorded, Standing};
-pub use reply::{
-    LastError, NotEnded, OutcomeAnswer, OutcomeRequest, Parked, Record, Reply, ReplyError,
-};
+pub use record::{LastError, LedgerRecord, ParkedCommand};
+pub use recorded::{CommandStatus, OUTCOMES_QUERY, OutcomeRow, Recorded};
+pub use reply::Reply;
+pub use reply_error::ReplyError;
 pub use subject::{CommandSubject, Subjects};
 pub use visibility::{VisibilityAnswer, VisibilityRequest};

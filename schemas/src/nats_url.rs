@@ -14,7 +14,8 @@ pub struct NatsServers {
     pub credentials: Option<NatsCredentials>,
 }
 
-/// What a NATS server is shown.
+/// What a NATS server is shown. Exhaustive: a program that passed over a kind of credentials would
+/// connect without any.
 #[derive(Clone, PartialEq, Eq)]
 pub enum NatsCredentials {
     /// `nats://user:password@host`.

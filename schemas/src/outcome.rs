@@ -1,16 +1,21 @@
 //! How a command ended.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ReplyError;
+use crate::reply_error::ReplyError;
 
 /// Longest text of a rejection or a dead letter in a message that would be too large otherwise, in
 /// bytes: enough to say what is wrong.
 const SHORT_MESSAGE_MAX_BYTES: usize = 1_000;
 
 /// How a command ended. Recorded in the ledger with the effects, and final.
-#[derive(Clone, Debug)]
+///
+/// A match on it must name every way to end, and another way would break every reader on the wire.
+/// So it is exhaustive.
+#[derive(Clone)]
 pub enum Outcome {
     /// Its effects are committed; this is what it answers.
     Applied {
@@ -18,7 +23,7 @@ pub enum Outcome {
         output: Box<RawValue>,
     },
     /// The same in a message, where the output is larger than a message may be: it is left out,
-    /// and read from the ledger by whoever needs it. Never in the ledger itself.
+    /// and a caller that needs it reads it from the ledger. Never in the ledger itself.
     AppliedLarge {
         /// The output's length.
         output_bytes: u64,
@@ -63,11 +68,28 @@ pub struct DeadLetter {
     pub message: String,
 }
 
+/// Without the output, which may hold anything.
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Applied { output } => {
+                f.debug_struct("Applied").field("output_bytes", &output.get().len()).finish()
+            }
+            Self::AppliedLarge { output_bytes } => {
+                f.debug_struct("AppliedLarge").field("output_bytes", output_bytes).finish()
+            }
+            Self::Rejected(rejection) => f.debug_tuple("Rejected").field(rejection).finish(),
+            Self::Expired => f.write_str("Expired"),
+            Self::DeadLettered(letter) => f.debug_tuple("DeadLettered").field(letter).finish(),
+        }
+    }
+}
+
 impl Outcome {
-    /// Its word: `applied`, `rejected`, `expired` or `dead_lettered`, in the database, on the wire
+    /// Its name: `applied`, `rejected`, `expired` or `dead_lettered`, in the database, on the wire
     /// and as a metric's label.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Applied { .. } | Self::AppliedLarge { .. } => "applied",
             Self::Rejected(_) => "rejected",
@@ -76,13 +98,13 @@ impl Outcome {
         }
     }
 
-    /// Puts an outcome together from the ledger's two columns: its word and its answer (JSON).
+    /// Puts an outcome together from the ledger's two columns: its name and its answer (JSON).
     ///
     /// # Errors
-    /// When the word is unknown or the answer is not of the word's form.
-    pub fn from_ledger(word: &str, answer: Option<String>) -> Result<Self, ReplyError> {
+    /// When the name is unknown or the answer is not of its form.
+    pub fn from_ledger(name: &str, answer: Option<String>) -> Result<Self, ReplyError> {
         let answer = answer.unwrap_or_else(|| "null".to_owned());
-        match word {
+        match name {
             "applied" => Ok(Self::Applied { output: RawValue::from_string(answer)? }),
             "rejected" => Ok(Self::Rejected(serde_json::from_str(&answer)?)),
             "expired" => Ok(Self::Expired),
@@ -139,6 +161,12 @@ pub(crate) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_is_not_shown() {
+        let output = RawValue::from_string("\"secret\"".to_owned()).unwrap();
+        assert_eq!(format!("{:?}", Outcome::Applied { output }), "Applied { output_bytes: 8 }");
+    }
 
     #[test]
     fn what_is_too_long_is_cut_between_characters() {

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Branch, Epoch, Lsn, Timeline};
+use crate::{
+    bookmark::{Epoch, Timeline},
+    branch::Branch,
+    lsn::Lsn,
+};
 
 /// Most epochs that one interest asks about; further ones are not looked at.
 pub const INTEREST_MAX_EPOCHS: usize = 16;

@@ -3,7 +3,13 @@
 
 use uuid::Uuid;
 
-use crate::{CommandId, Fingerprint, LastError, Outcome, Parked, Record, Rejection, ReplyError};
+use crate::{
+    fingerprint::Fingerprint,
+    id::CommandId,
+    outcome::{Outcome, Rejection},
+    record::{LastError, LedgerRecord, ParkedCommand},
+    reply_error::ReplyError,
+};
 
 /// Asks what is known of some commands: one parameter, the ids (`uuid[]`), and an [`OutcomeRow`]
 /// for each id that something is known of.
@@ -36,24 +42,24 @@ pub struct Recorded {
     /// Which command.
     pub id: CommandId,
     /// Of the command that was published under the id; `None` where it is about any of them: a
-    /// message that was no command, or the cancellation of whatever comes.
+    /// message that was no command, or the cancellation of a command that is still to come.
     pub fingerprint: Option<Fingerprint>,
     /// How it ended, or waits.
-    pub standing: Standing,
+    pub status: CommandStatus,
 }
 
 /// How a command ended, or waits.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum CommandStatus {
     /// It ended.
     Ended {
         /// How.
         outcome: Outcome,
         /// What else the ledger holds.
-        record: Option<Record>,
+        record: Option<LedgerRecord>,
     },
     /// It is parked.
-    Parked(Parked),
+    Parked(ParkedCommand),
 }
 
 impl Recorded {
@@ -76,36 +82,36 @@ impl Recorded {
             due_at_ms,
         ) = row;
         let attempts = attempts.unsigned_abs();
-        let standing = if status == "parked" {
+        let status = if status == "parked" {
             let error = answer.as_deref().map(serde_json::from_str::<LastError>).transpose()?;
             let reason = reason.unwrap_or_default();
-            Standing::Parked(Parked { reason, attempts, due_at_ms, error })
+            CommandStatus::Parked(ParkedCommand { reason, attempts, due_at_ms, error })
         } else {
-            let record = settled_at_ms.map(|settled_at_ms| Record {
+            let record = settled_at_ms.map(|settled_at_ms| LedgerRecord {
                 attempts,
                 stream,
                 sequence: sequence.map(i64::unsigned_abs),
                 published_at_ms,
                 settled_at_ms,
             });
-            Standing::Ended { outcome: Outcome::from_ledger(&status, answer)?, record }
+            CommandStatus::Ended { outcome: Outcome::from_ledger(&status, answer)?, record }
         };
         Ok(Self {
             id: CommandId::from_uuid(id),
             fingerprint: fingerprint.filter(|hash| !hash.is_nil()).map(Fingerprint::from_uuid),
-            standing,
+            status,
         })
     }
 
     /// What is so for somebody who published a command with that fingerprint, where that is known:
     /// another command under the id has been refused, or will be.
     #[must_use]
-    pub fn standing_for(self, fingerprint: Option<Fingerprint>) -> Standing {
+    pub fn status_for(self, fingerprint: Option<Fingerprint>) -> CommandStatus {
         match (self.fingerprint, fingerprint) {
             (Some(recorded), Some(asked)) if recorded != asked => {
-                Standing::Ended { outcome: Outcome::Rejected(id_reused()), record: None }
+                CommandStatus::Ended { outcome: Outcome::Rejected(id_reused()), record: None }
             }
-            _ => self.standing,
+            _ => self.status,
         }
     }
 }
@@ -135,18 +141,19 @@ mod tests {
     #[test]
     fn a_row_is_read_as_what_it_says() {
         let recorded = Recorded::from_row(row("applied", Some("{\"a\": 1}"), 5)).unwrap();
-        let Standing::Ended { outcome: Outcome::Applied { output }, record } = recorded.standing
+        let CommandStatus::Ended { outcome: Outcome::Applied { output }, record } = recorded.status
         else {
             panic!("it was applied");
         };
         assert_eq!(output.get(), "{\"a\": 1}");
         let stream = Some("S".to_owned());
         let (sequence, published_at_ms) = (Some(7), Some(8));
-        let expected = Record { attempts: 2, stream, sequence, published_at_ms, settled_at_ms: 9 };
+        let expected =
+            LedgerRecord { attempts: 2, stream, sequence, published_at_ms, settled_at_ms: 9 };
         assert_eq!(record, Some(expected));
         let error = "{\"code\":\"55P03\",\"message\":\"m\",\"constraint\":\"c\"}";
         let recorded = Recorded::from_row(row("parked", Some(error), 5)).unwrap();
-        let Standing::Parked(parked) = recorded.standing else { panic!("it is parked") };
+        let CommandStatus::Parked(parked) = recorded.status else { panic!("it is parked") };
         assert_eq!((parked.reason.as_str(), parked.attempts), ("paused", 2));
         assert_eq!(parked.error.unwrap().code, "55P03");
         assert!(Recorded::from_row(row("lost", None, 5)).is_err());
@@ -156,16 +163,16 @@ mod tests {
     #[test]
     fn another_command_under_the_id_is_told_so_and_a_cancellation_is_everybodys() {
         let fingerprint = |number| Some(Fingerprint::from_uuid(Uuid::from_u128(number)));
-        let word = |recorded: u128, asked| {
+        let status = |recorded: u128, asked| {
             let recorded = Recorded::from_row(row("expired", None, recorded)).unwrap();
-            match recorded.standing_for(asked) {
-                Standing::Ended { outcome, .. } => outcome.word(),
-                Standing::Parked(_) => "parked",
+            match recorded.status_for(asked) {
+                CommandStatus::Ended { outcome, .. } => outcome.as_str(),
+                CommandStatus::Parked(_) => "parked",
             }
         };
-        assert_eq!(word(5, None), "expired");
-        assert_eq!(word(5, fingerprint(5)), "expired");
-        assert_eq!(word(5, fingerprint(6)), "rejected");
-        assert_eq!(word(0, fingerprint(6)), "expired", "zeros match everything");
+        assert_eq!(status(5, None), "expired");
+        assert_eq!(status(5, fingerprint(5)), "expired");
+        assert_eq!(status(5, fingerprint(6)), "rejected");
+        assert_eq!(status(0, fingerprint(6)), "expired", "zeros match everything");
     }
 }

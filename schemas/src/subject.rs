@@ -1,6 +1,6 @@
 //! The NATS subjects of one database.
 
-use crate::{CommandName, DatabaseName, NameError, Origin};
+use crate::name::{CommandName, DatabaseName, NameError, Origin};
 
 /// The subjects of one database, all under `farwrite.<database>.`.
 ///
@@ -120,7 +120,7 @@ impl CommandSubject {
         else {
             return Ok(None);
         };
-        // Whoever reads a command knows the database that it is for.
+        // The reader of a command knows the database that it is for.
         DatabaseName::check(database)?;
         Ok(Some(Self { origin: Origin::new(origin)?, name: CommandName::new(name)? }))
     }

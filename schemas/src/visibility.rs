@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Bookmark;
+use crate::bookmark::Bookmark;
 
 /// Tell me when your replica shows this, or that it does not for so long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use tokio::net::TcpListener;
 use tracing::{debug, info, warn};
 
-use crate::Health;
+use crate::health::Health;
 
 /// How often the recorder is drained: its histograms grow until they are.
 const UPKEEP: Duration = Duration::from_secs(5);

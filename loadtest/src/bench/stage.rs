@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use farwrite_devstack::{Builder, Devstack, Postgres, Program};
+use farwrite_devstack::{Devstack, DevstackBuilder, Postgres, Program};
 use farwrite_primary_worker::Config;
 use farwrite_producer::{Limits, Producer};
 use sqlx::PgConnection;
@@ -46,7 +46,7 @@ pub(super) struct BenchStage {
 }
 
 impl BenchStage {
-    pub(super) async fn set(builder: Builder) -> Result<Self> {
+    pub(super) async fn set(builder: DevstackBuilder) -> Result<Self> {
         // A missing program should not cost the start of a stack.
         let worker = program(Applier::Functions.program())?;
         let bench_worker = program(Applier::Rust.program())?;

@@ -99,7 +99,7 @@ async fn a_command_is_cancelled_wherever_it_is_unless_it_has_ended() -> Result<(
         let known = case.outcome(message.id).await?.context("no outcome")?;
         Ok::<_, anyhow::Error>(match known.outcome {
             Outcome::Rejected(rejection) => rejection.code,
-            outcome => outcome.word().to_owned(),
+            outcome => outcome.as_str().to_owned(),
         })
     };
 

@@ -21,8 +21,8 @@ use async_nats::{
     service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use farwrite_schemas::{
-    CommandId, Lsn, NotEnded, OUTCOMES_QUERY, Outcome, OutcomeAnswer, OutcomeRequest, OutcomeRow,
-    Recorded, Reply, Standing, Subjects, headers,
+    CommandId, CommandStatus, Lsn, NotEnded, OUTCOMES_QUERY, Outcome, OutcomeAnswer,
+    OutcomeRequest, OutcomeRow, Recorded, Reply, Subjects, headers,
 };
 use futures_util::StreamExt;
 use sqlx::{PgConnection, types::Uuid};
@@ -151,19 +151,19 @@ impl Answer<'_> {
             // Two may ask for one id.
             let answer = match (known.get(&id).cloned(), &bookmark) {
                 _ if held.contains(&id) => OutcomeAnswer::Pending(NotEnded::unknown(id)),
-                (Some(known), Some(bookmark)) => match known.standing_for(question.fingerprint) {
-                    Standing::Ended { outcome, record } => {
+                (Some(known), Some(bookmark)) => match known.status_for(question.fingerprint) {
+                    CommandStatus::Ended { outcome, record } => {
                         let bookmark = bookmark.clone();
                         OutcomeAnswer::Known(Reply { id, outcome, bookmark, record })
                     }
-                    Standing::Parked(parked) => {
+                    CommandStatus::Parked(parked) => {
                         OutcomeAnswer::Pending(NotEnded { id, parked: Some(parked) })
                     }
                 },
                 _ => OutcomeAnswer::Pending(NotEnded::unknown(id)),
             };
             metrics::outcome_asked(match &answer {
-                OutcomeAnswer::Known(reply) => reply.outcome.word(),
+                OutcomeAnswer::Known(reply) => reply.outcome.as_str(),
                 OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. }) => "parked",
                 OutcomeAnswer::Pending(NotEnded { parked: None, .. }) => "pending",
             });
@@ -191,7 +191,7 @@ impl Answer<'_> {
             return Ok(held);
         }
         for recorded in known.values() {
-            let Standing::Ended { outcome, record } = &recorded.standing else { continue };
+            let CommandStatus::Ended { outcome, record } = &recorded.status else { continue };
             let sequence = record.as_ref().and_then(|record| record.sequence);
             if !matches!(outcome, Outcome::Expired) && self.expires(sequence).await {
                 held.insert(recorded.id);

@@ -453,7 +453,7 @@ impl Ledger {
         self.sequences.push(item.delivery.sequence.cast_signed());
         self.at_ns.push(item.delivery.at_ns);
         self.attempts.push(item.attempts.max(1).cast_signed());
-        self.outcomes.push(outcome.word());
+        self.outcomes.push(outcome.as_str());
         self.answers.push(outcome.ledger_answer());
     }
 

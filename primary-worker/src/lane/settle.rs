@@ -140,7 +140,7 @@ fn count(items: &[Item], settled: &[Settled]) {
         match settled {
             Settled::Ended { repeated: true, .. } => repeated += 1,
             Settled::Ended { outcome, repeated: false } => {
-                let word = outcome.word();
+                let word = outcome.as_str();
                 if let Some(entry) = words.iter_mut().find(|entry| entry.0 == word) {
                     entry.1 += 1;
                 }

@@ -8,7 +8,8 @@
 
 use farwrite_lsn_watcher::WaitError;
 use farwrite_schemas::{
-    Bookmark, CommandId, OUTCOMES_QUERY, Outcome, OutcomeRow, Parked, Recorded, Reply, Standing,
+    Bookmark, CommandId, CommandStatus, OUTCOMES_QUERY, Outcome, OutcomeRow, ParkedCommand,
+    Recorded, Reply,
 };
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -49,7 +50,7 @@ pub(crate) enum Seen {
     /// It ended.
     Ended(Reply),
     /// It has not, at this position of this server. On the primary that is a fact.
-    NotEnded { parked: Option<Parked>, is_fact: bool },
+    NotEnded { parked: Option<ParkedCommand>, is_fact: bool },
 }
 
 impl Questions {
@@ -79,9 +80,9 @@ impl Questions {
         let Position { in_recovery, bookmark } =
             position::ask(connection, self.reads.database()).await?;
         let is_fact = !in_recovery && self.reads.are_on_primary();
-        let (outcome, record) = match recorded.map(|recorded| recorded.standing) {
-            Some(Standing::Ended { outcome, record }) => (outcome, record),
-            Some(Standing::Parked(parked)) => {
+        let (outcome, record) = match recorded.map(|recorded| recorded.status) {
+            Some(CommandStatus::Ended { outcome, record }) => (outcome, record),
+            Some(CommandStatus::Parked(parked)) => {
                 return Ok(Seen::NotEnded { parked: Some(parked), is_fact });
             }
             None => return Ok(Seen::NotEnded { parked: None, is_fact }),
@@ -103,8 +104,10 @@ impl Questions {
             let visible = self.reads.wait_unchecked(bookmark, left).await;
             visible.map_err(|error| OutputError::NotVisible(Box::new(error)))?;
             let mut connection = pool.acquire().await?;
-            match recorded(&mut connection, id).await?.map(|recorded| recorded.standing) {
-                Some(Standing::Ended { outcome: Outcome::Applied { output }, .. }) => Ok(output),
+            match recorded(&mut connection, id).await?.map(|recorded| recorded.status) {
+                Some(CommandStatus::Ended { outcome: Outcome::Applied { output }, .. }) => {
+                    Ok(output)
+                }
                 Some(_) | None => Err(OutputError::NotFound),
             }
         };

@@ -11,7 +11,9 @@
 
 use std::time::Duration;
 
-use farwrite_schemas::{Bookmark, CommandId, NotEnded, Outcome, OutcomeAnswer, Parked, Reply};
+use farwrite_schemas::{
+    Bookmark, CommandId, NotEnded, Outcome, OutcomeAnswer, ParkedCommand, Reply,
+};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
@@ -64,7 +66,7 @@ pub enum OutcomeError {
         /// The command id.
         id: CommandId,
         /// How it was parked, where the replica shows that.
-        parked: Option<Parked>,
+        parked: Option<ParkedCommand>,
         /// What the outcome service said last.
         last_heard: LastHeard,
     },
@@ -118,7 +120,7 @@ pub enum OutcomeError {
 #[derive(Default)]
 struct Learnt {
     service: Option<Unanswered>,
-    here: Option<Result<Option<Parked>, sqlx::Error>>,
+    here: Option<Result<Option<ParkedCommand>, sqlx::Error>>,
 }
 
 impl Questions {

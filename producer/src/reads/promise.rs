@@ -196,7 +196,7 @@ mod tests {
 
     fn reached(lsn: u64, server_start_us: i64) -> Reached {
         let waited = Duration::ZERO;
-        Reached { lsn: Lsn(lsn), in_recovery: true, server_start_us, waited }
+        Reached::new(Lsn(lsn), true, server_start_us, waited)
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use farwrite_lsn_watcher::{ConfigError, EmbeddedConfig, Reached, WaitError, Watcher};
+use farwrite_lsn_watcher::{EmbeddedConfig, Reached, WaitError, Watcher, WatcherConfigError};
 use farwrite_schemas::Bookmark;
 use sqlx::{
     PgPool,
@@ -93,7 +93,7 @@ impl Fallback {
         Self { url, pool, watcher: Mutex::new(None) }
     }
 
-    fn watcher(&self) -> Result<Watcher, ConfigError> {
+    fn watcher(&self) -> Result<Watcher, WatcherConfigError> {
         let mut made = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watcher) = &*made {
             return Ok(watcher.clone());

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, HeaderMap};
 use farwrite_producer::{
-    CommandId, LastHeard, Outcome, OutcomeAnswer, OutcomeError, Pending, Producer, Record, Reply,
+    CommandId, LastHeard, LedgerRecord, Outcome, OutcomeAnswer, OutcomeError, Pending, Producer,
+    Reply,
 };
 use farwrite_schemas::{Fingerprint, OutcomeRequest, headers};
 
@@ -132,7 +133,7 @@ async fn a_cancelled_id_and_a_message_that_was_no_command_are_known_too() {
     let answer = within(stage.client.request(stage.subjects.outcome(), question)).await.unwrap();
     let Reply { outcome, record, .. } = Reply::decode(&answer.payload).unwrap();
     assert!(matches!(&outcome, Outcome::Rejected(rejection) if rejection.code == "cancelled"));
-    let nowhere = |record: Option<Record>| {
+    let nowhere = |record: Option<LedgerRecord>| {
         let record = record.unwrap();
         (record.stream, record.sequence, record.published_at_ms) == (None, None, None)
     };

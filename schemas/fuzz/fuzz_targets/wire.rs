@@ -111,7 +111,7 @@ fn answer(bytes: &[u8]) {
             if matches!(outcome, Outcome::AppliedLarge { .. }) {
                 return;
             }
-            let kept = Outcome::from_ledger(outcome.word(), outcome.ledger_answer());
+            let kept = Outcome::from_ledger(outcome.as_str(), outcome.ledger_answer());
             let kept = kept.expect("what the ledger keeps can be read");
             assert_eq!(format!("{kept:?}"), format!("{outcome:?}"));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use farwrite_lsn_watcher::{EmbeddedConfig, Pace, Watcher};
+use farwrite_lsn_watcher::{EmbeddedConfig, PollIntervals, Watcher};
 use farwrite_schemas::Lsn;
 use tokio::time::Instant;
 
@@ -28,14 +28,12 @@ pub(super) async fn run() -> Result<ScenarioFindings> {
     let replica = stack.replica("away")?;
     let mut findings = ScenarioFindings::default();
     for interval in INTERVALS_US.map(Duration::from_micros) {
-        let pace = Pace {
-            quick: interval,
-            eager: interval,
-            calm: interval,
-            patient: interval,
-            ..Pace::default()
-        };
-        let config = EmbeddedConfig { pace, ..EmbeddedConfig::new(replica.url("postgres")) };
+        let intervals = PollIntervals::default()
+            .quick(interval)
+            .eager(interval)
+            .calm(interval)
+            .patient(interval);
+        let config = EmbeddedConfig::new(replica.url("postgres")).intervals(intervals);
         let watcher = Watcher::embedded(config)?;
         let mut writer = CommitWriter::new(stack.primary()).await?;
         watcher.wait(writer.commit().await?, PATIENCE).await?;

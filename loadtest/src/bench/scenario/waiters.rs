@@ -90,8 +90,7 @@ pub(in crate::bench) async fn weigh(waiters: u64, what: Weighed) -> Result<(u64,
     let stack = Devstack::builder().regions(["home", "away"]).start().await?;
     let replica = stack.replica("away")?;
     let count = usize::try_from(waiters)?;
-    let config =
-        EmbeddedConfig { max_waiters: count, ..EmbeddedConfig::new(replica.url("postgres")) };
+    let config = EmbeddedConfig::new(replica.url("postgres")).max_waiters(count);
     let watcher = Watcher::embedded(config)?;
     replica.wait_caught_up(stack.primary(), PATIENCE).await?;
     replica.pause_replay().await?;

@@ -77,8 +77,7 @@ async fn crowd(stack: &Devstack, findings: &mut ScenarioFindings) -> Result<()> 
     replica.execute("postgres", &held_back).await?;
     replica.execute("postgres", "SELECT pg_reload_conf()").await?;
     let truth = Truth::of(replica);
-    let config =
-        EmbeddedConfig { max_waiters: 2 * CROWD, ..EmbeddedConfig::new(replica.url("postgres")) };
+    let config = EmbeddedConfig::new(replica.url("postgres")).max_waiters(2 * CROWD);
     let watcher = Watcher::embedded(config)?;
     let mut writer = CommitWriter::new(stack.primary()).await?;
     // The first wait connects.

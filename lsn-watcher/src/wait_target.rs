@@ -9,7 +9,7 @@ use farwrite_schemas::{Bookmark, Epoch, Lsn, Timeline};
 /// and is only ever told visible where that commit is. A bare [`Lsn`] names none: it is for
 /// positions that the caller took itself, on a server whose history it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct WaitTarget {
     pub(crate) lsn: Lsn,
     pub(crate) branch: Option<BranchName>,
 }
@@ -21,13 +21,13 @@ pub(crate) struct BranchName {
     pub(crate) timeline: Timeline,
 }
 
-impl From<Lsn> for Target {
+impl From<Lsn> for WaitTarget {
     fn from(lsn: Lsn) -> Self {
         Self { lsn, branch: None }
     }
 }
 
-impl From<&Bookmark> for Target {
+impl From<&Bookmark> for WaitTarget {
     fn from(bookmark: &Bookmark) -> Self {
         let Bookmark { epoch, timeline, lsn, .. } = *bookmark;
         Self { lsn, branch: Some(BranchName { epoch, timeline }) }

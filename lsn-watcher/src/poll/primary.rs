@@ -1,9 +1,9 @@
-//! Up to where a primary shows its own commits.
+//! A primary as the server that is asked: up to where it shows its own commits.
 //!
 //! A commit is logged, flushed and sent to the replicas before the primary's own snapshots hold it: in
 //! between its backend waits for a synchronous standby, or is merely held. A position is told only
-//! when nothing is under way any more that was when it had been flushed; so whoever has read something on
-//! a replica does not go back in time on the primary.
+//! when everything has ended that was under way when it had been flushed. So a reader who has seen
+//! something on a replica does not go back in time on the primary.
 //!
 //! What is under way cannot be told from what only writes for long. So what has been under way for
 //! longer than any commit ([`LONG`]) no longer counts, unless its backend is seen waiting for a
@@ -65,7 +65,7 @@ impl UnderWay {
         Ok(Self { below, from, next, syncing: syncing.transpose()? })
     }
 
-    /// What is under way below an id; whatever is at `from` or past it counts as one.
+    /// What is under way below an id. All that is at `from` or past it counts as one.
     fn before(&self, id: u64) -> impl Iterator<Item = u64> {
         let below = self.below.iter().copied().filter(move |one| *one < id);
         below.chain(Some(self.from).filter(|from| *from < id))
@@ -84,7 +84,7 @@ impl UnderWay {
 
 /// Follows a primary's commits, over one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct ShownCommits {
     /// Up to here everything is shown.
     to: Option<Lsn>,
     /// A flushed position, and the first id that had not begun after it had been flushed.
@@ -93,7 +93,7 @@ pub(crate) struct Shown {
     since: HashMap<u64, Instant>,
 }
 
-impl Shown {
+impl ShownCommits {
     /// Asks up to where everything is shown, and on which timeline that is.
     pub(crate) async fn ask(
         &mut self,
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_position_is_shown_once_everything_has_ended_that_was_under_way() {
-        let mut shown = Shown::default();
+        let mut shown = ShownCommits::default();
         assert_eq!(shown.heard(Lsn(10), &said("100:100:", 99, None)), Some(Lsn(10)), "quiet");
         assert_eq!(
             shown.heard(Lsn(20), &said("100:100:", 100, None)),
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_writes_for_long_holds_nobody_up_unless_it_waits_for_a_standby() {
-        let mut shown = Shown::default();
+        let mut shown = ShownCommits::default();
         let both = |syncing| said("100:102:100", 102, syncing);
         assert_eq!(shown.heard(Lsn(10), &both(None)), None);
         tokio::time::advance(LONG).await;

@@ -2,7 +2,7 @@
 //!
 //! The invariant is that a mark never outlives what it was seen on. It is forgotten when the
 //! replica's connection is lost (the board does that), replaced when a later start of the server
-//! is heard, and replaced by whatever is heard after a silence.
+//! is heard, and replaced by the first word after a silence.
 //!
 //! Over NATS several watchers of one region may speak at once, each in its own order but
 //! interleaved with the others, so what is heard can be a little older than what is known:
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 /// A replayed position, on which start of the server, and when it was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct ReplayMark {
     /// `pg_postmaster_start_time()` in microseconds since 1970.
     pub(crate) server_start_us: i64,
     pub(crate) lsn: Lsn,
@@ -32,7 +32,7 @@ pub(crate) struct Mark {
     pub(crate) heard_at: Instant,
 }
 
-impl Mark {
+impl ReplayMark {
     /// Whether `heard` comes from an earlier start than `known`, which is still being heard.
     pub(crate) fn is_outdated(self, heard_start_us: i64, now: Instant, forget: Duration) -> bool {
         heard_start_us < self.server_start_us && !self.is_silent(now, forget)
@@ -66,7 +66,8 @@ impl Mark {
     }
 }
 
-/// Both were told of one position: the lower says more, that it was reached on that timeline.
+/// The timeline of a position that was heard twice: the lower one. It proves more, namely that the
+/// position was reached before the server left that timeline.
 fn lower(one: Option<Timeline>, other: Option<Timeline>) -> Option<Timeline> {
     match (one, other) {
         (Some(one), Some(other)) => Some(Timeline(one.0.min(other.0))),
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn a_position_keeps_its_timeline() {
         let now = Instant::now();
-        let mark = |lsn, timeline: Option<u32>| Mark {
+        let mark = |lsn, timeline: Option<u32>| ReplayMark {
             server_start_us: 7,
             lsn: Lsn(lsn),
             timeline: timeline.map(Timeline),
@@ -96,14 +97,18 @@ mod tests {
             (mark(90, Some(1)), mark(90, Some(2)), mark(90, Some(1)), "reached on the first"),
         ];
         for (known, heard, holds, why) in cases {
-            assert_eq!(Mark::merge(Some(known), heard, Duration::from_secs(1)), holds, "{why}");
+            assert_eq!(
+                ReplayMark::merge(Some(known), heard, Duration::from_secs(1)),
+                holds,
+                "{why}"
+            );
         }
     }
 
     #[test]
     fn of_one_start_the_further_holds_and_of_two_starts_the_later() {
         let base = Instant::now();
-        let mark = |server_start_us, lsn, ms| Mark {
+        let mark = |server_start_us, lsn, ms| ReplayMark {
             server_start_us,
             lsn: Lsn(lsn),
             timeline: None,
@@ -121,7 +126,7 @@ mod tests {
             (Some(known), mark(7, 60, 1_001), mark(7, 60, 1_001), "unheard for long"),
         ];
         for (known, heard, holds, why) in cases {
-            assert_eq!(Mark::merge(known, heard, Duration::from_secs(1)), holds, "{why}");
+            assert_eq!(ReplayMark::merge(known, heard, Duration::from_secs(1)), holds, "{why}");
         }
     }
 }

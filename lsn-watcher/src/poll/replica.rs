@@ -8,21 +8,21 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use farwrite_schemas::{
-    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, Progress, SERVER_START_QUERY,
-    Timeline,
+    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, SERVER_START_QUERY, Timeline,
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::{GoneReason, branches::Told, metrics, shown::Shown};
+use super::{
+    primary::ShownCommits,
+    server::{HistoryAnswer, PolledServer, ServerReport},
+};
+use crate::{answer::GoneReason, metrics};
 
 /// How often the age of the last replayed commit is read for the metrics: it costs little, but it
 /// serves only a graph.
 const AGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The first version with `WAIT FOR LSN`, as `server_version_num` has it
-/// (<https://www.postgresql.org/docs/19/sql-wait-for.html>).
-const AWAITS_SINCE: u32 = 190_000;
 /// Role, position, the receiver's state and timeline, in this order: each is read from the one before
 /// it, so that none is read earlier. A server that is promoted in between tells the position where
 /// replay ended.
@@ -31,7 +31,7 @@ const AWAITS_SINCE: u32 = 190_000;
 /// replays, while it streams; in every other state of the receiver, replay may have gone on from an
 /// archive, and the timeline is not known. A receiver that begins anew after its state was read can
 /// only tell a later timeline. Fields of a call, and not a query of it, because that takes the server
-/// a fifth less for the whole. What a server that is no replica shows is another question (`shown.rs`).
+/// a fifth less for the whole. What a server that is no replica shows is another question (`primary.rs`).
 const ASK: &str = "\
     SELECT p.lsn::text, p.in_recovery,
            CASE WHEN p.in_recovery AND p.lsn IS NOT NULL AND (pg_stat_get_wal_receiver()).status = 'streaming'
@@ -44,66 +44,23 @@ const ASK: &str = "\
 /// right to it.
 const UNREADABLE: [&str; 5] = ["3F000", "42P01", "42703", "42883", "42501"];
 
-/// What a server said of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sight {
-    /// How far it has replayed, or how far it shows its own commits when it is no replica; `None` on
-    /// a replica that has replayed nothing, and on a primary that has shown nothing yet.
-    pub(crate) replayed: Option<Lsn>,
-    /// The timeline that it was on after `replayed` was read, where it tells.
-    pub(crate) timeline: Option<Timeline>,
-    /// `pg_postmaster_start_time()` in microseconds since 1970.
-    pub(crate) server_start_us: i64,
-    pub(crate) in_recovery: bool,
-}
-
-impl From<Sight> for Progress {
-    fn from(sight: Sight) -> Self {
-        let Sight { replayed, timeline, server_start_us, in_recovery } = sight;
-        let (branches, unreadable) = (Vec::new(), None);
-        Self { replayed, server_start_us, in_recovery, timeline, branches, unreadable }
-    }
-}
-
-/// Whatever can be asked how far it has come.
-pub(crate) trait Server: Send {
-    /// Asks once, over a new connection if there is none. After an error there is none.
-    fn ask(&mut self) -> impl Future<Output = Result<Sight, GoneReason>> + Send;
-    /// Whether it can be left to wait for a position by itself, on the connection there is.
-    fn can_await(&self) -> bool;
-    /// Lets the server wait until it has replayed `target`, or for so long. That it returns says
-    /// nothing: only an answer to [`ask`](Self::ask) is believed.
-    fn await_replay(
-        &mut self,
-        target: Lsn,
-        at_most: Duration,
-    ) -> impl Future<Output = Result<(), GoneReason>> + Send;
-    /// Asks what its history says of some epochs, having replayed up to `at`.
-    fn history(
-        &mut self,
-        epochs: &[Epoch],
-        at: Lsn,
-    ) -> impl Future<Output = Result<Told, GoneReason>> + Send;
-}
-
-#[derive(Debug)]
+/// A server to ask, over a connection that is made when it is needed. Not `Debug`: its options hold a
+/// password.
 pub(crate) struct Replica {
     options: PgConnectOptions,
     connect_timeout: Duration,
     query_timeout: Duration,
-    /// A server that can is left to wait for the position.
-    server_waits: bool,
-    link: Option<Link>,
+    link: Option<ReplicaLink>,
 }
 
 #[derive(Debug)]
-struct Link {
+struct ReplicaLink {
     connection: PgConnection,
     server_start_us: i64,
     age_read_at: Option<Instant>,
     /// What it shows of its own commits, once it has said that it is no replica: it will not be one
     /// again without a new connection.
-    shown: Option<Shown>,
+    shown: Option<ShownCommits>,
 }
 
 impl Replica {
@@ -111,64 +68,39 @@ impl Replica {
         options: PgConnectOptions,
         connect_timeout: Duration,
         query_timeout: Duration,
-        server_waits: bool,
     ) -> Self {
         // A query that nobody waits for any more is not left running on the replica.
         let statement_timeout = query_timeout.as_millis().max(1).to_string();
         let options = options
             .application_name("farwrite lsn-watcher")
             .options([("statement_timeout", statement_timeout)]);
-        Self { options, connect_timeout, query_timeout, server_waits, link: None }
+        Self { options, connect_timeout, query_timeout, link: None }
     }
 }
 
-impl Server for Replica {
-    async fn ask(&mut self) -> Result<Sight, GoneReason> {
+impl PolledServer for Replica {
+    async fn ask(&mut self) -> Result<ServerReport, GoneReason> {
         // Taken out, and put back only after an answer: a connection whose query failed, hung or
         // was cancelled is dropped, which closes it.
         let mut link = match self.link.take() {
             Some(link) => link,
-            None => within(self.connect_timeout, Link::open(&self.options)).await?,
+            None => within(self.connect_timeout, ReplicaLink::open(&self.options)).await?,
         };
-        let sight = within(self.query_timeout, link.ask()).await?;
+        let report = within(self.query_timeout, link.ask()).await?;
         self.link = Some(link);
-        Ok(sight)
+        Ok(report)
     }
 
-    fn can_await(&self) -> bool {
-        let version = self.link.as_ref().and_then(|link| link.connection.server_version_num());
-        self.server_waits && version.is_some_and(|version| version >= AWAITS_SINCE)
-    }
-
-    async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), GoneReason> {
-        let Some(mut link) = self.link.take() else { return Ok(()) };
-        // Well within the statement's own limit.
-        let at_most = at_most.min(self.query_timeout / 2);
-        let awaited = timeout(self.query_timeout, link.await_replay(target, at_most)).await;
-        match awaited {
-            Ok(Ok(())) => {}
-            // Whatever it has against the statement, it can be asked all the same.
-            Ok(Err(sqlx::Error::Database(error))) => {
-                tracing::warn!(%error, "the server does not wait for a position; polling instead");
-                self.server_waits = false;
-            }
-            Ok(Err(error)) => return Err(GoneReason::Connection(Arc::new(error))),
-            Err(_) => return Err(GoneReason::Hung { limit: self.query_timeout }),
-        }
-        self.link = Some(link);
-        Ok(())
-    }
-
-    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, GoneReason> {
+    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<HistoryAnswer, GoneReason> {
         // Without a connection nothing can be said of the server that was seen on it.
-        let Some(mut link) = self.link.take() else { return Ok(Told::default()) };
-        let told = within(self.query_timeout, link.history(epochs, at)).await?;
+        let Some(mut link) = self.link.take() else { return Ok(HistoryAnswer::default()) };
+        let answer = within(self.query_timeout, link.history(epochs, at)).await?;
         self.link = Some(link);
-        Ok(told)
+        Ok(answer)
     }
 }
 
-impl Link {
+impl ReplicaLink {
     async fn open(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(options).await?;
         let server_start_us =
@@ -177,16 +109,7 @@ impl Link {
         Ok(Self { connection, server_start_us, age_read_at, shown })
     }
 
-    async fn await_replay(&mut self, target: Lsn, at_most: Duration) -> Result<(), sqlx::Error> {
-        // It takes no parameters, and must be a statement of its own.
-        let wait = format!(
-            "WAIT FOR LSN '{target}' WITH (MODE 'standby_replay', TIMEOUT '{}ms', NO_THROW)",
-            at_most.as_millis().max(1),
-        );
-        sqlx::raw_sql(AssertSqlSafe(wait)).execute(&mut self.connection).await.map(drop)
-    }
-
-    async fn ask(&mut self) -> Result<Sight, sqlx::Error> {
+    async fn ask(&mut self) -> Result<ServerReport, sqlx::Error> {
         if self.shown.is_some() {
             return self.ask_primary().await;
         }
@@ -207,17 +130,17 @@ impl Link {
         if !in_recovery {
             return self.ask_primary().await;
         }
-        Ok(Sight { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
+        Ok(ServerReport { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
     }
 
-    async fn ask_primary(&mut self) -> Result<Sight, sqlx::Error> {
+    async fn ask_primary(&mut self) -> Result<ServerReport, sqlx::Error> {
         let shown = self.shown.get_or_insert_default();
         let (replayed, timeline) = shown.ask(&mut self.connection).await?;
         let (server_start_us, in_recovery) = (self.server_start_us, false);
-        Ok(Sight { replayed, timeline, server_start_us, in_recovery })
+        Ok(ServerReport { replayed, timeline, server_start_us, in_recovery })
     }
 
-    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<Told, sqlx::Error> {
+    async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<HistoryAnswer, sqlx::Error> {
         let ids: Vec<Uuid> = epochs.iter().map(|epoch| epoch.0).collect();
         let asking = sqlx::query_as(BRANCHES_QUERY).bind(ids).fetch_all(&mut self.connection);
         let rows: Vec<BranchRow> = match asking.await {
@@ -226,7 +149,7 @@ impl Link {
                 if error.code().is_some_and(|code| UNREADABLE.contains(&&*code)) =>
             {
                 let unreadable = Some(error.message().into());
-                return Ok(Told { branches: Vec::new(), unreadable });
+                return Ok(HistoryAnswer { branches: Vec::new(), unreadable });
             }
             Err(error) => return Err(error),
         };
@@ -236,7 +159,7 @@ impl Link {
         let known = BranchKnown::Absent { absent_at: at };
         let absent: Vec<_> = epochs.iter().filter(|epoch| !is_held(epoch)).copied().collect();
         branches.extend(absent.into_iter().map(|epoch| Branch { epoch, known }));
-        Ok(Told { branches, unreadable: None })
+        Ok(HistoryAnswer { branches, unreadable: None })
     }
 }
 

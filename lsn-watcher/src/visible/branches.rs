@@ -1,13 +1,14 @@
 //! What is known of the branches of history that somebody waits on, on one start of the server.
 //!
-//! What a history says is final while the server runs: an epoch that it holds it goes on holding, and
-//! a timeline that ended has ended. So what was read is kept, and only what is still open is asked
-//! again: an epoch that nobody asked about, one that was absent before its position was reached, and
+//! What a history says is final while the server runs: an epoch stays in it, and a timeline that ended
+//! has ended. So what was read is kept, and only what is still open is asked again: an epoch that nobody asked about, one that was absent before its position was reached, and
 //! a timeline that goes on while the server is on another.
 
 use std::{collections::HashMap, sync::Arc};
 
-use farwrite_schemas::{Branch, BranchKnown, Epoch, INTEREST_MAX_EPOCHS};
+use farwrite_schemas::{BranchKnown, Epoch, INTEREST_MAX_EPOCHS};
+
+use crate::poll::HistoryAnswer;
 
 /// The most epochs that are known at once. A database has one that matters, and a few in a failover;
 /// more come from bookmarks that nobody gave out.
@@ -32,7 +33,7 @@ impl Branches {
     }
 
     /// Somebody needs to know more of an epoch. Beyond the bound it is not asked about in this
-    /// round: whoever is in doubt comes again.
+    /// round: a caller in doubt comes again.
     pub(crate) fn want(&mut self, epoch: Epoch) {
         if self.wanted.len() < INTEREST_MAX_EPOCHS && !self.wanted.contains(&epoch) {
             self.wanted.push(epoch);
@@ -46,10 +47,10 @@ impl Branches {
 
     /// Notes what was read; whether any of it is news. What was asked stays wanted while it brought
     /// none.
-    pub(crate) fn learn(&mut self, told: &Told) -> bool {
-        let mut is_news = self.unreadable != told.unreadable;
-        self.unreadable.clone_from(&told.unreadable);
-        for branch in &told.branches {
+    pub(crate) fn learn(&mut self, answer: &HistoryAnswer) -> bool {
+        let mut is_news = self.unreadable != answer.unreadable;
+        self.unreadable.clone_from(&answer.unreadable);
+        for branch in &answer.branches {
             if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&branch.epoch) {
                 self.known.clear();
             }
@@ -68,25 +69,17 @@ impl Branches {
     }
 }
 
-/// What a server's history told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) branches: Vec<Branch>,
-    /// Why it could not be read.
-    pub(crate) unreadable: Option<Arc<str>>,
-}
-
 #[cfg(test)]
 mod tests {
-    use farwrite_schemas::{Lsn, Timeline};
+    use farwrite_schemas::{Branch, Lsn, Timeline};
     use sqlx::types::Uuid;
 
     use super::*;
 
-    fn told(epoch: u128, proven: u64) -> Told {
+    fn told(epoch: u128, proven: u64) -> HistoryAnswer {
         let known =
             BranchKnown::Held { timeline: Timeline(1), ends: None, proven: Some(Lsn(proven)) };
-        Told {
+        HistoryAnswer {
             branches: vec![Branch { epoch: Epoch(Uuid::from_u128(epoch)), known }],
             unreadable: None,
         }
@@ -105,8 +98,11 @@ mod tests {
         assert!(!branches.learn(&told(1, 10)), "the same again");
         assert_eq!(branches.wanted(), [epoch]);
         assert!(branches.learn(&told(1, 11)));
-        assert!(branches.learn(&Told { unreadable: Some("denied".into()), ..Told::default() }));
-        assert!(branches.learn(&Told::default()), "readable again");
+        assert!(branches.learn(&HistoryAnswer {
+            unreadable: Some("denied".into()),
+            ..HistoryAnswer::default()
+        }));
+        assert!(branches.learn(&HistoryAnswer::default()), "readable again");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! When a position counts as visible. **The only place that decides it** (invariant 7).
 //!
-//! Two things are compared: what the server says of itself ([`Mark`]: how far it has come, and on
+//! Two things are compared: what the server says of itself ([`ReplayMark`]: how far it has come, and on
 //! which timeline it was *after* that was read), and what its rows say of the branch that the
 //! bookmark names ([`BranchKnown`]). In this order:
 //!
@@ -29,7 +29,8 @@ use farwrite_internal::sabotage;
 use farwrite_schemas::{BranchKnown, Lsn};
 use tokio::time::Instant;
 
-use crate::{Doubt, mark::Mark, target::Target};
+use super::mark::ReplayMark;
+use crate::{answer::Doubt, wait_target::WaitTarget};
 
 /// A bookmark further ahead than this, in bytes, is no position that anybody has written: 1 TiB
 /// takes a primary that writes a gigabyte a second 17 minutes, and a replica that is so far behind
@@ -52,7 +53,11 @@ pub(crate) enum Judgement {
 }
 
 /// Judges a position on what is known of a server and of the branch.
-pub(crate) fn judge(target: &Target, mark: &Mark, known: Option<BranchKnown>) -> Judgement {
+pub(crate) fn judge(
+    target: &WaitTarget,
+    mark: &ReplayMark,
+    known: Option<BranchKnown>,
+) -> Judgement {
     let reached = mark.lsn >= target.lsn;
     let Some(name) = target.branch else {
         return match (mark.in_recovery, reached) {
@@ -93,7 +98,12 @@ pub(crate) fn judge(target: &Target, mark: &Mark, known: Option<BranchKnown>) ->
 
 /// Whether a caller that began at `began` may be answered from a mark. It was heard while the
 /// caller waited, or so shortly before that no server can have come back in between: `fresh_for`.
-pub(crate) fn answers(mark: &Mark, began: Instant, now: Instant, fresh_for: Duration) -> bool {
+pub(crate) fn answers(
+    mark: &ReplayMark,
+    began: Instant,
+    now: Instant,
+    fresh_for: Duration,
+) -> bool {
     // A waiter that was woken by an advance may be scheduled late: what was heard while it waited
     // answers it however old it has become.
     let heard_while_waiting = mark.heard_at >= began;
@@ -106,12 +116,12 @@ mod tests {
     use sqlx::types::Uuid;
 
     use super::*;
-    use crate::target::BranchName;
+    use crate::wait_target::BranchName;
 
-    fn mark(lsn: u64, timeline: Option<u32>) -> Mark {
+    fn mark(lsn: u64, timeline: Option<u32>) -> ReplayMark {
         let timeline = timeline.map(Timeline);
         let heard_at = Instant::now();
-        Mark { server_start_us: 1, lsn: Lsn(lsn), timeline, in_recovery: true, heard_at }
+        ReplayMark { server_start_us: 1, lsn: Lsn(lsn), timeline, in_recovery: true, heard_at }
     }
 
     #[test]
@@ -129,7 +139,7 @@ mod tests {
     fn every_row_of_the_table() {
         use Judgement::{Implausible, InDoubt, Lost, NotYet, Visible};
         let epoch = Epoch(Uuid::from_u128(7));
-        let target = |lsn| Target {
+        let target = |lsn| WaitTarget {
             lsn: Lsn(lsn),
             branch: Some(BranchName { epoch, timeline: Timeline(1) }),
         };
@@ -145,7 +155,13 @@ mod tests {
             (100, mark(300, Some(2)), held(1, Some(99), None), Lost, "past the end"),
             (100, mark(50, Some(2)), held(1, Some(99), None), Lost, "past the end, not reached"),
             (100, mark(300, Some(2)), held(1, Some(100), None), Visible, "up to the end"),
-            (100, mark(300, None), held(1, Some(100), None), Visible, "whatever it tells"),
+            (
+                100,
+                mark(300, None),
+                held(1, Some(100), None),
+                Visible,
+                "though it does not tell its timeline",
+            ),
             (100, mark(100, Some(1)), goes_on, Visible, "reached on its timeline"),
             (100, mark(99, Some(1)), goes_on, NotYet, "not reached"),
             (100, mark(300, Some(2)), goes_on, other, "reached on another timeline"),
@@ -168,10 +184,10 @@ mod tests {
 
     #[test]
     fn a_bare_position_is_reached_or_not_on_a_replica_only() {
-        let judge = |lsn, mark: &Mark| judge(&Target::from(Lsn(lsn)), mark, None);
+        let judge = |lsn, mark: &ReplayMark| judge(&WaitTarget::from(Lsn(lsn)), mark, None);
         assert_eq!(judge(100, &mark(100, Some(1))), Judgement::Visible);
         assert_eq!(judge(u64::MAX, &mark(100, None)), Judgement::NotYet);
-        let promoted = Mark { in_recovery: false, ..mark(100, Some(2)) };
+        let promoted = ReplayMark { in_recovery: false, ..mark(100, Some(2)) };
         assert_eq!(judge(100, &promoted), Judgement::NotAReplica);
     }
 }

@@ -1,9 +1,9 @@
 //! The region's service: tells other regions when a bookmark is visible here.
 //!
 //! A NATS service, so that `nats micro` finds every region's watcher and shows its statistics. A
-//! question waits on a watcher like any app's, over the region's own subjects, and is answered when
-//! the bookmark is visible or the asker's patience is over; whoever waits longer asks again, so that
-//! a lost message or a restarted watcher only delays.
+//! question waits on a watcher like any app's, over the region's own subjects. It is answered when
+//! the bookmark is visible, or when the asker's patience is over. An asker that waits longer asks
+//! again, so that a lost message or a restarted watcher only delays.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use farwrite_schemas::{Origin, Subjects, VisibilityAnswer, VisibilityRequest};
 use futures_util::StreamExt;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::{NatsConfig, WaitError, Watcher};
+use crate::{answer::WaitError, over_nats::NatsConfig, watcher::Watcher};
 
 /// The longest that one question waits: less than an asker's patience with a silent service.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -54,16 +54,16 @@ pub(crate) async fn serve(client: Client, subjects: &Subjects, region: &Origin) 
         Ok(questions) => questions,
         Err(error) => return end(&error),
     };
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut answering = JoinSet::new();
     loop {
         tokio::select! {
             question = questions.next() => match question {
                 Some(question) => {
-                    let place = Arc::clone(&places).try_acquire_owned();
+                    let slot = Arc::clone(&slots).try_acquire_owned();
                     let watcher = watcher.clone();
                     answering.spawn(async move {
-                        let within = if place.is_ok() { LONGEST } else { Duration::ZERO };
+                        let within = if slot.is_ok() { LONGEST } else { Duration::ZERO };
                         answer(question, &watcher, within).await;
                     });
                 }

@@ -1,0 +1,22 @@
+//! Why a position that may be visible is not told so.
+
+use farwrite_schemas::Timeline;
+
+/// Why a position that may be visible is not told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// The server is on another timeline than the bookmark, and no worker has taken over on it yet
+    /// and written where the bookmark's timeline ended.
+    #[error("the server is on timeline {}, where no worker has taken over yet", _0.0)]
+    OtherTimeline(Timeline),
+    /// The server does not tell its timeline: it receives no log at present, or its user may not
+    /// see `pg_stat_wal_receiver` (grant `pg_read_all_stats`).
+    #[error(
+        "the server does not tell its timeline (it receives no log, or the user lacks pg_read_all_stats)"
+    )]
+    TimelineUnknown,
+    /// The server's history was not read.
+    #[error("the server's history was not read")]
+    HistoryUnread,
+}

@@ -1,0 +1,7 @@
+//! The watcher through a region's watcher program.
+
+mod config;
+mod source;
+
+pub use config::NatsConfig;
+pub(crate) use source::NatsSource;
