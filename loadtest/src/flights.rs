@@ -3,7 +3,9 @@
 //! Both are ordered by the aircraft. Two kinds of handlers apply them: functions of the database
 //! (`demo/flights.sql`) and Rust (`bin/flights-worker.rs`).
 
-use farwrite_schemas::{Command, Key, KeyError};
+use std::borrow::Cow;
+
+use farwrite_schemas::Command;
 use serde::{Deserialize, Serialize};
 
 /// One departure, as the timetable and the tower know it.
@@ -47,15 +49,15 @@ pub struct Flown {
 impl Command for Departed {
     const NAME: &'static str = "flight.departed";
     type Output = Flown;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(&self.0.aircraft).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.aircraft.as_str().into())
     }
 }
 
 impl Command for Cancelled {
     const NAME: &'static str = "flight.cancelled";
     type Output = Flown;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(&self.0.aircraft).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.aircraft.as_str().into())
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use farwrite_schemas::{
-    Command, CommandId, DatabaseName, KeyError, NameError, Origin, Outcome, Rejection, Subjects,
-    headers,
+    Command, CommandId, DatabaseName, Key, KeyError, NameError, Origin, Outcome, Rejection,
+    Subjects, headers,
 };
 use sqlx::{Connection, PgConnection, PgTransaction};
 
@@ -111,9 +111,9 @@ impl<'a> Trial<'a> {
         handlers: &Handlers,
         command: &C,
     ) -> Result<Tried, TrialError> {
-        let key = command.key()?.map(|key| key.as_str().to_owned());
+        let key = command.key().map(Key::new).transpose()?;
         let body = serde_json::to_vec(command)?;
-        self.run_raw(handlers, C::NAME, C::VERSION, key.as_deref(), body).await
+        self.run_raw(handlers, C::NAME, C::VERSION, key.as_ref().map(Key::as_str), body).await
     }
 
     /// Runs a command without a Rust type, with a new id: its name, version, key and body (JSON).

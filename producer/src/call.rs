@@ -109,7 +109,12 @@ impl Producer {
 
 fn prepare<C: Command>(producer: &Producer, command: &C) -> Result<Prepared, InvalidCommand> {
     let body = Bytes::from(serde_json::to_vec(command)?);
-    producer.parts.outbox.prepare(C::NAME, C::VERSION, command.key()?, body)
+    producer.parts.outbox.prepare(
+        C::NAME,
+        C::VERSION,
+        command.key().map(Key::new).transpose()?,
+        body,
+    )
 }
 
 impl<O> Call<O> {

@@ -11,7 +11,9 @@
 //! | [`write`](Call::write) | this region's replica has replayed it | [`Visible`]: read it here, now |
 //!
 //! ```no_run
-//! use farwrite_producer::{Command, Key, KeyError, Producer};
+//! use std::borrow::Cow;
+//!
+//! use farwrite_producer::{Command, Producer};
 //! use serde::Serialize;
 //!
 //! #[derive(Serialize)]
@@ -20,8 +22,8 @@
 //! impl Command for PlaceOrder {
 //!     const NAME: &'static str = "order.place";
 //!     type Output = i64;
-//!     fn key(&self) -> Result<Option<Key>, KeyError> {
-//!         Key::new(&self.customer).map(Some)
+//!     fn key(&self) -> Option<Cow<'_, str>> {
+//!         Some(self.customer.as_str().into())
 //!     }
 //! }
 //!

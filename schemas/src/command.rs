@@ -1,13 +1,15 @@
 //! A command as an app's code sees it.
 
-use serde::{Serialize, de::DeserializeOwned};
+use std::borrow::Cow;
 
-use crate::key::{Key, KeyError};
+use serde::{Serialize, de::DeserializeOwned};
 
 /// An idempotent write, typed: what it is called, what it is ordered by and what it answers.
 ///
 /// ```
-/// use farwrite_schemas::{Command, Key, KeyError};
+/// use std::borrow::Cow;
+///
+/// use farwrite_schemas::Command;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
@@ -16,8 +18,8 @@ use crate::key::{Key, KeyError};
 /// impl Command for PlaceOrder {
 ///     const NAME: &'static str = "order.place";
 ///     type Output = u64;
-///     fn key(&self) -> Result<Option<Key>, KeyError> {
-///         Key::new(&self.customer).map(Some)
+///     fn key(&self) -> Option<Cow<'_, str>> {
+///         Some(self.customer.as_str().into())
 ///     }
 /// }
 /// ```
@@ -31,9 +33,9 @@ pub trait Command: Serialize {
     /// What the primary answers when it was applied.
     type Output: DeserializeOwned;
 
-    /// What it is ordered by; `None` where no order is needed.
-    ///
-    /// # Errors
-    /// When a field that makes the key does not have a key's form.
-    fn key(&self) -> Result<Option<Key>, KeyError>;
+    /// What it is ordered by; `None`, the default, where no order is needed. The producer refuses a
+    /// text that does not have a key's form: see [`Key::new`](crate::Key::new).
+    fn key(&self) -> Option<Cow<'_, str>> {
+        None
+    }
 }

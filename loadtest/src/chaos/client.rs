@@ -1,9 +1,9 @@
 //! One client: each call goes to a region by chance, and the history gets what the client was told.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use farwrite_producer::{Bookmark, Command, Key, KeyError, Producer};
+use farwrite_producer::{Bookmark, Command, Producer};
 use fastrand::Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,8 +40,8 @@ struct ChaosPut {
 impl Command for ChaosPut {
     const NAME: &'static str = "chaos.put";
     type Output = i64;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(&self.key).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.key.as_str().into())
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use farwrite_primary_worker::{
     Config, Handler, HandlerError, Handlers, Meta, Trial, Tried, Worker, WorkerError,
 };
-use farwrite_schemas::{Command, Key, KeyError, Outcome, Rejection, headers};
+use farwrite_schemas::{Command, Outcome, Rejection, headers};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +48,6 @@ impl Command for AppendInWords {
     const NAME: &'static str = "test.append";
     const VERSION: u32 = 3;
     type Output = i32;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Ok(None)
-    }
 }
 
 /// The version between: it is made into the first one's.
@@ -63,9 +60,6 @@ impl Command for AppendTens {
     const NAME: &'static str = "test.append";
     const VERSION: u32 = 2;
     type Output = i32;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Ok(None)
-    }
 }
 
 impl Handler<AppendInWords> for Appends {
@@ -85,9 +79,6 @@ impl Handler<AppendInWords> for Appends {
 impl Command for Append {
     const NAME: &'static str = "test.append";
     type Output = i32;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Ok(None)
-    }
 }
 
 struct Appends;

@@ -1,6 +1,8 @@
 //! The example's routes: every user sees their own notes, in whichever region the next request
 //! arrives.
 
+use std::borrow::Cow;
+
 use axum::{
     Extension, Json, Router,
     extract::Path,
@@ -9,7 +11,7 @@ use axum::{
     routing::get,
 };
 use farwrite_producer::{
-    Command, CommandId, Key, KeyError, NoReads, Producer, SubmitError, WriteError,
+    Command, CommandId, NoReads, Producer, SubmitError, WriteError,
     web::{BookmarkLayer, Session},
 };
 use serde::{Deserialize, Serialize};
@@ -27,8 +29,8 @@ struct AddNote {
 impl Command for AddNote {
     const NAME: &'static str = "note.add";
     type Output = Uuid;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(&self.author).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.author.as_str().into())
     }
 }
 

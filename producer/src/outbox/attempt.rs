@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff,
+    backoff,
     link::{nats::Link, routes::Arrival},
     metrics,
     outbox::{
@@ -63,7 +63,7 @@ impl Attempts {
         tries: &mut Tries,
         sent: Sent,
     ) -> Timed {
-        let mut backoff = Backoff::publishing();
+        let mut backoff = backoff::publishing();
         let mut sent = sent;
         loop {
             // Out of time in the middle of one, it may be out.
@@ -82,7 +82,7 @@ impl Attempts {
             metrics::retried(failure.word());
             tracing::debug!(id = %message.id, reason = failure.word(), "publishing again");
             tries.last = Some(failure);
-            timeout_at(deadline, sleep(backoff.next())).await?;
+            timeout_at(deadline, sleep(backoff.next_pause())).await?;
         }
     }
 

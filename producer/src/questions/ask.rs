@@ -13,7 +13,7 @@ use farwrite_schemas::{
 use tokio::time::sleep;
 
 use crate::{
-    backoff::Backoff,
+    backoff,
     link::{nats::Link, question::Unanswered},
     metrics,
     pending::PendingCalls,
@@ -50,10 +50,10 @@ impl Questions {
         at_once: bool,
         last_heard: &mut LastHeard,
     ) -> Reply {
-        let mut backoff = Backoff::asking();
+        let mut backoff = backoff::asking();
         if !at_once {
             // No jitter here: a reply of a healthy worker has its full second.
-            sleep(Backoff::FIRST_QUESTION).await;
+            sleep(backoff::FIRST_QUESTION).await;
         }
         loop {
             *last_heard = match self.ask(id, Some(fingerprint)).await {
@@ -62,7 +62,7 @@ impl Questions {
                 Ok(OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. })) => LastHeard::Parked,
                 Err(unanswered) => LastHeard::from(&unanswered),
             };
-            sleep(backoff.next()).await;
+            sleep(backoff.next_pause()).await;
         }
     }
 

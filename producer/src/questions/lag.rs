@@ -6,8 +6,7 @@ use farwrite_schemas::Lag;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    backoff::Backoff, limits::TIMEOUT_MAX, link::question::Unanswered, metrics,
-    questions::ask::Questions,
+    backoff, limits::TIMEOUT_MAX, link::question::Unanswered, metrics, questions::ask::Questions,
 };
 
 /// The header in which a NATS service says why it does not answer.
@@ -64,7 +63,7 @@ impl Questions {
     }
 
     async fn ask_for_lag(&self, last: &mut Option<LagError>) -> Result<Lag, LagError> {
-        let mut backoff = Backoff::publishing();
+        let mut backoff = backoff::publishing();
         loop {
             *last = Some(match self.link.question(&self.lag_subject, Vec::new()).await {
                 Ok(message) => match serde_json::from_slice(&message.payload) {
@@ -89,7 +88,7 @@ impl Questions {
                     LagError::TimedOut
                 }
             });
-            sleep(backoff.next()).await;
+            sleep(backoff.next_pause()).await;
         }
     }
 }

@@ -17,7 +17,7 @@ use farwrite_schemas::{
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    backoff::Backoff,
+    backoff,
     limits::TIMEOUT_MAX,
     link::question::Unanswered,
     questions::{
@@ -149,7 +149,7 @@ impl Questions {
         time: Duration,
         learnt: &mut Learnt,
     ) -> Result<OutcomeAnswer, OutcomeError> {
-        let mut backoff = Backoff::publishing();
+        let mut backoff = backoff::publishing();
         // A silent service leaves time to read.
         let patience = if self.reads.pool().is_ok() { time / 2 } else { time };
         loop {
@@ -188,7 +188,7 @@ impl Questions {
                 )
                 | None => {}
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next_pause()).await;
         }
     }
 

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    backoff::Backoff,
+    backoff,
     limits::TIMEOUT_MAX,
     link::{nats::Link, question::Unanswered},
     metrics,
@@ -107,7 +107,7 @@ impl OtherRegions {
         let subject = Subject::from(self.subjects.visibility(region));
         let mut why = "nobody was asked in time".to_owned();
         let asking = async {
-            let mut backoff = Backoff::publishing();
+            let mut backoff = backoff::publishing();
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
                 match self.ask_once(bookmark, &subject, left).await {
@@ -117,7 +117,7 @@ impl OtherRegions {
                     Ok(VisibilityAnswer::NotYet { message }) => why = message,
                     Err(unanswered) => {
                         why = unanswered;
-                        sleep(backoff.next()).await;
+                        sleep(backoff.next_pause()).await;
                     }
                 }
             }

@@ -1,11 +1,11 @@
 //! `submit` answers with the outcome, whichever way it comes, and never with another command's.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use async_nats::Subscriber;
 use farwrite_producer::{
-    Command, CommandId, Key, KeyError, LastHeard, NotEnded, Outcome, OutcomeAnswer, OutcomeError,
-    Pending, Rejection, Reply, SubmitError,
+    Command, CommandId, Key, LastHeard, NotEnded, Outcome, OutcomeAnswer, OutcomeError, Pending,
+    Rejection, Reply, SubmitError,
 };
 use farwrite_schemas::{Fingerprint, Lsn, OutcomeRequest, headers};
 use futures_util::StreamExt;
@@ -23,8 +23,8 @@ impl Command for PlaceOrder {
     const NAME: &'static str = "order.place";
     const VERSION: u32 = 2;
     type Output = u64;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(self.customer).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.customer.into())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Commands as the tests publish them: as messages of their own making, and through a producer.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use async_nats::HeaderMap;
-use farwrite_schemas::{Command, CommandId, Key, KeyError, headers};
+use farwrite_schemas::{Command, CommandId, headers};
 use serde_json::json;
 
 /// `app.append` as an app's code has it.
@@ -23,8 +25,8 @@ pub(crate) struct Appended {
 impl Command for Append {
     const NAME: &'static str = "app.append";
     type Output = Appended;
-    fn key(&self) -> Result<Option<Key>, KeyError> {
-        Key::new(&self.key).map(Some)
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.key.as_str().into())
     }
 }
 
