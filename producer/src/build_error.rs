@@ -7,6 +7,7 @@ use crate::{journal::JournalError, limits::LimitError};
 
 /// Why a producer could not be built.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// Nothing says where NATS is.
     #[error("no NATS: give a URL or a client (FARWRITE_NATS_URL)")]
@@ -24,36 +25,45 @@ pub enum BuildError {
     },
     /// The database's or the origin's name does not have a name's form.
     #[error("the {0}")]
-    Name(#[from] NameError),
+    Name(NameError),
     /// A limit breaks its rule.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Two settings contradict each other.
-    #[error("{0}")]
-    Contradiction(&'static str),
     /// A database URL cannot be read.
-    #[error("the {what} URL: {source}")]
+    #[error("the {what} URL: {cause}")]
     Url {
         /// Which one.
         what: &'static str,
         /// What is wrong with it.
-        source: sqlx::Error,
+        cause: sqlx::Error,
     },
     /// The watcher's configuration breaks a rule.
     #[error("the watcher: {0}")]
-    Watcher(#[from] WatcherConfigError),
+    Watcher(WatcherConfigError),
     /// The URL of NATS cannot be read.
     #[error("the URL of NATS: {0}")]
-    NatsUrl(#[source] std::io::Error),
+    NatsUrl(std::io::Error),
     /// NATS cannot be connected to.
     #[error("cannot connect to NATS: {0}")]
-    Nats(#[from] async_nats::ConnectError),
+    Nats(async_nats::ConnectError),
     /// The inbox could not be opened.
     #[error("cannot listen to the inbox: {0}")]
-    Inbox(#[from] async_nats::SubscribeError),
+    Inbox(async_nats::SubscribeError),
+}
+
+impl From<NameError> for BuildError {
+    fn from(error: NameError) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl From<WatcherConfigError> for BuildError {
+    fn from(error: WatcherConfigError) -> Self {
+        Self::Watcher(error)
+    }
 }
 
 /// A variable of the environment, where it is set to something.

@@ -4,12 +4,11 @@
 //! wrong address is found at the start; the databases when they are first needed, because an app
 //! whose replica is away can still write.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions};
-use farwrite_lsn_watcher::{EmbeddedConfig, NatsConfig, Watcher};
 use farwrite_schemas::{DatabaseName, Origin, Subjects};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -25,24 +24,10 @@ use crate::{
     pending::PendingCalls,
     producer::{Parts, Producer},
     questions::ask::Questions,
-    reads::{
-        elsewhere::OtherRegions,
-        from::ReadFrom,
-        servers::{Fallback, Here, ReadServers},
-        wait::Reads,
-    },
+    reads::{elsewhere::OtherRegions, wait::Reads},
+    reads_from::{ReadsFrom, ReadsSource},
     region::Region,
 };
-
-/// How this region's replica is watched.
-enum Watch {
-    /// Over a connection of the producer's own.
-    Embedded,
-    /// Through the region's `lsn-watcher` program.
-    OverNats,
-    /// By a watcher that the app brings.
-    Given(Watcher),
-}
 
 /// Collects what a producer needs. Made by [`Producer::builder`].
 #[must_use = "a builder does nothing until it connects"]
@@ -52,11 +37,8 @@ pub struct Builder {
     nats_url: Option<String>,
     nats_options: Option<ConnectOptions>,
     client: Option<Client>,
-    replica: Option<String>,
-    primary: Option<String>,
-    primary_reads: Option<String>,
+    reads: ReadsFrom,
     regions: Vec<Origin>,
-    watch: Watch,
     pool: PgPoolOptions,
     limits: Limits,
     journal: Option<Journal>,
@@ -67,12 +49,12 @@ impl Producer {
     /// Begins a producer of commands for `database`, published from `origin`.
     ///
     /// ```no_run
-    /// use farwrite_producer::{DatabaseName, Origin, Producer};
+    /// use farwrite_producer::{DatabaseName, Origin, Producer, ReadsFrom};
     ///
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let producer = Producer::builder(DatabaseName::new("shop")?, Origin::new("jfk")?)
     ///     .nats_url("nats://jfk:secret@nats.internal:4222")
-    ///     .replica("postgres://app@replica.jfk.internal/shop")
+    ///     .reads(ReadsFrom::replica("postgres://app@replica.jfk.internal/shop"))
     ///     .connect()
     ///     .await?;
     /// # Ok(())
@@ -85,11 +67,8 @@ impl Producer {
             nats_url: None,
             nats_options: None,
             client: None,
-            replica: None,
-            primary: None,
-            primary_reads: None,
+            reads: ReadsFrom::default(),
             regions: Vec::new(),
-            watch: Watch::Embedded,
             pool: PgPoolOptions::new(),
             limits: Limits::default(),
             journal: None,
@@ -126,22 +105,15 @@ impl Builder {
         let required = |name| variable(name).ok_or(BuildError::Missing(name));
         let database = DatabaseName::new(required("FARWRITE_DATABASE")?)?;
         let region = Region::from_env()?;
-        let mut builder = Producer::builder(database, region.name.clone())
+        let origin = region.name.clone();
+        let mut builder = Producer::builder(database, origin)
             .nats_url(required("FARWRITE_NATS_URL")?)
-            .region(region);
+            .reads(reads(region, variable("FARWRITE_WATCHER").as_deref())?);
         if let Some(regions) = variable("FARWRITE_REGIONS") {
             let regions: Result<Vec<_>, _> =
                 regions.split(',').map(|name| Origin::new(name.trim())).collect();
             builder = builder.regions(regions?);
         }
-        builder = match variable("FARWRITE_WATCHER").as_deref() {
-            None | Some("embedded") => builder,
-            Some("nats") => builder.watch_over_nats(),
-            Some(_) => {
-                let (name, rule) = ("FARWRITE_WATCHER", "\"embedded\" or \"nats\"");
-                return Err(BuildError::Variable { name, rule });
-            }
-        };
         if let Some(timeout) = variable("FARWRITE_TIMEOUT_MS") {
             let (name, rule) = ("FARWRITE_TIMEOUT_MS", "a number of milliseconds");
             let timeout = timeout.parse().map_err(|_| BuildError::Variable { name, rule })?;
@@ -169,16 +141,9 @@ impl Builder {
         Self { client: Some(client), ..self }
     }
 
-    /// This region's replica: what [`Producer::reads`] reads from and `write` waits for. A direct
-    /// connection to one server, neither a pooler nor a balancer.
-    pub fn replica(self, url: impl Into<String>) -> Self {
-        Self { replica: Some(url.into()), ..self }
-    }
-
-    /// The primary, for reads that this region's replica is too late for: see
-    /// [`Producer::read_at`]. Nothing is connected there before one is.
-    pub fn primary(self, url: impl Into<String>) -> Self {
-        Self { primary: Some(url.into()), ..self }
+    /// Where reads go, and where a `write` is made visible. Nowhere unless it is said.
+    pub fn reads(self, from: impl Into<ReadsFrom>) -> Self {
+        Self { reads: from.into(), ..self }
     }
 
     /// The regions that [`Call::visible_everywhere`](crate::Call::visible_everywhere) waits for;
@@ -187,33 +152,6 @@ impl Builder {
         let others = regions.into_iter().filter(|region| *region != self.origin);
         self.regions = others.collect();
         self
-    }
-
-    /// Where a region reads, as its environment says: on its replica with the primary behind it, or
-    /// on the primary.
-    pub fn region(self, region: Region) -> Self {
-        match (region.replica_url, region.primary_url) {
-            (Some(replica), primary) => {
-                Self { replica: Some(replica), primary, primary_reads: None, ..self }
-            }
-            (None, primary_reads) => Self { replica: None, primary: None, primary_reads, ..self },
-        }
-    }
-
-    /// Reads go to the primary: for the primary's own region. What is committed is visible.
-    pub fn primary_reads(self, url: impl Into<String>) -> Self {
-        Self { primary_reads: Some(url.into()), ..self }
-    }
-
-    /// Waits for the replica through the region's `lsn-watcher` program instead of a connection of
-    /// the producer's own: for regions with many app processes.
-    pub fn watch_over_nats(self) -> Self {
-        Self { watch: Watch::OverNats, ..self }
-    }
-
-    /// Waits with a watcher that the app has already. It must watch the replica that is read.
-    pub fn watcher(self, watcher: Watcher) -> Self {
-        Self { watch: Watch::Given(watcher), ..self }
     }
 
     /// How the pool of [`Producer::reads`] behaves. Its `after_connect` and `before_acquire` are
@@ -247,8 +185,9 @@ impl Builder {
     /// [`ConnectOptions::retry_on_initial_connect`] the latter is not an error: calls wait for the
     /// connection, each until its own deadline.
     pub async fn connect(self) -> Result<Producer, BuildError> {
-        let Self { database, origin, limits, watch, pool, regions, .. } = self;
+        let Self { database, origin, limits, regions, .. } = self;
         limits.validate()?;
+        self.reads.validate()?;
         self.journal.as_ref().map_or(Ok(()), |journal| journal.limits.validate())?;
         metrics::describe();
         let nats = match (self.client, self.nats_url) {
@@ -259,15 +198,6 @@ impl Builder {
             }
             (None, None) => return Err(BuildError::NoNats),
         };
-        let options = |what, url: &Option<String>| {
-            let parse = |url: &String| {
-                url.parse::<PgConnectOptions>().map_err(|source| BuildError::Url { what, source })
-            };
-            url.as_ref().map(parse).transpose()
-        };
-        let replica = options("replica's", &self.replica)?;
-        let primary = options("primary's", &self.primary_reads)?;
-        let fallback = options("primary's", &self.primary)?;
         let subjects = Subjects::new(database);
         let journal = match self.journal {
             Some(journal) => Some(Arc::new(Keeping::open(journal, &subjects, &origin).await?)),
@@ -275,39 +205,10 @@ impl Builder {
         };
         let inbox = Inbox::new_subject(&subjects, &origin);
         let routes = Arc::new(Routes::default());
-        let client = nats.connect(&inbox, &routes).await?;
-        let is_replica = self.replica.is_some() || !matches!(watch, Watch::Embedded);
-        if is_replica && primary.is_some() {
-            let both = "reads go to a replica or to the primary, not to both: give the primary with \
-                        Builder::primary to fall back to it";
-            return Err(BuildError::Contradiction(both));
-        }
-        if !is_replica && fallback.is_some() {
-            let none = "there is no replica to fall back from: give the primary with \
-                        Builder::primary_reads to read there";
-            return Err(BuildError::Contradiction(none));
-        }
-        let watcher = match (watch, self.replica.or(self.primary_reads)) {
-            (Watch::Given(watcher), _) => Some(watcher),
-            (Watch::OverNats, _) => {
-                let config = NatsConfig::default();
-                Some(Watcher::over_nats(client.clone(), &subjects, &origin, config)?)
-            }
-            (Watch::Embedded, Some(url)) => Some(Watcher::embedded(EmbeddedConfig::new(url))?),
-            (Watch::Embedded, None) => None,
-        };
-        let servers = match watcher {
-            Some(watcher) => {
-                let meant = if is_replica { ReadFrom::Replica } else { ReadFrom::Primary };
-                let fallback = fallback.zip(self.primary).map(|(options, url)| {
-                    Fallback::new(url, pool.clone().connect_lazy_with(options))
-                });
-                let server = replica.or(primary).map(|options| (pool, options));
-                ReadServers::Somewhere { here: Here::new(watcher, server, meant), fallback }
-            }
-            None => ReadServers::Nowhere,
-        };
-        let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await?;
+        let client = nats.connect(&inbox, &routes).await.map_err(BuildError::Nats)?;
+        let servers = self.reads.open(self.pool, &client, &subjects, &origin)?;
+        let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await;
+        let inbox = inbox.map_err(BuildError::Inbox)?;
         let gatherer = (self.gather != Gather::Never).then(|| {
             let (client, routes) = (client.clone(), Arc::clone(&routes));
             let (inbox, ack_timeout) = (inbox.prefix().to_owned(), limits.ack_timeout);
@@ -340,5 +241,35 @@ impl Builder {
             reconciling: Mutex::default(),
         };
         Ok(Producer { parts: Arc::new(parts) })
+    }
+}
+
+/// Where a region reads, watched as `FARWRITE_WATCHER` says.
+fn reads(region: Region, watcher: Option<&str>) -> Result<ReadsFrom, BuildError> {
+    let reads = ReadsFrom::from(region);
+    let wrong = |rule| Err(BuildError::Variable { name: "FARWRITE_WATCHER", rule });
+    match (watcher, reads.0) {
+        (None | Some("embedded"), source) => Ok(ReadsFrom(source)),
+        (Some("nats"), ReadsSource::Nowhere) => Ok(ReadsFrom::over_nats().into()),
+        (Some("nats"), ReadsSource::Replica(replica)) => Ok(replica.over_nats().into()),
+        (Some("nats"), ReadsSource::Primary { .. }) => {
+            wrong("\"embedded\" where reads go to the primary")
+        }
+        (Some(_), _) => wrong("\"embedded\" or \"nats\""),
+    }
+}
+
+impl fmt::Debug for Builder {
+    /// Without what may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { database, origin, reads, regions, limits, gather, .. } = self;
+        f.debug_struct("Builder")
+            .field("database", database)
+            .field("origin", origin)
+            .field("reads", reads)
+            .field("regions", regions)
+            .field("limits", limits)
+            .field("gather", gather)
+            .finish_non_exhaustive()
     }
 }

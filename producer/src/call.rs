@@ -6,6 +6,7 @@
 //! that is dropped unpolled leaves as little behind as one that was half done.
 
 use std::{
+    fmt,
     marker::PhantomData,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -26,27 +27,14 @@ use crate::{
         terms::{self, Moment, Wishes},
     },
     producer::Producer,
+    raw_command::RawCommand,
     submit::{Awaiting, Committed},
     submit_error::SubmitError,
     write::{Visible, WriteError},
 };
 
-/// A command without a Rust type: its name, and its body as JSON. Its output is JSON too.
-#[derive(Clone, Debug)]
-pub struct RawCommand {
-    /// What it is called, such as `order.place`.
-    pub name: String,
-    /// The version of its body's form; usually 1.
-    pub version: u32,
-    /// What it is ordered by; `None` where no order is needed.
-    pub key: Option<Key>,
-    /// Its body, byte for byte: the same JSON written differently is another body to the ledger.
-    pub body: Box<RawValue>,
-}
-
 /// A call that has not chosen its verb. `O` is the command's output.
 #[must_use = "choose a verb: publish, submit or write"]
-#[derive(Debug)]
 pub struct Call<O> {
     producer: Producer,
     id: CommandId,
@@ -55,6 +43,18 @@ pub struct Call<O> {
     also_in: Vec<Origin>,
     prepared: Result<Prepared, InvalidCommand>,
     output: PhantomData<fn() -> O>,
+}
+
+/// Without the command, which is the app's.
+impl<O> fmt::Debug for Call<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, timeout, also_in, .. } = self;
+        f.debug_struct("Call")
+            .field("id", id)
+            .field("timeout", timeout)
+            .field("also_in", also_in)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Producer {
@@ -109,12 +109,8 @@ impl Producer {
 
 fn prepare<C: Command>(producer: &Producer, command: &C) -> Result<Prepared, InvalidCommand> {
     let body = Bytes::from(serde_json::to_vec(command)?);
-    producer.parts.outbox.prepare(
-        C::NAME,
-        C::VERSION,
-        command.key().map(Key::new).transpose()?,
-        body,
-    )
+    let key = command.key().map(Key::new).transpose()?;
+    producer.parts.outbox.prepare(C::NAME, C::VERSION, key, body)
 }
 
 impl<O> Call<O> {

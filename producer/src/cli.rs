@@ -9,7 +9,7 @@ use std::{
 use async_nats::ConnectOptions;
 use clap::{Arg, ArgMatches, Command};
 use farwrite_producer::{
-    Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Producer,
+    Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Producer, ReadsFrom,
 };
 use serde_json::value::RawValue;
 
@@ -189,14 +189,14 @@ fn builder(
     timeout: Duration,
 ) -> Result<Builder, Box<dyn std::error::Error>> {
     let text = |name| arguments.get_one::<String>(name).map_or("", String::as_str);
-    let limits = Limits { timeout, ..Limits::default() };
+    let limits = Limits::default().timeout(timeout);
     let database = DatabaseName::new(text("database"))?;
     let builder = Producer::builder(database, Origin::new(text("origin"))?)
         .nats_url(text("nats-url"))
         .limits(limits);
     Ok(match (arguments.get_one::<String>("replica-url"), std::env::var("DATABASE_URL")) {
-        (Some(replica), _) => builder.replica(replica),
-        (None, Ok(primary)) => builder.primary_reads(primary),
+        (Some(replica), _) => builder.reads(ReadsFrom::replica(replica)),
+        (None, Ok(primary)) => builder.reads(ReadsFrom::primary(primary)),
         (None, Err(_)) => builder,
     })
 }

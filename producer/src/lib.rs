@@ -1,43 +1,47 @@
-//! What an app links: it publishes idempotent commands from its own region, learns how they ended
-//! at the primary, and reads its own writes from the replica next door.
+//! Write from any region, read your own writes: what an app links.
 //!
-//! Three verbs, from the weakest promise to the strongest; a stronger one is a weaker one, awaited
-//! further.
+//! A producer publishes idempotent commands from its own region, learns how they ended at the
+//! primary, and reads what it wrote on the replica next door. It has three verbs; each one promises
+//! what the one before it promises, and waits longer.
 //!
 //! | verb | answers when | promise |
 //! |---|---|---|
-//! | [`publish`](Call::publish) | the stream has stored it | [`Accepted`]: it will be applied, or its failure recorded; the app may go away |
-//! | [`submit`](Call::submit) | the primary has committed it | [`Committed`]: the command's output, or its rejection, and a bookmark |
-//! | [`write`](Call::write) | this region's replica has replayed it | [`Visible`]: read it here, now |
+//! | [`publish`](Producer::publish) | the stream has stored it | [`Accepted`]: it will be applied, or its failure recorded; the app may go away |
+//! | [`submit`](Producer::submit) | the primary has committed it | [`Committed`]: the command's output, or its rejection, and a bookmark |
+//! | [`write`](Producer::write) | this region's replica has replayed it | [`Visible`]: read it here, now |
 //!
 //! ```no_run
-//! use std::borrow::Cow;
-//!
-//! use farwrite_producer::{Command, Producer};
-//! use serde::Serialize;
-//!
-//! #[derive(Serialize)]
-//! struct PlaceOrder { customer: String, article: String }
-//!
+//! # use std::borrow::Cow;
+//! # use farwrite_producer::{Command, Producer};
+//! # #[derive(serde::Serialize)]
+//! # struct PlaceOrder { customer: String, article: String }
 //! impl Command for PlaceOrder {
 //!     const NAME: &'static str = "order.place";
 //!     type Output = i64;
-//!     fn key(&self) -> Option<Cow<'_, str>> {
-//!         Some(self.customer.as_str().into())
-//!     }
+//!     fn key(&self) -> Option<Cow<'_, str>> { Some(self.customer.as_str().into()) }
 //! }
-//!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let producer = Producer::from_env().await?;
 //! let order = PlaceOrder { customer: "alice".into(), article: "lamp".into() };
 //! let placed = producer.write(&order).await?;
 //! let article: String = sqlx::query_scalar("SELECT article FROM orders WHERE id = $1")
-//!     .bind(placed.output)
-//!     .fetch_one(producer.reads()?)
-//!     .await?;
+//!     .bind(placed.output).fetch_one(producer.reads()?).await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Where to go next
+//!
+//! - **Setting up**: [`Producer::builder`] by hand, or [`Producer::from_env`]; [`ReadsFrom`] says
+//!   where this region reads, [`Limits`] how much is held and how long is tried.
+//! - **Calling**: [`Command`] is a command with a type, [`RawCommand`] one without;
+//!   [`Producer::call`] begins a [`Call`] with an id, a timeout, an expiry, a delay or regions.
+//! - **Reading**: a [`Bookmark`] names what was written; [`Producer::wait`] waits for it,
+//!   [`Producer::read_at`] finds a pool that shows it, and [`web`] carries it between requests.
+//! - **Asking**: [`Producer::outcome`] tells how a command ended, by its id; [`Producer::lag`] how
+//!   far the worker is behind.
+//! - **A stream that may lose**: a [`Journal`] keeps what was sent, and [`Producer::reconcile`] sends
+//!   again what was lost.
 //!
 //! # What holds
 //!
@@ -45,21 +49,21 @@
 //!   ([`Call::id`]): the effect is one. The stream and the ledger are authoritative; a producer
 //!   keeps nothing that a crash could lose, except order (below).
 //! - **Errors say what is known**: [`Known`] for a publish; where the command is, for a submit; the
-//!   output and the bookmark, for a write whose replica is late. None of them forgets anything.
+//!   output and the bookmark, for a write whose replica is late. An error's text names its cause, so
+//!   that `source` has nothing to add.
 //! - **Order per key, in the order of the calls.** A key has one unacknowledged publish; many keys
 //!   are in flight. A publish whose result is unknown when its time is up blocks its key in this
 //!   producer: the next call of the key sends it again first. The promise is order among
 //!   acknowledged predecessors; a call that the app dropped is none, and neither is one of another
 //!   process.
-//! - **A command may wait or lapse**: [`Call::delay`], [`Call::expires_in`]. The database's clock
-//!   decides.
-//! - **An outcome can be asked for later**, by its id: [`Producer::outcome`], from the worker, and
-//!   where none answers from the database that this producer reads.
+//! - **Every call has a time.** A method `x` has the default timeout ([`Limits::timeout`]), a method
+//!   `x_within` one of its own. A time that is up takes away nothing that is known.
 //! - **Dropping a call leaves nothing behind**: see [`Producer::pending`]. The command may be on
 //!   its way all the same; its id knows.
-//! - **What a stream acknowledged and lost is found out**, where there is a [`Journal`]:
-//!   [`Producer::reconcile`] sends it again, with its ids.
 //! - **Everything is bounded**: [`Limits`], [`JournalLimits`].
+//!
+//! The client of NATS and the driver of PostgreSQL are part of this interface; they are
+//! [`async_nats`] and [`sqlx`] here, in the versions that it is made with.
 //!
 //! # Not here
 //!
@@ -80,8 +84,10 @@ mod outbox;
 mod pending;
 mod producer;
 mod questions;
+mod raw_command;
 mod reading;
 mod reads;
+mod reads_from;
 mod reconcile;
 mod region;
 mod signed;
@@ -91,9 +97,12 @@ mod submit_error;
 pub mod web;
 mod write;
 
+pub use async_nats;
+pub use sqlx;
+
 pub use build_error::BuildError;
 pub use builder::Builder;
-pub use call::{Call, RawCommand};
+pub use call::Call;
 pub use farwrite_lsn_watcher::{Doubt, GoneReason, Reached, WaitError, WaitReport, Watcher};
 pub use farwrite_schemas::{
     Bookmark, CONTEXT_MAX_BYTES, Command, CommandId, CommandName, DatabaseName, DeadLetter, Key,
@@ -111,10 +120,12 @@ pub use questions::lag::LagError;
 pub use questions::last_heard::LastHeard;
 pub use questions::ledger::OutputError;
 pub use questions::outcome::OutcomeError;
+pub use raw_command::RawCommand;
 pub use reads::elsewhere::{ElsewhereError, MissingRegion};
-pub use reads::from::{NoReads, ReadFrom};
 pub use reads::read_at::{ReadAt, ReadAtError};
+pub use reads::role::{NoReads, ServerRole};
 pub use reads::wait::BookmarkError;
+pub use reads_from::{ReadsFrom, ReplicaReads};
 pub use reconcile::{Overtaken, ReconcileError, ReconcileOptions, ReconcileReport, WhyUnknown};
 pub use region::Region;
 pub use signed::{BookmarkKey, KeyTooShort, SignedError};

@@ -33,7 +33,9 @@ async fn main() -> ExitCode {
 
 fn call(producer: &Producer, wish: Wish) -> Call<Box<RawValue>> {
     let Wish { id, name, version, key, body, expires, not_before, context } = wish;
-    let mut call = producer.call_raw(RawCommand { name, version, key, body });
+    let command = RawCommand::new(name, body).version(version);
+    let command = if let Some(key) = key { command.key(key) } else { command };
+    let mut call = producer.call_raw(command);
     if let Some(id) = id {
         call = call.id(id);
     }
@@ -91,12 +93,12 @@ async fn answer(producer: &Producer, verb: Verb, timeout: Duration) -> (Status, 
             ),
             Err(error) => not_told(&error, id),
         },
-        Verb::Wait(bookmark) => match producer.wait(&bookmark, timeout).await {
+        Verb::Wait(bookmark) => match producer.wait_within(&bookmark, timeout).await {
             Ok(()) => (Status::Done, json!({ "known": "visible", "bookmark": bookmark })),
             Err(error) => {
                 let status = match error {
                     BookmarkError::OtherDatabase { .. } | BookmarkError::NoReads => Status::Usage,
-                    BookmarkError::Wait(_) => Status::Failed,
+                    _ => Status::Failed,
                 };
                 (status, json!({ "bookmark": bookmark, "error": error.to_string() }))
             }
@@ -146,13 +148,7 @@ fn not_told(error: &OutcomeError, id: CommandId) -> (Status, Value) {
                 "error": text,
             }),
         ),
-        OutcomeError::NoWorker { .. }
-        | OutcomeError::NoConnection { .. }
-        | OutcomeError::NotPermitted { .. }
-        | OutcomeError::TimedOut { .. }
-        | OutcomeError::Reads { .. }
-        | OutcomeError::TooManyPending { .. }
-        | OutcomeError::Closed { .. } => (Status::Failed, json!({ "id": id, "error": text })),
+        _ => (Status::Failed, json!({ "id": id, "error": text })),
     }
 }
 
@@ -177,7 +173,7 @@ fn not_submitted(error: &SubmitError) -> (Status, Value) {
     };
     match error {
         SubmitError::Publish(error) => not_published(error),
-        SubmitError::Rejected { id, rejection, bookmark } => (
+        SubmitError::Rejected { id, rejection, bookmark, .. } => (
             Status::Refused,
             json!({
                 "id": id, "known": "rejected", "rejection": rejection, "bookmark": bookmark,
@@ -206,6 +202,7 @@ fn not_submitted(error: &SubmitError) -> (Status, Value) {
                 "id": id, "known": "committed", "output": raw.0, "bookmark": bookmark, "error": text,
             }),
         ),
+        _ => (Status::Failed, json!({ "id": error.id(), "error": text })),
     }
 }
 
@@ -227,5 +224,6 @@ fn not_written(error: &WriteError<Box<RawValue>>) -> (Status, Value) {
             }),
         ),
         WriteError::NoReads { .. } => (Status::Usage, json!({ "error": error.to_string() })),
+        _ => (Status::Failed, json!({ "id": error.id(), "error": error.to_string() })),
     }
 }

@@ -53,6 +53,7 @@ pub(crate) struct Parts {
 
 /// What a producer holds at a moment. All zero when no call is pending and no key is blocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pending {
     /// Calls of any verb.
     pub calls: usize,

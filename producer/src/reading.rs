@@ -9,9 +9,9 @@ use crate::{
     producer::Producer,
     reads::{
         elsewhere::ElsewhereError,
-        from::NoReads,
         position,
         read_at::{ReadAt, ReadAtError},
+        role::NoReads,
         wait::BookmarkError,
     },
 };
@@ -30,33 +30,49 @@ impl Producer {
         self.parts.reads.pool()
     }
 
-    /// Waits until this region's replica has replayed a bookmark, from wherever it came, for the
-    /// default time ([`Limits::timeout`](crate::Limits::timeout)). See [`Self::wait`].
-    ///
-    /// # Errors
-    /// As [`Self::wait`].
-    pub async fn wait_for(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
-        self.wait(bookmark, self.parts.limits.timeout).await
-    }
-
-    /// Waits until this region's replica has replayed a bookmark, from wherever it came. Where
-    /// reads go to the primary it has been reached already, unless a failover lost it.
+    /// Waits until this region's replica has replayed a bookmark, from wherever it came, within the
+    /// default timeout. Where reads go to the primary it has been reached already, unless a failover
+    /// lost it.
     ///
     /// Waiting here, and not on a watcher of your own, also binds the pool of [`Producer::reads`]:
     /// it refuses connections to a replica that came back behind what was said to be visible.
     ///
     /// # Errors
     /// When the bookmark is another database's, or is not reached in time.
-    pub async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<(), BookmarkError> {
+    pub async fn wait(&self, bookmark: &Bookmark) -> Result<(), BookmarkError> {
+        self.wait_within(bookmark, self.parts.limits.timeout).await
+    }
+
+    /// [`Producer::wait`] with another timeout, at most [`TIMEOUT_MAX`](crate::TIMEOUT_MAX).
+    ///
+    /// # Errors
+    /// When the bookmark is another database's, or is not reached in time.
+    pub async fn wait_within(
+        &self,
+        bookmark: &Bookmark,
+        timeout: Duration,
+    ) -> Result<(), BookmarkError> {
         self.parts.reads.wait(bookmark, timeout).await
     }
 
-    /// Waits until a bookmark is visible in each of some regions, for at most `timeout`. Each must
-    /// have an `lsn-watcher` that runs as a program.
+    /// Waits until a bookmark is visible in each of some regions, within the default timeout. Each
+    /// must have a watcher that runs as a program.
     ///
     /// # Errors
     /// When the bookmark is another database's, or a region is missing: the error names them.
     pub async fn wait_in(
+        &self,
+        bookmark: &Bookmark,
+        regions: &[Origin],
+    ) -> Result<(), ElsewhereError> {
+        self.wait_in_within(bookmark, regions, self.parts.limits.timeout).await
+    }
+
+    /// [`Producer::wait_in`] with another timeout, at most [`TIMEOUT_MAX`](crate::TIMEOUT_MAX).
+    ///
+    /// # Errors
+    /// When the bookmark is another database's, or a region is missing: the error names them.
+    pub async fn wait_in_within(
         &self,
         bookmark: &Bookmark,
         regions: &[Origin],
@@ -69,7 +85,7 @@ impl Producer {
     /// A pool that shows what a bookmark stands for: this region's, if that has reached it within
     /// [`Limits::read_budget`](crate::Limits::read_budget), else the primary's, and it says which.
     ///
-    /// Without a primary ([`Builder::primary`](crate::Builder::primary)) the budget is the whole
+    /// Without a primary ([`ReplicaReads::or_primary`](crate::ReplicaReads::or_primary)) the budget is the whole
     /// timeout.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ const NOWHERE: &str = "local";
 
 /// Where this process runs, and where it reads.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Region {
     /// This region: the origin of its commands.
     pub name: Origin,

@@ -32,6 +32,7 @@ impl fmt::Debug for BookmarkKey {
 /// The secret is too short to keep anybody from guessing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a bookmark key has at least {SECRET_MIN_BYTES} bytes, this one has {bytes}")]
+#[non_exhaustive]
 pub struct KeyTooShort {
     /// Its length.
     pub bytes: usize,
@@ -39,6 +40,7 @@ pub struct KeyTooShort {
 
 /// The text is not a bookmark that was signed with this key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SignedError {
     /// It has no signature.
     #[error("the bookmark is not signed")]

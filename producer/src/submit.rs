@@ -29,6 +29,7 @@ use crate::{
 
 /// The primary has committed the command's effects.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Committed<O> {
     /// The command id.
     pub id: CommandId,
@@ -68,7 +69,7 @@ impl Applied {
         let Self { id, output: raw, bookmark } = self;
         match serde_json::from_str(raw.0.get()) {
             Ok(output) => Ok(Committed { id, output, bookmark }),
-            Err(source) => Err(SubmitError::Output { id, raw, bookmark, source }),
+            Err(cause) => Err(SubmitError::Output { id, raw, bookmark, cause }),
         }
     }
 }
@@ -90,7 +91,7 @@ impl Parts {
             }
             Err(error) => Err(error),
         };
-        let word = result.as_ref().map_or_else(SubmitError::word, |_| "applied");
+        let word = result.as_ref().map_or_else(SubmitError::as_str, |_| "applied");
         metrics::submitted(began.elapsed(), word);
         result
     }
@@ -133,8 +134,8 @@ impl Parts {
             Outcome::AppliedLarge { output_bytes } => {
                 match self.questions.read_output(id, &bookmark, deadline).await {
                     Ok(output) => Ok(Applied { id, output: RawOutput(output), bookmark }),
-                    Err(source) => {
-                        Err(SubmitError::OutputNotRead { id, output_bytes, bookmark, source })
+                    Err(cause) => {
+                        Err(SubmitError::OutputNotRead { id, output_bytes, bookmark, cause })
                     }
                 }
             }

@@ -22,6 +22,7 @@ impl fmt::Debug for RawOutput {
 
 /// Why a command is not known to be committed, or how it ended without effects.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SubmitError {
     /// It was not, or not for certain, accepted.
     #[error(transparent)]
@@ -32,7 +33,6 @@ pub enum SubmitError {
         /// The command id.
         id: CommandId,
         /// Why.
-        #[source]
         rejection: Box<Rejection>,
         /// At or behind the commit of the rejection.
         bookmark: Bookmark,
@@ -51,7 +51,6 @@ pub enum SubmitError {
         /// The command id.
         id: CommandId,
         /// Why.
-        #[source]
         dead_letter: DeadLetter,
         /// At or behind the commit of that.
         bookmark: Bookmark,
@@ -72,7 +71,7 @@ pub enum SubmitError {
     /// database either. Whoever has a connection to the primary, or to a replica that has reached
     /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
     #[error(
-        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {source}. \
+        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {cause}. \
          Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"
     )]
     OutputNotRead {
@@ -83,10 +82,10 @@ pub enum SubmitError {
         /// At or behind the commit.
         bookmark: Bookmark,
         /// Why it was not read.
-        source: OutputError,
+        cause: OutputError,
     },
     /// It was applied, and its output is not of the type that the command names.
-    #[error("the command {id} was applied, and its output is not of the expected type: {source}")]
+    #[error("the command {id} was applied, and its output is not of the expected type: {cause}")]
     Output {
         /// The command id.
         id: CommandId,
@@ -95,7 +94,7 @@ pub enum SubmitError {
         /// At or behind the commit.
         bookmark: Bookmark,
         /// What is wrong with it.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -114,9 +113,9 @@ impl SubmitError {
         }
     }
 
-    pub(crate) const fn word(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
-            Self::Publish(error) => error.word(),
+            Self::Publish(error) => error.as_str(),
             Self::Rejected { .. } => "rejected",
             Self::Expired { .. } => "expired",
             Self::DeadLettered { .. } => "dead_lettered",

@@ -20,6 +20,7 @@ use crate::{
 
 /// This region's replica shows the command's effects: read them here, now.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Visible<O> {
     /// The command id.
     pub id: CommandId,
@@ -39,18 +40,19 @@ impl<O> fmt::Debug for Visible<O> {
 
 /// Why a write is not known to be visible here.
 #[derive(thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError<O> {
     /// It is not known to be committed, or it had no effects.
     #[error(transparent)]
     Submit(#[from] SubmitError),
     /// It is committed, and the replica was not seen to show it. Read from the primary, or wait
     /// for the bookmark.
-    #[error("the command {} is committed, and not known to be visible here: {source}", committed.id)]
+    #[error("the command {} is committed, and not known to be visible here: {cause}", committed.id)]
     NotVisible {
         /// What is known: the output and the bookmark.
         committed: Committed<O>,
         /// Why the wait ended.
-        source: Box<WaitError>,
+        cause: Box<WaitError>,
     },
     /// It is committed and visible here, and not known to be visible in other regions that the call
     /// named.
@@ -74,10 +76,10 @@ impl<O> fmt::Debug for WriteError<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Submit(error) => f.debug_tuple("Submit").field(error).finish(),
-            Self::NotVisible { committed, source } => f
+            Self::NotVisible { committed, cause } => f
                 .debug_struct("NotVisible")
                 .field("committed", committed)
-                .field("source", source)
+                .field("cause", cause)
                 .finish(),
             Self::NotEverywhere { visible, missing } => f
                 .debug_struct("NotEverywhere")
@@ -134,7 +136,7 @@ impl Parts {
                     Err(WriteError::NotEverywhere { visible, missing })
                 }
             }
-            Err(error) => Err(WriteError::NotVisible { committed, source: Box::new(error) }),
+            Err(error) => Err(WriteError::NotVisible { committed, cause: Box::new(error) }),
         }
     }
 }

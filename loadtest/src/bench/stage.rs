@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use farwrite_devstack::{Devstack, DevstackBuilder, Postgres, Program};
 use farwrite_primary_worker::Config;
-use farwrite_producer::{Limits, Producer};
+use farwrite_producer::{Limits, Producer, ReadsFrom};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -93,10 +93,10 @@ impl BenchStage {
         let nats = if is_home { self.stack.nats().url() } else { self.stack.nats_url(region)? };
         let builder = Producer::builder(database.parse()?, region.parse()?)
             .nats_url(nats)
-            .limits(Limits { timeout: PATIENCE, ..Limits::default() });
+            .limits(Limits::default().timeout(PATIENCE));
         let builder = match self.stack.replica(region) {
-            Ok(replica) => builder.replica(replica.url(database)),
-            Err(_) => builder.primary_reads(self.stack.primary().url(database)),
+            Ok(replica) => builder.reads(ReadsFrom::replica(replica.url(database))),
+            Err(_) => builder.reads(ReadsFrom::primary(self.stack.primary().url(database))),
         };
         builder.connect().await.with_context(|| format!("the app of {region}"))
     }

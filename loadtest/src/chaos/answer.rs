@@ -49,6 +49,7 @@ impl CallAnswer {
             }
             Err(WriteError::Submit(error)) => Self::not_submitted(error),
             Err(WriteError::NoReads { .. }) => Self::only(CommandEnd::Refused),
+            Err(_) => Self::only(CommandEnd::Unknown),
         }
     }
 
@@ -64,6 +65,7 @@ impl CallAnswer {
             SubmitError::OutputNotRead { bookmark, .. } | SubmitError::Output { bookmark, .. } => {
                 Self::with(CommandEnd::Applied, bookmark)
             }
+            _ => Self::only(CommandEnd::Unknown),
         }
     }
 }

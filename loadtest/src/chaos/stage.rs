@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use farwrite_devstack::Devstack;
-use farwrite_producer::{CommandId, Limits, Producer};
+use farwrite_producer::{CommandId, Limits, Producer, ReadsFrom};
 use fastrand::Rng;
 use sqlx::PgConnection;
 use tokio::sync::{Mutex, RwLock};
@@ -54,9 +54,11 @@ impl ChaosStage {
         for region in REGIONS {
             let builder = Producer::builder(DATABASE.parse()?, region.parse()?)
                 .nats_url(stack.nats_url(region)?)
-                .limits(Limits { timeout: Duration::from_secs(3), ..Limits::default() })
-                .replica(stack.server(region)?.url(DATABASE))
-                .primary(stack.primary_url_from(region, DATABASE)?);
+                .limits(Limits::default().timeout(Duration::from_secs(3)))
+                .reads(
+                    ReadsFrom::replica(stack.server(region)?.url(DATABASE))
+                        .or_primary(stack.primary_url_from(region, DATABASE)?),
+                );
             producers.push((region, builder.connect().await.context(region)?));
         }
         // Only a worker that serves answers.

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Program};
-use farwrite_producer::{CommandId, Limits, Producer};
+use farwrite_producer::{CommandId, Limits, Producer, ReadsFrom};
 use sqlx::PgConnection;
 
 use super::settings::{DemoSettings, HandlerKind};
@@ -175,13 +175,14 @@ fn watch(stack: &Devstack, program: PathBuf, region: &str) -> Result<Program> {
 
 /// The producer of a region's app: over the region's own link to NATS, reading next door.
 async fn producer(stack: &Devstack, region: &str, over_nats: bool) -> Result<Producer> {
+    let reads = match stack.replica(region) {
+        Ok(replica) if over_nats => ReadsFrom::replica(replica.url(DATABASE)).over_nats().into(),
+        Ok(replica) => ReadsFrom::replica(replica.url(DATABASE)).into(),
+        Err(_) => ReadsFrom::primary(stack.primary().url(DATABASE)),
+    };
     let builder = Producer::builder(DATABASE.parse()?, region.parse()?)
         .nats_url(stack.nats_url(region)?)
-        .limits(Limits { timeout: PATIENCE, ..Limits::default() });
-    let builder = match stack.replica(region) {
-        Ok(replica) => builder.replica(replica.url(DATABASE)),
-        Err(_) => builder.primary_reads(stack.primary().url(DATABASE)),
-    };
-    let builder = if over_nats { builder.watch_over_nats() } else { builder };
+        .reads(reads)
+        .limits(Limits::default().timeout(PATIENCE));
     builder.connect().await.with_context(|| format!("the app of {region}"))
 }

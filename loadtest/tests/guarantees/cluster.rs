@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Nats, Program};
-use farwrite_producer::{Known, Limits, Producer, PublishError, SubmitError};
+use farwrite_producer::{Known, Limits, Producer, PublishError, ReadsFrom, SubmitError};
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -68,8 +68,8 @@ impl Writer {
         let builder = Producer::builder(case.name.parse()?, "home".parse()?);
         let builder = builder
             .nats_url(case.stack.nats_urls())
-            .primary_reads(case.stack.primary().url(&case.name))
-            .limits(Limits { timeout, ..Limits::default() });
+            .reads(ReadsFrom::primary(case.stack.primary().url(&case.name)))
+            .limits(Limits::default().timeout(timeout));
         let told = (0..KEYS).map(|key| (format!("key {key}"), Told::default())).collect();
         let (told, stopped) = (RefCell::new(told), Cell::new(false));
         Ok(Self { producer: builder.connect().await?, told, stopped })

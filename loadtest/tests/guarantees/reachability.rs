@@ -38,7 +38,7 @@ async fn quiet(test: &str) -> Result<(MutexGuard<'static, ()>, Case)> {
 
 async fn reached(producer: &Producer, bookmark: &Bookmark) -> Result<()> {
     producer
-        .wait(bookmark, STUCK)
+        .wait_within(bookmark, STUCK)
         .await
         .with_context(|| format!("{bookmark} was handed out and is not reached"))
 }

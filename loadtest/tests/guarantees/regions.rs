@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Program};
-use farwrite_producer::{ElsewhereError, Limits, Origin, Producer, WriteError};
+use farwrite_producer::{ElsewhereError, Limits, Origin, Producer, ReadsFrom, WriteError};
 use futures_util::StreamExt;
 use serde_json::Value;
 
@@ -76,9 +76,9 @@ async fn a_write_can_wait_for_other_regions_and_says_who_is_missing() -> Result<
     }
     let producer = Producer::builder(case.name.parse()?, "ewr".parse()?)
         .nats_url(case.stack.nats_url("ewr")?)
-        .primary_reads(case.stack.primary().url(&case.name))
+        .reads(ReadsFrom::primary(case.stack.primary().url(&case.name)))
         .regions(regions(&["ewr", "jfk", "lga"])?)
-        .limits(Limits { timeout: DEADLINE, ..Limits::default() })
+        .limits(Limits::default().timeout(DEADLINE))
         .connect()
         .await?;
     let count = "SELECT count(*) FROM app.effects";
@@ -98,19 +98,19 @@ async fn a_write_can_wait_for_other_regions_and_says_who_is_missing() -> Result<
     ensure!(missing.len() == 1 && missing[0].region.as_str() == "lga", "{missing:?}");
     ensure!(missing[0].why.contains("has not replayed"), "{missing:?}");
     let jfk = regions(&["jfk"])?;
-    producer.wait_in(&visible.bookmark, &jfk, A_WHILE).await?;
+    producer.wait_in_within(&visible.bookmark, &jfk, A_WHILE).await?;
 
     // Its watcher is away, and comes back: who waits is told then, or why not.
     far.kill().await?;
     let both = regions(&["jfk", "lga"])?;
-    let error = producer.wait_in(&visible.bookmark, &both, A_WHILE).await;
+    let error = producer.wait_in_within(&visible.bookmark, &both, A_WHILE).await;
     let Err(ElsewhereError::Missing { visible: shown, missing }) = error else {
         bail!("{error:?}")
     };
     ensure!(shown == jfk && missing[0].why.contains("no lsn-watcher runs there"), "{missing:?}");
     let waiting = tokio::spawn({
         let (producer, bookmark) = (producer.clone(), visible.bookmark.clone());
-        async move { producer.wait_in(&bookmark, &both, DEADLINE).await }
+        async move { producer.wait_in_within(&bookmark, &both, DEADLINE).await }
     });
     let back = case.watcher("lga")?;
     ready(&case, &back).await?;
@@ -143,10 +143,10 @@ async fn the_watchers_of_all_regions_are_found_with_their_statistics_and_are_rea
     let _worker = case.serving_worker().await?;
     let written = producer.write(&append(1)).await?;
     let jfk = regions(&["jfk"])?;
-    ensure!(producer.wait_in(&written.bookmark, &jfk, A_WHILE).await.is_err());
+    ensure!(producer.wait_in_within(&written.bookmark, &jfk, A_WHILE).await.is_err());
     let answer = get(&address(&watchers[0]).context("no address")?, "/ready").await?;
     ensure!(answer.starts_with("HTTP/1.1 503") && answer.contains("the replica"), "{answer}");
     replica.start().await?;
-    producer.wait_in(&written.bookmark, &jfk, DEADLINE).await?;
+    producer.wait_in_within(&written.bookmark, &jfk, DEADLINE).await?;
     ready(&case, &watchers[0]).await
 }

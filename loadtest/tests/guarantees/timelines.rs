@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Program};
 use farwrite_producer::{
-    Bookmark, BookmarkError, CommandId, Doubt, Limits, OutcomeAnswer, Producer, WaitError,
+    Bookmark, BookmarkError, CommandId, Doubt, Limits, OutcomeAnswer, Producer, ReadsFrom,
+    WaitError,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -32,8 +33,8 @@ async fn worker_on(case: &Case, region: &str) -> Result<Program> {
 async fn reading(case: &Case, url: String) -> Result<Producer> {
     let builder = Producer::builder(case.name.parse()?, "lga".parse()?)
         .nats_url(case.stack.nats().url())
-        .replica(url)
-        .limits(Limits { timeout: DEADLINE, ..Limits::default() });
+        .reads(ReadsFrom::replica(url))
+        .limits(Limits::default().timeout(DEADLINE));
     Ok(builder.connect().await?)
 }
 
@@ -108,21 +109,21 @@ impl Lost {
         let Self { case, kept, lost, lost_id } = self;
         // The replica is past the position, and does not hold the commit. Nobody has written yet
         // where the old timeline ended.
-        let error = why(producer.wait(lost, A_WHILE).await)?;
+        let error = why(producer.wait_within(lost, A_WHILE).await)?;
         let WaitError::TimedOut { seen, .. } = &error else { bail!("{error:?}") };
         ensure!(seen.missing_bytes == Some(0), "{seen:?}");
         ensure!(matches!(seen.doubt, Some(Doubt::OtherTimeline(_))), "{seen:?}");
         // A waiter that waits already is told as soon as the loss is known.
         let waiting = tokio::spawn({
             let (producer, lost) = (producer.clone(), lost.clone());
-            async move { producer.wait(&lost, DEADLINE).await }
+            async move { producer.wait_within(&lost, DEADLINE).await }
         });
         let _worker = worker_on(case, "jfk").await?;
         let error = why(waiting.await?)?;
         ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
-        let error = why(producer.wait(lost, DEADLINE).await)?;
+        let error = why(producer.wait_within(lost, DEADLINE).await)?;
         ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
-        producer.wait(kept, DEADLINE).await.context("what survived")?;
+        producer.wait_within(kept, DEADLINE).await.context("what survived")?;
         let error = producer.read_at(lost).await.err().context("read where it is not")?;
         ensure!(error.is_superseded(), "{error:?}");
         // Its command was applied again, and has a bookmark of its own.
@@ -136,7 +137,7 @@ impl Lost {
         .await?;
         let again = again.context("no bookmark")?;
         ensure!(again.timeline.0 == 2 && again.epoch != lost.epoch, "{again:?}");
-        producer.wait(&again, DEADLINE).await?;
+        producer.wait_within(&again, DEADLINE).await?;
         let rows: i64 =
             sqlx::query_scalar("SELECT count(*) FROM app.effects WHERE command_id = $1")
                 .bind(lost_id.uuid())
@@ -163,9 +164,8 @@ async fn a_commit_that_a_failover_lost_is_never_visible_through_the_regions_prog
     let _watcher = case.watcher("lga")?;
     let producer = Producer::builder(case.name.parse()?, "lga".parse()?)
         .nats_url(case.stack.nats_url("lga")?)
-        .replica(case.stack.replica("lga")?.url(&case.name))
-        .watch_over_nats()
-        .limits(Limits { timeout: DEADLINE, ..Limits::default() });
+        .reads(ReadsFrom::replica(case.stack.replica("lga")?.url(&case.name)).over_nats())
+        .limits(Limits::default().timeout(DEADLINE));
     lost.check(&producer.connect().await?).await
 }
 
@@ -181,12 +181,12 @@ async fn a_watched_replica_that_is_promoted_shows_what_it_holds_and_no_more() ->
     worker.kill().await?;
     stack.primary().kill().await?;
     stack.promote("jfk").await?;
-    let error = why(producer.wait(&lost, A_WHILE).await)?;
+    let error = why(producer.wait_within(&lost, A_WHILE).await)?;
     ensure!(matches!(error, WaitError::TimedOut { .. }), "{error:?}");
     let _worker = worker_on(&case, "jfk").await?;
-    let error = why(producer.wait(&lost, DEADLINE).await)?;
+    let error = why(producer.wait_within(&lost, DEADLINE).await)?;
     ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
-    producer.wait(&kept, DEADLINE).await?;
+    producer.wait_within(&kept, DEADLINE).await?;
     // In the new primary's region a write is visible as soon as it is committed.
     producer.write(&append(3)).await?;
     Ok(())
@@ -216,7 +216,7 @@ async fn two_branches_of_one_timeline_are_told_apart() -> Result<()> {
             "CREATE TABLE noise AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)",
         )
         .await?;
-    let error = why(producer.wait(&theirs, A_WHILE).await)?;
+    let error = why(producer.wait_within(&theirs, A_WHILE).await)?;
     ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
     // What the broker knows of the other branch speaks against this one, until an operator decides.
     let url = stack.server("lga")?.url(&case.name);
@@ -249,14 +249,14 @@ async fn a_watcher_that_is_not_told_the_timeline_goes_by_what_rows_prove() -> Re
     let producer = reading(&case, url).await?;
     let committed = producer.submit(&append(1)).await?;
     // Without a right to the history nothing is ever visible, and it is said why.
-    let error = why(producer.wait(&committed.bookmark, A_WHILE).await)?;
+    let error = why(producer.wait_within(&committed.bookmark, A_WHILE).await)?;
     let WaitError::TimedOut { seen, .. } = &error else { bail!("{error:?}") };
     ensure!(
         seen.unreadable.as_deref().is_some_and(|why| why.contains("permission denied")),
         "{seen:?}"
     );
     case.execute(&format!("GRANT SELECT ON farwrite.history, farwrite.owner TO {role}")).await?;
-    producer.wait(&committed.bookmark, DEADLINE).await?;
+    producer.wait_within(&committed.bookmark, DEADLINE).await?;
     let written = producer.write(&append(2)).await?;
     let mut there = PgConnection::connect(&replica.url(&case.name)).await?;
     let proven: bool =

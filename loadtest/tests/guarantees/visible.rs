@@ -70,7 +70,7 @@ async fn a_submit_whose_worker_dies_between_commit_and_reply_is_answered_all_the
     let committed = committed?;
     ensure!(committed.output.place == 1, "{committed:?}");
     ensure!(case.effects().await? == [("a".to_owned(), vec![1])].into());
-    producer.wait(&committed.bookmark, DEADLINE).await?;
+    producer.wait_within(&committed.bookmark, DEADLINE).await?;
     Ok(())
 }
 
@@ -80,12 +80,8 @@ async fn a_rejected_submit_says_why_and_leaves_the_key_free() -> Result<()> {
     let _worker = case.serving_worker().await?;
     let producer = case.producer("ewr").await?;
     let refused = Message::refused("a", 1);
-    let raw = farwrite_producer::RawCommand {
-        name: refused.name.clone(),
-        version: 1,
-        key: Some("a".parse()?),
-        body: serde_json::value::RawValue::from_string(refused.body.clone())?,
-    };
+    let body = serde_json::value::RawValue::from_string(refused.body.clone())?;
+    let raw = farwrite_producer::RawCommand::new(&refused.name, body).key("a".parse()?);
     let error = producer.call_raw(raw).submit().await.err().context("it was not rejected")?;
     let SubmitError::Rejected { id, rejection, .. } = error else { anyhow::bail!("{error}") };
     ensure!(rejection.code == "P0001" && rejection.message == "refused: by test", "{rejection:?}");

@@ -61,7 +61,7 @@ async fn list(Extension(session): Extension<Session>, Path(author): Path<String>
         Ok(notes) => {
             let notes: Vec<_> =
                 notes.into_iter().map(|(id, text)| json!({ "id": id, "text": text })).collect();
-            Json(json!({ "from": session.from().word(), "notes": notes })).into_response()
+            Json(json!({ "from": session.from().as_str(), "notes": notes })).into_response()
         }
         Err(error) => {
             tracing::error!(%error, "the notes cannot be read");

@@ -52,13 +52,13 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 impl JournalFile {
     /// Locks a journal and reads all of it; nothing where there is none yet.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<u8>), JournalError> {
-        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let io = |cause| JournalError::Io { path: path.to_owned(), cause };
         let mut options = OpenOptions::new();
         let lock = private(options.write(true).create(true)).open(beside(path, ".lock"));
         let lock = lock.map_err(io)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::InUse { path: path.to_owned() },
-            TryLockError::Error(source) => io(source),
+            TryLockError::Error(cause) => io(cause),
         })?;
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -116,8 +116,8 @@ impl JournalFile {
         &self.path
     }
 
-    pub(super) fn error(&self, source: io::Error) -> JournalError {
-        JournalError::Io { path: self.path.clone(), source }
+    pub(super) fn error(&self, cause: io::Error) -> JournalError {
+        JournalError::Io { path: self.path.clone(), cause }
     }
 
     pub(super) fn strange(&self, strange: Strange) -> JournalError {

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 /// Why a journal could not be opened. Nothing was changed in the file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// Another producer, of this process or another, has it.
     #[error("the journal {path} is in use by another producer: give every producer its own")]
@@ -41,12 +42,12 @@ pub enum JournalError {
         reason: String,
     },
     /// The file cannot be read or written.
-    #[error("the journal {path}: {source}")]
+    #[error("the journal {path}: {cause}")]
     Io {
         /// Where it is.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 

@@ -61,7 +61,7 @@ impl Keeping {
                     let (file, bytes) = JournalFile::open(&path)?;
                     Self::recover(file, &bytes, book, sync, &owner, &targets)
                 });
-                let io = |error| Err(JournalError::Io { path: at, source: error });
+                let io = |error| Err(JournalError::Io { path: at, cause: error });
                 reading.await.unwrap_or_else(|error| io(error.into()))?
             }
         };
@@ -96,7 +96,7 @@ impl Keeping {
         let path = writer.file.path().to_owned();
         let thread = std::thread::Builder::new().name("farwrite-journal".to_owned());
         let thread = thread.spawn(move || writer.run());
-        let thread = thread.map_err(|source| JournalError::Io { path, source })?;
+        let thread = thread.map_err(|source| JournalError::Io { path, cause: source })?;
         let writing = Some(Writing { written, thread: Some(thread) });
         Ok(Self { shared, writing, recovered, damage })
     }

@@ -63,6 +63,7 @@ impl Journal {
 /// When a journal's file is synced to disk. However it is: before a publish goes out, its entry has
 /// been written to the file, so that a crash of the process loses none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileSync {
     /// So long after the first write at the latest, without a publish waiting for it: a crash of
     /// the machine may lose that much. Every second is the default: what a journal is for takes a
@@ -81,13 +82,10 @@ impl Default for FileSync {
 /// How much a journal may hold. When it is full, a publish fails with
 /// [`PublishError::JournalFull`](crate::PublishError::JournalFull), and nothing is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "give it to a journal"]
 pub struct JournalLimits {
-    /// Commands that were sent and whose outcome is not known. 100,000: a minute of a busy region,
-    /// many times what lies between two runs of `reconcile`.
-    pub max_commands: usize,
-    /// Bytes that they hold, in memory and in the file each: bodies, keys, contexts and some
-    /// hundred bytes a command. 64 MiB, as for blocked keys.
-    pub max_bytes: usize,
+    pub(crate) max_commands: usize,
+    pub(crate) max_bytes: usize,
 }
 
 impl Default for JournalLimits {
@@ -97,11 +95,23 @@ impl Default for JournalLimits {
 }
 
 impl JournalLimits {
+    /// Commands that were sent and whose outcome is not known. 100,000: a minute of a busy region,
+    /// many times what lies between two runs of `reconcile`.
+    pub const fn max_commands(self, max_commands: usize) -> Self {
+        Self { max_commands, ..self }
+    }
+
+    /// Bytes that they hold, in memory and in the file each: bodies, keys, contexts and some
+    /// hundred bytes a command. 64 MiB, as for blocked keys.
+    pub const fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { max_bytes, ..self }
+    }
+
     /// Checks every limit.
     ///
     /// # Errors
     /// With the first limit that breaks its rule.
-    pub fn validate(&self) -> Result<(), LimitError> {
+    pub(crate) fn validate(&self) -> Result<(), LimitError> {
         let rules = [
             ("journal max_commands", self.max_commands > 0),
             ("journal max_bytes", self.max_bytes > 0),

@@ -5,6 +5,7 @@ use farwrite_schemas::CommandId;
 /// The stream has stored the command: it will be applied, or its failure recorded. The app may go
 /// away.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Accepted {
     /// The command id.
     pub id: CommandId,

@@ -95,8 +95,8 @@ impl Failure {
         }
     }
 
-    /// Its word, as a metric's label.
-    pub(crate) const fn word(&self) -> &'static str {
+    /// As a metric's label.
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::NotConnected => "not_connected",
             Self::NotSent => "not_sent",
@@ -262,7 +262,7 @@ mod tests {
         for (failure, word, (again, maybe_stored, settled)) in cases {
             let verdict = Verdict { again, maybe_stored, settled };
             assert_eq!(failure.verdict(), verdict, "{failure:?}");
-            assert_eq!(failure.word(), word);
+            assert_eq!(failure.as_str(), word);
         }
     }
 

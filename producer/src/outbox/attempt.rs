@@ -79,8 +79,8 @@ impl Attempts {
             if !verdict.again {
                 return Ok(Err(failure));
             }
-            metrics::retried(failure.word());
-            tracing::debug!(id = %message.id, reason = failure.word(), "publishing again");
+            metrics::retried(failure.as_str());
+            tracing::debug!(id = %message.id, reason = failure.as_str(), "publishing again");
             tries.last = Some(failure);
             timeout_at(deadline, sleep(backoff.next_pause())).await?;
         }

@@ -4,13 +4,14 @@ use farwrite_schemas::{CONTEXT_MAX_BYTES, KeyError, NameError};
 
 /// A command cannot be one.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidCommand {
     /// Its name does not have a name's form.
     #[error("its {0}")]
-    Name(#[from] NameError),
+    Name(NameError),
     /// Its key does not have a key's form.
     #[error("its key: {0}")]
-    Key(#[from] KeyError),
+    Key(KeyError),
     /// Its version is 0 or larger than PostgreSQL's `integer`.
     #[error("its version {0} is not between 1 and 2147483647")]
     Version(u32),
@@ -42,5 +43,23 @@ pub enum InvalidCommand {
     Context,
     /// Its type, or that of its context, could not be written as JSON.
     #[error("it cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
+}
+
+impl From<NameError> for InvalidCommand {
+    fn from(error: NameError) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl From<KeyError> for InvalidCommand {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<serde_json::Error> for InvalidCommand {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
 }

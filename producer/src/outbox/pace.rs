@@ -29,6 +29,7 @@ use crate::outbox::probe::{Probe, Probed};
 
 /// When a producer gathers what waits into atomic batches of JetStream's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Gather {
     /// Every command is published alone.
     Never,

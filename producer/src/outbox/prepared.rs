@@ -40,7 +40,7 @@ impl Prepared {
         prepared: Result<Self, InvalidCommand>,
         wishes: Wishes,
     ) -> Result<(Self, Terms), PublishError> {
-        let invalid = |source| PublishError::Invalid { id, source };
+        let invalid = |cause| PublishError::Invalid { id, cause };
         let prepared = prepared.map_err(invalid)?;
         let terms = wishes.terms(SystemTime::now()).map_err(invalid)?;
         let bytes = prepared.body.len();

@@ -27,7 +27,7 @@ impl Outbox {
             }
             Err(unsent) => {
                 let error = self.explain(&entered.message, &progress, unsent);
-                metrics::publish_failed(error.word());
+                metrics::publish_failed(error.as_str());
                 Err(error)
             }
         }
@@ -84,8 +84,8 @@ impl Outbox {
             Failure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
                 PublishError::JournalFull { id, commands, bytes }
             }
-            Failure::Unjournaled(Unjournaled::Failed(source)) => {
-                PublishError::JournalFailed { id, source }
+            Failure::Unjournaled(Unjournaled::Failed(cause)) => {
+                PublishError::JournalFailed { id, cause }
             }
             Failure::Refused(Refusal { reason, code, description }) => match reason {
                 Reason::Full => PublishError::QueueFull { id, description, known },

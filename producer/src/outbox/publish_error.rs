@@ -28,14 +28,15 @@ impl fmt::Display for Known {
 
 /// Why a command was not, or not for certain, accepted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// It is no valid command: nothing was sent. Mend the command.
-    #[error("the command {id} is not valid: {source}")]
+    #[error("the command {id} is not valid: {cause}")]
     Invalid {
         /// The command id.
         id: CommandId,
         /// What is wrong with it.
-        source: InvalidCommand,
+        cause: InvalidCommand,
     },
     /// Its body is larger than Farwrite, the server or the stream takes. Make it smaller: put the
     /// bulk elsewhere and its address into the command.
@@ -160,12 +161,12 @@ pub enum PublishError {
     },
     /// The journal's file cannot be written. This command was not sent. Mend the disk and try
     /// again: the next publish writes the whole file anew.
-    #[error("the command {id} was not sent: the journal cannot be written: {source}")]
+    #[error("the command {id} was not sent: the journal cannot be written: {cause}")]
     JournalFailed {
         /// The command id.
         id: CommandId,
         /// What the operating system said.
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// The NATS client was closed for good. Make a new producer.
     #[error("the NATS client was closed, the command {id} was not acknowledged; {known}")]
@@ -179,6 +180,7 @@ pub enum PublishError {
 
 /// Whose limit a body exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SizeLimit {
     /// Farwrite's own, [`BODY_MAX_BYTES`].
     Body,
@@ -203,6 +205,7 @@ impl fmt::Display for SizeLimit {
 
 /// What a publish was waiting for when its time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitingFor {
     /// Earlier calls of the same key.
     Turn,
@@ -265,8 +268,8 @@ impl PublishError {
         }
     }
 
-    /// Its word, as a metric's label.
-    pub(crate) const fn word(&self) -> &'static str {
+    /// As a metric's label.
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "invalid",
             Self::TooLarge { .. } => "too_large",

@@ -14,6 +14,7 @@ const SERVICE_ERROR: &str = "Nats-Service-Error";
 
 /// Why nobody said how far behind the worker is.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LagError {
     /// No worker serves this database.
     #[error("no worker answered the question how far behind it is")]

@@ -6,6 +6,7 @@ use crate::link::question::Unanswered;
 
 /// What the outcome service said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LastHeard {
     /// It was not asked yet, or has not answered.
     Nothing,

@@ -19,13 +19,14 @@ use crate::{
     metrics,
     questions::ask::Questions,
     reads::{
-        from::NoReads,
         position::{self, Position},
+        role::NoReads,
     },
 };
 
 /// Why an output that is too large for a message could not be read from the database.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OutputError {
     /// The producer has no pool to read with.
     #[error(transparent)]
@@ -34,7 +35,7 @@ pub enum OutputError {
     #[error("the replica has not reached it: {0}")]
     NotVisible(Box<WaitError>),
     /// The database failed, or does not let this user read the ledger.
-    #[error("{0}")]
+    #[error(transparent)]
     Sql(#[from] sqlx::Error),
     /// The time was up.
     #[error("the time was up")]

@@ -29,6 +29,7 @@ use crate::{
 
 /// Why an outcome could not be told. The command is what it was.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OutcomeError {
     /// No worker serves outcomes for this database.
     #[error("no worker answered the question for the outcome of the command {id}")]
@@ -73,7 +74,7 @@ pub enum OutcomeError {
     /// No worker answered, and the database that this producer reads failed, or does not let this
     /// user read the ledger.
     #[error(
-        "nobody knows how the command {id} ended: {last_heard}, and reading it here failed: {source}"
+        "nobody knows how the command {id} ended: {last_heard}, and reading it here failed: {cause}"
     )]
     Reads {
         /// The command id.
@@ -81,13 +82,13 @@ pub enum OutcomeError {
         /// What the outcome service said last.
         last_heard: LastHeard,
         /// What the database said.
-        source: sqlx::Error,
+        cause: sqlx::Error,
     },
     /// It was applied; its output is too large for a message, and could not be read from the
     /// database either. Whoever has a connection to the primary, or to a replica that has reached
     /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
     #[error(
-        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {source}. \
+        "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {cause}. \
          Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"
     )]
     OutputNotRead {
@@ -98,7 +99,7 @@ pub enum OutcomeError {
         /// At or behind the commit.
         bookmark: Bookmark,
         /// Why it was not read.
-        source: OutputError,
+        cause: OutputError,
     },
     /// As many calls are pending as may be.
     #[error("{limit} calls are pending, which is the limit: the outcome of {id} was not asked")]
@@ -212,7 +213,7 @@ impl Questions {
                 let outcome = Outcome::Applied { output };
                 Ok(OutcomeAnswer::Known(Reply { id, outcome, bookmark, record }))
             }
-            Err(source) => Err(OutcomeError::OutputNotRead { id, output_bytes, bookmark, source }),
+            Err(cause) => Err(OutcomeError::OutputNotRead { id, output_bytes, bookmark, cause }),
         }
     }
 }
@@ -224,7 +225,7 @@ impl Learnt {
         let last_heard = service.as_ref().map_or(LastHeard::Nothing, LastHeard::from);
         match (here, service) {
             (Some(Ok(parked)), _) => OutcomeError::UnknownHere { id, parked, last_heard },
-            (Some(Err(source)), _) => OutcomeError::Reads { id, last_heard, source },
+            (Some(Err(cause)), _) => OutcomeError::Reads { id, last_heard, cause },
             (None, Some(Unanswered::NoService)) => OutcomeError::NoWorker { id },
             (None, _) if !is_connected => OutcomeError::NoConnection { id },
             (None, _) => OutcomeError::TimedOut { id },

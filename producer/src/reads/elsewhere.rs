@@ -21,6 +21,7 @@ use crate::{
 
 /// A region that was not seen to show a bookmark.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MissingRegion {
     /// Which one.
     pub region: Origin,
@@ -36,6 +37,7 @@ impl fmt::Display for MissingRegion {
 
 /// Why a bookmark is not known to be visible in every region that was asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ElsewhereError {
     /// It belongs to another database.
     #[error(transparent)]

@@ -4,10 +4,11 @@
 //! write waits for before it is committed.
 
 pub(crate) mod elsewhere;
-pub(crate) mod from;
+pub(crate) mod open;
 pub(crate) mod patience;
 pub(crate) mod position;
 pub(crate) mod promise;
 pub(crate) mod read_at;
+pub(crate) mod role;
 pub(crate) mod servers;
 pub(crate) mod wait;

@@ -13,19 +13,20 @@ use sqlx::PgPool;
 use crate::{
     metrics,
     reads::{
-        from::{NoReads, ReadFrom},
+        role::{NoReads, ServerRole},
         wait::{BookmarkError, Reads},
     },
 };
 
 /// A pool that shows what a bookmark stands for.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 #[must_use = "reads belong to this pool"]
 pub struct ReadAt<'a> {
     /// The pool to read with.
     pub pool: &'a PgPool,
     /// Which server it reads, by that server's own word.
-    pub from: ReadFrom,
+    pub from: ServerRole,
     /// What was seen of it.
     pub reached: Reached,
 }
@@ -42,6 +43,7 @@ impl fmt::Debug for ReadAt<'_> {
 
 /// No server shows what a bookmark stands for.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadAtError {
     /// The bookmark is not this producer's, or is not visible here and there is no primary to read.
     #[error(transparent)]
@@ -100,8 +102,8 @@ impl Reads {
 
 impl<'a> ReadAt<'a> {
     fn new(pool: &'a PgPool, reached: Reached) -> Self {
-        let from = if reached.in_recovery { ReadFrom::Replica } else { ReadFrom::Primary };
-        metrics::read_at(from.word());
+        let from = if reached.in_recovery { ServerRole::Replica } else { ServerRole::Primary };
+        metrics::read_at(from.as_str());
         Self { pool, from, reached }
     }
 }

@@ -25,8 +25,8 @@ use sqlx::{
 use crate::{
     metrics,
     reads::{
-        from::{NoReads, ReadFrom},
         promise::Promise,
+        role::{NoReads, ServerRole},
     },
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Here {
     pool: Option<PgPool>,
     watcher: Watcher,
     promise: Arc<Promise>,
-    meant: ReadFrom,
+    meant: ServerRole,
     mismatch_logged: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ impl Here {
     pub(crate) fn new(
         watcher: Watcher,
         server: Option<(PgPoolOptions, PgConnectOptions)>,
-        meant: ReadFrom,
+        meant: ServerRole,
     ) -> Self {
         let promise = Arc::new(Promise::default());
         let pool = server.map(|(pool, options)| promise.guard(pool).connect_lazy_with(options));
@@ -74,8 +74,8 @@ impl Here {
     async fn wait(&self, bookmark: &Bookmark, timeout: Duration) -> Result<Reached, WaitError> {
         let reached = self.watcher.wait(bookmark, timeout).await?;
         self.promise.raise(&reached, bookmark.epoch);
-        let is_other = reached.in_recovery != (self.meant == ReadFrom::Replica);
-        metrics::reads_role(self.meant.word(), is_other);
+        let is_other = reached.in_recovery != (self.meant == ServerRole::Replica);
+        metrics::reads_role(self.meant.as_str(), is_other);
         if is_other && !self.mismatch_logged.swap(true, Ordering::Relaxed) {
             let meant = self.meant;
             tracing::warn!(
@@ -134,7 +134,7 @@ impl ReadServers {
 
     /// Whether reads are meant to go to the primary.
     pub(crate) const fn are_on_primary(&self) -> bool {
-        matches!(self, Self::Somewhere { here: Here { meant: ReadFrom::Primary, .. }, .. })
+        matches!(self, Self::Somewhere { here: Here { meant: ServerRole::Primary, .. }, .. })
     }
 
     /// Whether there is a place where a write can be visible.
@@ -148,7 +148,7 @@ impl ReadServers {
     /// Tells that somebody will wait in a moment. A primary is asked one question, and no more.
     pub(crate) fn expect_wait(&self) {
         if let Self::Somewhere { here, .. } = self
-            && here.meant == ReadFrom::Replica
+            && here.meant == ServerRole::Replica
         {
             here.watcher.expect_wait();
         }

@@ -11,14 +11,15 @@ use sqlx::PgPool;
 use crate::{
     limits::TIMEOUT_MAX,
     reads::{
-        from::NoReads,
         patience::Patience,
+        role::NoReads,
         servers::{Fallback, ReadServers},
     },
 };
 
 /// Why a bookmark was not reached here.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BookmarkError {
     /// It belongs to another database.
     #[error("the bookmark belongs to the database {theirs}, and this producer to {ours}")]

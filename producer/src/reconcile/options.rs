@@ -6,22 +6,13 @@ use crate::limits::{LimitError, TIMEOUT_MAX};
 
 /// How [`Producer::reconcile`](crate::Producer::reconcile) goes about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "give it to `Producer::reconcile`"]
 pub struct ReconcileOptions {
-    /// Commands whose last publish ended less long ago are left alone. 10 s: a healthy worker has
-    /// applied them long before, so that younger ones are not worth a question.
-    pub min_age: Duration,
-    /// Commands that were sent first longer ago are not sent again: the ledger may have forgotten
-    /// them, and a derived id would have a second effect. 6 days: less than the 7 that the ledger
-    /// keeps unless the worker is told otherwise (`--ledger-keep-hours`); keep it below that. By this
-    /// machine's clock, as all ages here.
-    pub max_age: Duration,
-    /// Questions, and keys that are sent again, at one time. 64: as many questions as the worker
-    /// answers together.
-    pub concurrency: usize,
-    /// How long the worker, the database and each publish may take. 10 s, as a call may.
-    pub timeout: Duration,
-    /// What becomes of a lost command that a later one of its key has overtaken.
-    pub overtaken: Overtaken,
+    pub(crate) min_age: Duration,
+    pub(crate) max_age: Duration,
+    pub(crate) concurrency: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) overtaken: Overtaken,
 }
 
 impl Default for ReconcileOptions {
@@ -43,6 +34,7 @@ impl Default for ReconcileOptions {
 /// Only this producer's own commands are known. What other producers sent with the key has no order
 /// towards it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overtaken {
     /// It is sent again at once, and applied behind the later one: nothing accepted is lost.
     #[default]
@@ -56,6 +48,7 @@ pub enum Overtaken {
 
 /// Why nothing was reconciled.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReconcileError {
     /// The producer was built without a journal.
     #[error("the producer has no journal to reconcile: build it with Builder::journal")]
@@ -66,11 +59,41 @@ pub enum ReconcileError {
 }
 
 impl ReconcileOptions {
+    /// Commands whose last publish ended less long ago are left alone. 10 s: a healthy worker has
+    /// applied them long before, so that younger ones are not worth a question.
+    pub const fn min_age(self, min_age: Duration) -> Self {
+        Self { min_age, ..self }
+    }
+
+    /// Commands that were sent first longer ago are not sent again: the ledger may have forgotten
+    /// them, and a derived id would have a second effect. 6 days: less than the 7 that the ledger
+    /// keeps unless the worker is told otherwise (`--ledger-keep-hours`); keep it below that. By this
+    /// machine's clock, as all ages here.
+    pub const fn max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
+    }
+
+    /// Questions, and keys that are sent again, at one time. 64: as many questions as the worker
+    /// answers together.
+    pub const fn concurrency(self, concurrency: usize) -> Self {
+        Self { concurrency, ..self }
+    }
+
+    /// How long the worker, the database and each publish may take. 10 s, as a call may.
+    pub const fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// What becomes of a lost command that a later one of its key has overtaken.
+    pub const fn overtaken(self, overtaken: Overtaken) -> Self {
+        Self { overtaken, ..self }
+    }
+
     /// Checks every option.
     ///
     /// # Errors
     /// With the first one that breaks its rule.
-    pub fn validate(&self) -> Result<(), LimitError> {
+    pub(crate) fn validate(&self) -> Result<(), LimitError> {
         let positive = "greater than zero";
         let rules = [
             ("reconcile concurrency", self.concurrency > 0, positive),
@@ -93,9 +116,9 @@ mod tests {
     fn names_the_option_that_breaks_its_rule() {
         let good = ReconcileOptions::default();
         assert_eq!(good.validate(), Ok(()));
-        let none = ReconcileOptions { concurrency: 0, ..good.clone() };
+        let none = good.clone().concurrency(0);
         assert_eq!(none.validate().unwrap_err().field, "reconcile concurrency");
-        let crossed = ReconcileOptions { max_age: good.min_age, ..good };
+        let crossed = good.clone().max_age(good.min_age);
         assert_eq!(crossed.validate().unwrap_err().rule, "longer than min_age");
     }
 }

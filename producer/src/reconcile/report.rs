@@ -13,6 +13,7 @@ use crate::{
 /// What [`Producer::reconcile`](crate::Producer::reconcile) found and did. Every command that was in
 /// the journal is in exactly one of the counts and lists, `overtaken` apart.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ReconcileReport {
     /// Applied, and forgotten.
     pub applied: usize,
@@ -56,6 +57,7 @@ pub struct ReconcileReport {
 
 /// Why nobody could tell what became of a command.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WhyUnknown {
     /// The worker did not say how far it has come.
     #[error(transparent)]

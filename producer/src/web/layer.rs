@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{session::Session, token::Token};
 use crate::{
-    Bookmark, BookmarkError, BookmarkKey, NoReads, Producer, ReadFrom, WaitError, metrics,
+    Bookmark, BookmarkError, BookmarkKey, NoReads, Producer, ServerRole, WaitError, metrics,
 };
 
 /// How long a request waits for this region where there is no other place to read: longer than a
@@ -24,6 +24,7 @@ const ALONE_BUDGET: Duration = Duration::from_secs(1);
 
 /// What is done with a request whose bookmark is not visible here in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Late {
     /// It is served with what this region shows: [`Session::is_stale`] says so, and the response
     /// carries `farwrite-stale: 1`.
@@ -138,7 +139,7 @@ impl BookmarkLayer {
     /// Finds a pool for a request.
     async fn open(&self, bookmark: Option<Bookmark>) -> Result<Opened, Late> {
         let is_primary = self.producer.parts.reads.are_on_primary();
-        let from = if is_primary { ReadFrom::Primary } else { ReadFrom::Replica };
+        let from = if is_primary { ServerRole::Primary } else { ServerRole::Replica };
         let here = |is_stale, bookmark| {
             let producer = self.producer.clone();
             Session::new(producer, self.pool.clone(), from, is_stale, bookmark)
@@ -167,7 +168,7 @@ impl BookmarkLayer {
                 }
             };
         }
-        match self.producer.wait(&bookmark, self.budget).await {
+        match self.producer.wait_within(&bookmark, self.budget).await {
             Ok(()) => Ok(Opened::Serve(here(false, Some(bookmark)))),
             // Nothing can satisfy it.
             Err(BookmarkError::Wait(error))
@@ -246,12 +247,12 @@ where
                 Ok(Opened::Serve(session)) => (session, false),
                 Ok(Opened::Forget(session)) => (session, true),
                 Err(late) => {
-                    metrics::request_late(word(&late));
+                    metrics::request_late(late.as_str());
                     return Ok(refusal(&late));
                 }
             };
             if session.is_stale() {
-                metrics::request_late(word(&Late::Stale));
+                metrics::request_late(Late::Stale.as_str());
             }
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
@@ -273,12 +274,15 @@ where
     }
 }
 
-fn word(late: &Late) -> &'static str {
-    match late {
-        Late::Stale => "stale",
-        Late::Primary => "primary",
-        Late::Unavailable { .. } => "unavailable",
-        Late::FlyReplay { .. } => "fly_replay",
+impl Late {
+    /// As a metric's label.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Primary => "primary",
+            Self::Unavailable { .. } => "unavailable",
+            Self::FlyReplay { .. } => "fly_replay",
+        }
     }
 }
 

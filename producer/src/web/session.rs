@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::PgPool;
 
-use crate::{Bookmark, Committed, Producer, ReadFrom, Visible};
+use crate::{Bookmark, Committed, Producer, ServerRole, Visible};
 
 /// One request's view of the database; in the request's extensions.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Session {
 struct Inner {
     producer: Producer,
     pool: PgPool,
-    from: ReadFrom,
+    from: ServerRole,
     is_stale: bool,
     newest: Mutex<Newest>,
 }
@@ -31,7 +31,7 @@ impl Session {
     pub(super) fn new(
         producer: Producer,
         pool: PgPool,
-        from: ReadFrom,
+        from: ServerRole,
         is_stale: bool,
         bookmark: Option<Bookmark>,
     ) -> Self {
@@ -47,7 +47,7 @@ impl Session {
 
     /// Which server the pool reads.
     #[must_use]
-    pub fn from(&self) -> ReadFrom {
+    pub fn from(&self) -> ServerRole {
         self.inner.from
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farwrite_devstack::Devstack;
 use farwrite_producer::{
-    Bookmark, BookmarkError, Limits, Producer, ReadAtError, ReadFrom, WaitError,
+    Bookmark, BookmarkError, Limits, Producer, ReadAtError, ReadsFrom, ServerRole, WaitError,
 };
 use farwrite_schemas::Lsn;
 use sqlx::{Connection, PgConnection};
@@ -22,7 +22,7 @@ async fn commit(stage: &Stage, primary: &mut PgConnection) -> Bookmark {
     stage.bookmark(text.parse().unwrap())
 }
 
-async fn rows(producer: &Producer, bookmark: &Bookmark) -> (i64, ReadFrom) {
+async fn rows(producer: &Producer, bookmark: &Bookmark) -> (i64, ServerRole) {
     let read = within(producer.read_at(bookmark)).await.unwrap();
     let rows = sqlx::query_scalar("SELECT count(*) FROM seen").fetch_one(read.pool);
     (within(rows).await.unwrap(), read.from)
@@ -37,28 +37,30 @@ async fn a_bookmark_is_read_here_or_on_the_primary_and_a_read_has_one_of_its_own
     let [here, there] = HOPS.map(|region| stage.stack.replica(region).unwrap());
     let mut writing = primary.connect(database).await.unwrap();
     sqlx::query("CREATE TABLE seen (n int)").execute(&mut writing).await.unwrap();
-    let limits = |budget| Limits { read_budget: budget, ..Limits::default() };
-    let with_primary = stage.builder().replica(here.url(database)).primary(primary.url(database));
+    let limits = |budget| Limits::default().read_budget(budget);
+    let with_primary = stage
+        .builder()
+        .reads(ReadsFrom::replica(here.url(database)).or_primary(primary.url(database)));
     let with_primary = with_primary.limits(limits(Duration::from_millis(20)));
     let with_primary = with_primary.connect().await.unwrap();
 
     // In time: here.
     let first = commit(&stage, &mut writing).await;
-    within(with_primary.wait_for(&first)).await.unwrap();
-    assert_eq!(rows(&with_primary, &first).await, (1, ReadFrom::Replica));
+    within(with_primary.wait(&first)).await.unwrap();
+    assert_eq!(rows(&with_primary, &first).await, (1, ServerRole::Replica));
 
     // Held back: on the primary, again and again.
     here.pause_replay().await.unwrap();
-    assert_eq!(rows(&with_primary, &first).await, (1, ReadFrom::Replica), "that one it shows");
+    assert_eq!(rows(&with_primary, &first).await, (1, ServerRole::Replica), "that one it shows");
     let second = commit(&stage, &mut writing).await;
     for _ in 0..5 {
-        assert_eq!(rows(&with_primary, &second).await, (2, ReadFrom::Primary));
+        assert_eq!(rows(&with_primary, &second).await, (2, ServerRole::Primary));
     }
 
     // Without a primary there is an error, which says what was seen.
-    let alone = stage.builder().replica(here.url(database));
+    let alone = stage.builder().reads(ReadsFrom::replica(here.url(database)));
     let timeout = Duration::from_millis(300);
-    let alone = alone.limits(Limits { timeout, ..Limits::default() }).connect().await.unwrap();
+    let alone = alone.limits(Limits::default().timeout(timeout)).connect().await.unwrap();
     let error = within(alone.read_at(&second)).await.unwrap_err();
     let ReadAtError::Bookmark(BookmarkError::Wait(error)) = error else { panic!("{error:?}") };
     let WaitError::TimedOut { target, seen } = *error else { panic!("{error:?}") };
@@ -74,10 +76,10 @@ async fn a_bookmark_is_read_here_or_on_the_primary_and_a_read_has_one_of_its_own
     assert_eq!(seen, 2);
     let read = within(alone.bookmark(&mut reading)).await.unwrap().unwrap();
     assert!(read.lsn >= second.lsn && read.epoch == second.epoch);
-    assert!(alone.wait(&read, timeout).await.is_err(), "it would go back in time");
+    assert!(alone.wait_within(&read, timeout).await.is_err(), "it would go back in time");
     here.resume_replay().await.unwrap();
-    within(alone.wait(&read, LONG)).await.unwrap();
-    assert_eq!(rows(&alone, &read).await, (2, ReadFrom::Replica));
+    within(alone.wait_within(&read, LONG)).await.unwrap();
+    assert_eq!(rows(&alone, &read).await, (2, ServerRole::Replica));
     // The primary's own commits have one as well.
     let own = within(alone.bookmark(&mut writing)).await.unwrap().unwrap();
     assert!(own.lsn >= read.lsn);
@@ -93,15 +95,17 @@ async fn a_server_is_what_it_is_and_not_what_it_is_said_to_be() {
     replica.wait_caught_up(primary, LONG).await.unwrap();
 
     // One plain database and no replica, as on a developer's machine.
-    let on_primary = stage.builder().replica(primary.url(database)).connect().await.unwrap();
+    let on_primary =
+        stage.builder().reads(ReadsFrom::replica(primary.url(database))).connect().await.unwrap();
     let bookmark = commit(&stage, &mut writing).await;
-    assert_eq!(rows(&on_primary, &bookmark).await, (1, ReadFrom::Primary));
+    assert_eq!(rows(&on_primary, &bookmark).await, (1, ServerRole::Primary));
 
     // A replica that is taken for the primary is waited for all the same.
-    let on_replica = stage.builder().primary_reads(replica.url(database)).connect().await.unwrap();
+    let on_replica =
+        stage.builder().reads(ReadsFrom::primary(replica.url(database))).connect().await.unwrap();
     for n in 2..50 {
         let bookmark = commit(&stage, &mut writing).await;
-        assert_eq!(rows(&on_replica, &bookmark).await, (n, ReadFrom::Replica));
+        assert_eq!(rows(&on_replica, &bookmark).await, (n, ServerRole::Replica));
     }
 }
 
@@ -112,13 +116,13 @@ async fn bookmarks_of_two_databases_are_not_mixed_up() {
     for stage in [&shop, &blog] {
         let database = stage.database_with_history().await;
         let url = stage.stack.primary().url(database);
-        producers.push(stage.builder().primary_reads(url).connect().await.unwrap());
+        producers.push(stage.builder().reads(ReadsFrom::primary(url)).connect().await.unwrap());
     }
     let mut writing = shop.stack.primary().connect(shop.database.as_str()).await.unwrap();
     sqlx::query("CREATE TABLE seen (n int)").execute(&mut writing).await.unwrap();
     let bookmark = commit(&shop, &mut writing).await;
-    within(producers[0].wait_for(&bookmark)).await.unwrap();
-    let error = within(producers[1].wait_for(&bookmark)).await.unwrap_err();
+    within(producers[0].wait(&bookmark)).await.unwrap();
+    let error = within(producers[1].wait(&bookmark)).await.unwrap_err();
     assert!(matches!(error, BookmarkError::OtherDatabase { .. }), "{error:?}");
     let error = within(producers[1].read_at(&bookmark)).await.unwrap_err();
     let is_named = matches!(error, ReadAtError::Bookmark(BookmarkError::OtherDatabase { .. }));
@@ -130,12 +134,12 @@ async fn a_bookmark_that_nobody_gave_out_is_refused_or_given_up_in_time() {
     let stage = Stage::new("forged").await;
     let database = stage.database_with_history().await;
     let url = stage.stack.primary().url(database);
-    let producer = stage.builder().primary_reads(url).connect().await.unwrap();
+    let producer = stage.builder().reads(ReadsFrom::primary(url)).connect().await.unwrap();
     let mut writing = stage.stack.primary().connect(database).await.unwrap();
     sqlx::query("CREATE TABLE seen (n int)").execute(&mut writing).await.unwrap();
     let real = commit(&stage, &mut writing).await;
     let wait = async |bookmark: Bookmark| {
-        let waited = within(producer.wait(&bookmark, Duration::from_millis(300))).await;
+        let waited = within(producer.wait_within(&bookmark, Duration::from_millis(300))).await;
         match waited.unwrap_err() {
             BookmarkError::Wait(error) => *error,
             other => panic!("{other:?}"),
@@ -204,7 +208,8 @@ async fn a_read_on_a_restarted_replica_has_a_bookmark_that_holds_what_was_read()
     stack.replication_link("jfk").unwrap().cut();
     replica.kill().await.unwrap();
     replica.start().await.unwrap();
-    let producer = stage.builder().replica(replica.url(database)).connect().await.unwrap();
+    let producer =
+        stage.builder().reads(ReadsFrom::replica(replica.url(database))).connect().await.unwrap();
     let mut reading = replica.connect(database).await.unwrap();
     until_true(&mut reading, "SELECT count(*) = 1 FROM seen WHERE $1 <> ''", &committed).await;
     let read = within(producer.bookmark(&mut reading)).await.unwrap().unwrap();
@@ -222,14 +227,16 @@ async fn what_a_replica_showed_before_the_primary_did_is_waited_for_there() {
     let database = stage.database_with_history().await;
     let (primary, replica) = (stack.primary(), stack.replica("jfk").unwrap());
     primary.execute(database, "CREATE TABLE seen (n int)").await.unwrap();
-    let here = stage.builder().replica(replica.url(database)).connect().await.unwrap();
-    let home = stage.builder().primary_reads(primary.url(database)).connect().await.unwrap();
+    let here =
+        stage.builder().reads(ReadsFrom::replica(replica.url(database))).connect().await.unwrap();
+    let home =
+        stage.builder().reads(ReadsFrom::primary(primary.url(database))).connect().await.unwrap();
     let first = within(async {
         let mut writing = primary.connect(database).await.unwrap();
         here.bookmark(&mut writing).await.unwrap().unwrap()
     });
     let first = first.await;
-    assert_eq!(rows(&home, &first).await, (0, ReadFrom::Primary));
+    assert_eq!(rows(&home, &first).await, (0, ServerRole::Primary));
 
     // Somebody who writes for long, and does not commit, holds nobody up.
     let mut long = primary.connect(database).await.unwrap();
@@ -247,14 +254,14 @@ async fn what_a_replica_showed_before_the_primary_did_is_waited_for_there() {
     let mut reading = replica.connect(database).await.unwrap();
     until_true(&mut reading, "SELECT count(*) = 1 FROM seen WHERE $1 <> ''", "rows").await;
     let read = within(here.bookmark(&mut reading)).await.unwrap().unwrap();
-    let error = within(home.wait(&read, Duration::from_secs(1))).await;
+    let error = within(home.wait_within(&read, Duration::from_secs(1))).await;
     assert!(error.is_err(), "the primary does not show what the replica showed: {error:?}");
     assert!(!write.is_finished());
 
     primary.execute("postgres", &nobody("")).await.unwrap();
     primary.execute("postgres", "SELECT pg_reload_conf()").await.unwrap();
     within(write).await.unwrap();
-    assert_eq!(rows(&home, &read).await, (1, ReadFrom::Primary));
+    assert_eq!(rows(&home, &read).await, (1, ServerRole::Primary));
 }
 
 async fn commit_row(writing: &mut PgConnection) {

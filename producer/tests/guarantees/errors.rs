@@ -133,18 +133,18 @@ async fn a_command_that_cannot_be_one_is_not_sent() {
     let stage = Stage::new("invalid").await;
     let producer = stage.producer().await;
     let error = fails(&producer, "a b", "1").await;
-    let PublishError::Invalid { source, .. } = &error else { panic!("{error:?}") };
-    assert!(matches!(source, InvalidCommand::Name(_)), "{source:?}");
-    let zero = farwrite_producer::RawCommand { version: 0, ..raw("a", None, "1") };
+    let PublishError::Invalid { cause, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(cause, InvalidCommand::Name(_)), "{cause:?}");
+    let zero = raw("a", None, "1").version(0);
     let error = within(producer.call_raw(zero).publish()).await.unwrap_err();
-    assert!(matches!(error, PublishError::Invalid { source: InvalidCommand::Version(0), .. }));
+    assert!(matches!(error, PublishError::Invalid { cause: InvalidCommand::Version(0), .. }));
 }
 
 #[tokio::test]
 async fn calls_and_publishes_in_flight_are_bounded() {
     let stage = Stage::new("bounded").await;
     let mut broker = stage.broker().await;
-    let limits = Limits { max_in_flight: 1, max_pending: 2, ..Limits::default() };
+    let limits = Limits::default().max_in_flight(1).max_pending(2);
     let producer = stage.builder().limits(limits).connect().await.unwrap();
     let first = tokio::spawn(producer.call_raw(raw("a", None, "1")).publish());
     let command = broker.next().await;

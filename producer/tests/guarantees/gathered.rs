@@ -273,7 +273,7 @@ impl Load {
 async fn what_was_acknowledged_is_stored_once_though_the_server_is_killed_again_and_again() {
     let stage = Stage::on(own_stack().await, "gathered-killed").await;
     let mut stream = stage.stream_with(atomic()).await;
-    let limits = Limits { ack_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().ack_timeout(Duration::from_millis(300));
     let builder = stage.builder().limits(limits).gather(Gather::Always);
     let producer = builder.connect().await.unwrap();
     let load = Arc::new(Load::default());

@@ -26,7 +26,7 @@ impl Held {
     async fn new(name: &str, ack_timeout: Duration, timeouts: &[Duration]) -> Self {
         let stage = Stage::new(name).await;
         let mut broker = stage.broker().await;
-        let limits = Limits { ack_timeout, ..Limits::default() };
+        let limits = Limits::default().ack_timeout(ack_timeout);
         let builder = stage.builder().limits(limits).gather(Gather::Always);
         let producer = builder.connect().await.unwrap();
         let call = |timeout| producer.call_raw(raw("a", None, "{}")).timeout(timeout);
@@ -102,9 +102,9 @@ async fn what_waits_leaves_as_one_batch_and_each_learns_its_place() {
     let answer = format!("{{\"stream\":\"S\",\"seq\":9,\"batch\":\"{id}\",\"count\":3}}");
     held.broker.answer(&messages[2], answer).await;
     for ((id, call), sequence) in held.calls.drain(..).zip(7..) {
-        let stream = "S".to_owned();
-        let expected = Accepted { id, stream, sequence, duplicate: false };
-        assert_eq!(within(call).await.unwrap().unwrap(), expected);
+        let Accepted { id: of, stream, sequence: at, duplicate, .. } =
+            within(call).await.unwrap().unwrap();
+        assert_eq!((of, &*stream, at, duplicate), (id, "S", sequence, false));
     }
     held.nothing_is_left().await;
 }

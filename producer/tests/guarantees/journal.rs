@@ -14,7 +14,7 @@ const SHORT: Duration = Duration::from_millis(700);
 async fn a_full_journal_refuses_the_publish_and_says_what_to_do() {
     let stage = Stage::new("full").await;
     let mut broker = stage.broker().await;
-    let journal = Journal::in_memory(JournalLimits { max_commands: 1, ..JournalLimits::default() });
+    let journal = Journal::in_memory(JournalLimits::default().max_commands(1));
     let producer = stage.builder().journal(journal).connect().await.unwrap();
     let publish = || tokio::spawn(producer.call_raw(raw("a", Some("k"), "1")).publish());
     let publishing = publish();

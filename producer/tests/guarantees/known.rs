@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, HeaderMap};
 use farwrite_producer::{
     CommandId, LastHeard, LedgerRecord, Outcome, OutcomeAnswer, OutcomeError, Pending, Producer,
-    Reply,
+    ReadsFrom, Reply,
 };
 use farwrite_schemas::{Fingerprint, OutcomeRequest, headers};
 
@@ -43,7 +43,7 @@ async fn without_a_worker_an_outcome_is_read_where_the_producer_reads() {
     // Its bookmark is of the same branch, no earlier, and reached here in the end.
     let later = committed.bookmark.later_of(&reply.bookmark).expect("of one branch");
     assert_eq!(later, &reply.bookmark);
-    within(reader.wait(&reply.bookmark, LONG)).await.unwrap();
+    within(reader.wait_within(&reply.bookmark, LONG)).await.unwrap();
 
     let answer = within(reader.outcome_within(rejected_id, LONG)).await.unwrap();
     let OutcomeAnswer::Known(reply) = answer else { panic!("{answer:?}, {error:?}") };
@@ -62,7 +62,8 @@ async fn without_a_worker_an_outcome_is_read_where_the_producer_reads() {
     assert_eq!(details.reason, "scheduled");
 
     // The primary knows that it has not ended.
-    let primary = stage.builder().primary_reads(worker.primary_url()).connect().await.unwrap();
+    let primary =
+        stage.builder().reads(ReadsFrom::primary(worker.primary_url())).connect().await.unwrap();
     let answer = within(primary.outcome(parked)).await.unwrap();
     assert!(matches!(&answer, OutcomeAnswer::Pending(it) if it.parked.is_some()), "{answer:?}");
     let answer = within(primary.outcome(CommandId::now())).await.unwrap();
@@ -107,10 +108,10 @@ async fn who_may_not_read_the_ledger_is_told_so() {
     let mut url = worker.primary_url();
     let user = url.find("//").unwrap() + 2..url.find('@').unwrap();
     url.replace_range(user, &role);
-    let stranger = stage.builder().primary_reads(url).connect().await.unwrap();
+    let stranger = stage.builder().reads(ReadsFrom::primary(url)).connect().await.unwrap();
     let error = within(stranger.outcome_within(CommandId::now(), SHORT)).await.unwrap_err();
-    let OutcomeError::Reads { source, .. } = &error else { panic!("{error:?}") };
-    assert!(source.to_string().contains("permission denied"), "{error}");
+    let OutcomeError::Reads { cause, .. } = &error else { panic!("{error:?}") };
+    assert!(cause.to_string().contains("permission denied"), "{error}");
 }
 
 #[tokio::test]
@@ -144,7 +145,8 @@ async fn a_cancelled_id_and_a_message_that_was_no_command_are_known_too() {
         .builder()
         .nats_url("nats://127.0.0.1:9")
         .nats_options(ConnectOptions::new().retry_on_initial_connect());
-    let from_primary = from_primary.primary_reads(worker.primary_url()).connect().await.unwrap();
+    let from_primary =
+        from_primary.reads(ReadsFrom::primary(worker.primary_url())).connect().await.unwrap();
     let known = async |producer: &Producer, id| {
         loop {
             // The message is on its way.

@@ -1,6 +1,8 @@
 //! An output that no message carries is read from the ledger.
 
-use farwrite_producer::{Outcome, OutcomeAnswer, OutcomeError, OutputError, SubmitError};
+use farwrite_producer::{
+    Outcome, OutcomeAnswer, OutcomeError, OutputError, ReadsFrom, SubmitError,
+};
 
 use crate::stage::{LONG, Stage, Worker, raw, within};
 
@@ -23,7 +25,8 @@ async fn a_large_output_is_read_where_the_producer_reads() {
     assert_eq!(output.get().len(), BYTES);
 
     // Read from the primary.
-    let primary = stage.builder().primary_reads(worker.primary_url()).connect().await.unwrap();
+    let primary =
+        stage.builder().reads(ReadsFrom::primary(worker.primary_url())).connect().await.unwrap();
     let call = primary.call_raw(raw("bulk", None, body)).timeout(LONG);
     assert_eq!(within(call.write()).await.unwrap().output.get().len(), BYTES);
 
@@ -31,13 +34,13 @@ async fn a_large_output_is_read_where_the_producer_reads() {
     let blind = stage.producer().await;
     let error = within(blind.call_raw(raw("bulk", None, body)).timeout(LONG).submit()).await;
     let error = error.unwrap_err();
-    let SubmitError::OutputNotRead { id, output_bytes, bookmark, source } = &error else {
+    let SubmitError::OutputNotRead { id, output_bytes, bookmark, cause } = &error else {
         panic!("{error:?}")
     };
     assert_eq!(*output_bytes, BYTES as u64);
-    assert!(matches!(source, OutputError::NoReads(_)), "{source:?}");
+    assert!(matches!(cause, OutputError::NoReads(_)), "{cause:?}");
     assert!(error.to_string().contains(&format!("farwrite.outcome_of('{id}')")), "{error}");
-    within(reader.wait(bookmark, LONG)).await.unwrap();
+    within(reader.wait_within(bookmark, LONG)).await.unwrap();
     let error = within(blind.outcome(*id)).await.unwrap_err();
     assert!(matches!(error, OutcomeError::OutputNotRead { .. }), "{error:?}");
     let small = blind.call_raw(raw("bulk", None, "{\"bytes\": 100000}")).timeout(LONG);

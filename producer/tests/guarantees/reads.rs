@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farwrite_devstack::Devstack;
 use farwrite_lsn_watcher::EmbeddedConfig;
-use farwrite_producer::{BookmarkError, Pending, WaitError, Watcher, WriteError};
+use farwrite_producer::{BookmarkError, Pending, ReadsFrom, WaitError, Watcher, WriteError};
 use farwrite_schemas::Lsn;
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 
@@ -29,7 +29,8 @@ async fn a_write_is_visible_when_it_says_so_and_stays_visible_on_a_replica_that_
     let mut broker = stage.broker().await;
     let (primary, replica) = (stage.stack.primary(), stage.stack.replica(REGION).unwrap());
     let database = stage.database_with_history().await;
-    let producer = stage.builder().replica(replica.url(database)).connect().await.unwrap();
+    let producer =
+        stage.builder().reads(ReadsFrom::replica(replica.url(database))).connect().await.unwrap();
     primary.execute(database, "CREATE TABLE seen (n int)").await.unwrap();
     let mut connection = primary.connect(database).await.unwrap();
 
@@ -44,13 +45,13 @@ async fn a_write_is_visible_when_it_says_so_and_stays_visible_on_a_replica_that_
     broker.store(&command, 1).await;
     stage.reply(&command, &stage.applied(id_of(&command), "7", committed_at)).await;
     let error = within(late).await.unwrap().unwrap_err();
-    let WriteError::NotVisible { committed, source } = error else { panic!("{error:?}") };
-    assert!(matches!(*source, WaitError::TimedOut { .. }), "{source:?}");
+    let WriteError::NotVisible { committed, cause } = error else { panic!("{error:?}") };
+    assert!(matches!(*cause, WaitError::TimedOut { .. }), "{cause:?}");
     assert_eq!((committed.id, committed.output.get()), (id_of(&command), "7"));
 
     // Once it has caught up, the bookmark is reached and the pool shows it.
     replica.resume_replay().await.unwrap();
-    within(producer.wait(&committed.bookmark, Duration::from_secs(30))).await.unwrap();
+    within(producer.wait_within(&committed.bookmark, Duration::from_secs(30))).await.unwrap();
     let pool = producer.reads().unwrap();
     assert_eq!(count(pool).await, 1);
 
@@ -58,7 +59,7 @@ async fn a_write_is_visible_when_it_says_so_and_stays_visible_on_a_replica_that_
         database: farwrite_producer::DatabaseName::new("elsewhere").unwrap(),
         ..committed.bookmark
     };
-    let error = producer.wait(&foreign, Duration::from_secs(1)).await.unwrap_err();
+    let error = producer.wait_within(&foreign, Duration::from_secs(1)).await.unwrap_err();
     assert!(matches!(error, BookmarkError::OtherDatabase { .. }), "{error:?}");
 
     // Crashed and come back, it shows all that was said to be visible on every new connection.
@@ -91,7 +92,8 @@ async fn shows_less_than_was_promised(is_new: bool) {
     let watched = stage.stack.replica(REGION).unwrap().url(database);
     let watcher = Watcher::embedded(EmbeddedConfig::new(watched)).unwrap();
     let one = PgPoolOptions::new().max_connections(1);
-    let producer = stage.builder().watcher(watcher).replica(behind.url(database)).pool(one);
+    let producer =
+        stage.builder().reads(ReadsFrom::replica(behind.url(database)).watcher(watcher)).pool(one);
     let producer = producer.connect().await.unwrap();
     let pool = producer.reads().unwrap();
     let rows = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM late").fetch_one(pool);
@@ -101,7 +103,7 @@ async fn shows_less_than_was_promised(is_new: bool) {
     if is_new {
         within(pool.acquire()).await.unwrap().close().await.unwrap();
     }
-    within(producer.wait(&bookmark, LONG)).await.unwrap();
+    within(producer.wait_within(&bookmark, LONG)).await.unwrap();
     let healing = async {
         // Time for a connection that is not checked to answer wrongly; the verdict needs no luck.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -131,11 +133,13 @@ async fn a_server_that_a_failover_put_behind_is_read_again() {
     let watched = stage.stack.primary().url(database);
     let watcher = Watcher::embedded(EmbeddedConfig::new(watched)).unwrap();
     let one = PgPoolOptions::new().max_connections(1);
-    let producer =
-        stage.builder().watcher(watcher).replica(other.primary().url(database)).pool(one);
+    let producer = stage
+        .builder()
+        .reads(ReadsFrom::replica(other.primary().url(database)).watcher(watcher))
+        .pool(one);
     let producer = producer.connect().await.unwrap();
     let bookmark = stage.bookmark(lsn(&mut primary).await);
-    within(producer.wait(&bookmark, LONG)).await.unwrap();
+    within(producer.wait_within(&bookmark, LONG)).await.unwrap();
     let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM farwrite.history");
     assert_eq!(within(rows.fetch_one(producer.reads().unwrap())).await.unwrap(), 2);
 }
@@ -145,7 +149,7 @@ async fn where_reads_go_to_the_primary_a_committed_write_is_visible() {
     let stage = Stage::new("primary").await;
     let mut broker = stage.broker().await;
     let url = stage.stack.primary().url(stage.database_with_history().await);
-    let producer = stage.builder().primary_reads(url).connect().await.unwrap();
+    let producer = stage.builder().reads(ReadsFrom::primary(url)).connect().await.unwrap();
     let call = tokio::spawn(producer.call_raw(raw("a", None, "1")).write());
     let command = broker.next().await;
     let mut primary = stage.stack.primary().connect("postgres").await.unwrap();

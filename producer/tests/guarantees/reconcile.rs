@@ -16,11 +16,7 @@ const SHORT: Duration = Duration::from_millis(700);
 
 /// Without a least age: the tests wait for nothing but what the producer itself waits for.
 fn options() -> ReconcileOptions {
-    ReconcileOptions {
-        min_age: Duration::ZERO,
-        timeout: Duration::from_secs(5),
-        ..ReconcileOptions::default()
-    }
+    ReconcileOptions::default().min_age(Duration::ZERO).timeout(Duration::from_secs(5))
 }
 
 fn journal() -> Journal {
@@ -133,7 +129,7 @@ async fn while_the_worker_is_away_the_rest_is_unknown_and_nothing_is_sent() {
         publish(n).await;
     }
     // The replica may be a moment late to know the first one.
-    let options = ReconcileOptions { timeout: SHORT, ..options() };
+    let options = options().timeout(SHORT);
     let report = until(&producer, options.clone(), |report| report.applied == 1).await;
     assert_eq!(report.unknown, 5, "{report:?}");
     let mut began = tokio::time::Instant::now();
@@ -167,7 +163,7 @@ async fn without_a_journal_or_with_options_that_make_no_sense_it_says_so() {
     assert!(matches!(error, ReconcileError::NoJournal), "{error}");
     assert_eq!((producer.journal(), producer.forget(CommandId::now())), (None, false));
     let producer = stage.builder().journal(journal()).connect().await.unwrap();
-    let wrong = ReconcileOptions { concurrency: 0, ..options() };
+    let wrong = options().concurrency(0);
     let error = producer.reconcile(wrong).await.unwrap_err();
     assert_eq!(error.to_string(), "the limit reconcile concurrency must be greater than zero");
 }
@@ -284,7 +280,7 @@ async fn what_the_broker_says_it_holds_holds_back_the_rest_and_the_overtaken_can
     broker.store(&command, 3).await;
     stage.reply(&command, &stage.applied(id_of(&command), "7", farwrite_schemas::Lsn(9))).await;
     within(submitting).await.unwrap().unwrap();
-    let leaving = ReconcileOptions { overtaken: Overtaken::Leave, ..options() };
+    let leaving = options().overtaken(Overtaken::Leave);
     let report = until(&producer, leaving, |report| report.left == 2).await;
     assert_eq!(report.overtaken, ids);
     assert!(report.sent_again.is_empty() && report.needs_a_look(), "{report:?}");

@@ -85,11 +85,9 @@ async fn publish(producer: &Producer, numbers: std::ops::Range<usize>) -> Vec<Co
 
 /// Reconciles until nothing is left in the journal, and adds up what was done.
 async fn reconcile(producer: &Producer) -> ReconcileReport {
-    let options = ReconcileOptions {
-        min_age: std::time::Duration::ZERO,
-        timeout: std::time::Duration::from_secs(5),
-        ..ReconcileOptions::default()
-    };
+    let options = ReconcileOptions::default()
+        .min_age(std::time::Duration::ZERO)
+        .timeout(std::time::Duration::from_secs(5));
     let mut sum = ReconcileReport::default();
     within(async {
         while producer.journal().unwrap().commands > 0 {

@@ -17,7 +17,7 @@ use async_nats::{
 use farwrite_devstack::{Devstack, Postgres, Program};
 use farwrite_producer::{
     Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
-    Reply,
+    ReadsFrom, Reply,
 };
 use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers, migrations};
 use futures_util::StreamExt;
@@ -106,7 +106,7 @@ impl Stage {
 
     /// A producer that gives up on a silent attempt fast.
     pub(crate) fn hasty(&self) -> Builder {
-        let limits = Limits { ack_timeout: Duration::from_millis(300), ..Limits::default() };
+        let limits = Limits::default().ack_timeout(Duration::from_millis(300));
         self.builder().limits(limits)
     }
 
@@ -247,7 +247,7 @@ impl<'a> Worker<'a> {
         let Stage { stack, .. } = self.stage;
         let replica = stack.replica(REGION).unwrap();
         replica.wait_caught_up(stack.primary(), LONG).await.unwrap();
-        builder.replica(self.replica_url()).connect().await.unwrap()
+        builder.reads(ReadsFrom::replica(self.replica_url())).connect().await.unwrap()
     }
 
     fn spawn(&self, subcommand: &str) -> Program {
@@ -320,11 +320,10 @@ pub(crate) fn id_of(message: &Message) -> CommandId {
 
 /// A command without a type.
 pub(crate) fn raw(name: &str, key: Option<&str>, body: &str) -> RawCommand {
-    RawCommand {
-        name: name.to_owned(),
-        version: 1,
-        key: key.map(|key| Key::new(key).unwrap()),
-        body: RawValue::from_string(body.to_owned()).unwrap(),
+    let command = RawCommand::new(name, RawValue::from_string(body.to_owned()).unwrap());
+    match key {
+        Some(key) => command.key(Key::new(key).unwrap()),
+        None => command,
     }
 }
 

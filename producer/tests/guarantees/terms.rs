@@ -39,8 +39,8 @@ async fn what_could_never_be_applied_is_not_sent() {
     let refused = async |wish: fn(Call<Box<RawValue>>) -> Call<Box<RawValue>>| {
         let call = wish(producer.call_raw(raw("a", Some("k"), "1")));
         let error = within(call.publish()).await.unwrap_err();
-        let PublishError::Invalid { source, .. } = error else { panic!("{error:?}") };
-        source
+        let PublishError::Invalid { cause, .. } = error else { panic!("{error:?}") };
+        cause
     };
     let error = refused(|call| call.expires_at(SystemTime::now())).await;
     assert!(matches!(error, InvalidCommand::Expired { .. }), "{error:?}");

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use farwrite_devstack::Devstack;
 use farwrite_producer::{
-    BookmarkKey, Limits, Origin, Producer,
+    BookmarkKey, Limits, Origin, Producer, ReadsFrom,
     web::{BookmarkLayer, Late},
 };
 use serde_json::{Value, json};
@@ -57,16 +57,17 @@ impl App {
 async fn producer(stage: &Stage, region: &str, has_primary: bool) -> Producer {
     let database = stage.database.as_str();
     let url = stage.stack.replica(region).unwrap().url(database);
+    let reads = ReadsFrom::replica(url);
+    let reads = if has_primary {
+        reads.or_primary(stage.stack.primary_url_from(region, database).unwrap())
+    } else {
+        reads
+    };
     let builder = Producer::builder(stage.database.clone(), Origin::new(region).unwrap())
         .nats_url(stage.stack.nats_url(region).unwrap())
-        .replica(url)
+        .reads(reads)
         // A write that its region does not show soon is a note that the next request waits for.
-        .limits(Limits { timeout: Duration::from_secs(2), ..Limits::default() });
-    let builder = if has_primary {
-        builder.primary(stage.stack.primary_url_from(region, database).unwrap())
-    } else {
-        builder
-    };
+        .limits(Limits::default().timeout(Duration::from_secs(2)));
     builder.connect().await.unwrap()
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
 use farwrite_devstack::{Devstack, Program};
 use farwrite_loadtest::kit::program;
-use farwrite_producer::{Limits, Producer};
+use farwrite_producer::{Limits, Producer, ReadsFrom};
 use farwrite_schemas::NatsServers;
 use sqlx::PgConnection;
 
@@ -176,11 +176,11 @@ impl Case {
         let builder = match self.stack.replica(region) {
             Ok(replica) => {
                 replica.wait_caught_up(self.stack.primary(), DEADLINE).await?;
-                builder.replica(replica.url(&self.name))
+                builder.reads(ReadsFrom::replica(replica.url(&self.name)))
             }
-            Err(_) => builder.primary_reads(self.stack.primary().url(&self.name)),
+            Err(_) => builder.reads(ReadsFrom::primary(self.stack.primary().url(&self.name))),
         };
-        let limits = Limits { timeout: DEADLINE, ..Limits::default() };
+        let limits = Limits::default().timeout(DEADLINE);
         Ok(builder.limits(limits).connect().await?)
     }
 
