@@ -33,6 +33,7 @@ pub use apply::handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use config::{Config, ConfigError, NewStream};
 pub use farwrite_internal::Health;
 pub use life::migrate::{Checked, MigrateError, StreamFound, check, migrate};
+pub use life::schema::FunctionsFound;
 pub use life::worker::{Worker, WorkerError};
 pub use primary::PrimaryError;
 pub use stream::StreamError;

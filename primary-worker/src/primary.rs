@@ -72,6 +72,11 @@ pub enum PrimaryError {
         /// The newest that this program knows.
         needed: i64,
     },
+    /// The functions are of an older program.
+    #[error(
+        "the functions of the farwrite schema are not this program's, nor of a newer one that was installed after them: run `primary-worker migrate`"
+    )]
+    FunctionsPending,
     /// A newer program's `migrate` made the schema into one that this program cannot work on.
     #[error(
         "the farwrite schema wants workers of protocol {required}, this program speaks {spoken}: upgrade the worker"
@@ -95,6 +100,7 @@ impl PrimaryError {
             | Self::AsynchronousCommit
             | Self::TooOld(_)
             | Self::NotMigrated { .. }
+            | Self::FunctionsPending
             | Self::TooNew { .. } => false,
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     apply::{attempt::Failure, handler::Handlers},
     config::Config,
     lane::trial::{Attempted, attempt_for_trial},
-    life::migrate::check_migrated,
+    life::schema::check_migrated,
     primary::PrimaryError,
     stream::delivery::Delivery,
 };

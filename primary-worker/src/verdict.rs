@@ -236,7 +236,7 @@ impl Happened {
                 let code = error.code().unwrap_or(Cow::Borrowed("XX000"));
                 let own = error
                     .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-                    .filter(|error| error.schema() == Some(farwrite_schemas::migrations::SCHEMA));
+                    .filter(|error| error.schema() == Some(farwrite_schemas::sql::SCHEMA));
                 match own {
                     Some(own) => Self::own(&code, own.detail()),
                     None => Self::Sqlstate(Sqlstate::of(&code)),

@@ -6,7 +6,7 @@
 //! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
 //! form changes: what was once published must be readable for as long as a stream keeps it.
 //!
-//! The database's side is [`migrations`]: the `farwrite` schema as SQL text, applied by
+//! The database's side is [`sql`]: the `farwrite` schema as SQL text, applied by
 //! `primary-worker migrate`.
 
 mod atomic;
@@ -20,7 +20,6 @@ mod id;
 mod key;
 mod lag;
 mod lsn;
-pub mod migrations;
 mod name;
 mod nats_url;
 mod outcome;
@@ -32,6 +31,7 @@ mod recorded;
 mod reply;
 mod reply_error;
 mod reply_wire;
+pub mod sql;
 mod subject;
 mod visibility;
 

@@ -194,7 +194,7 @@ async fn what_is_requeued_while_a_batch_waits_for_that_comes_before_it() -> Resu
     let mut act = operator.begin().await?;
     let requeued: i32 = sqlx::query_scalar(
         "SELECT farwrite.requeue(stream_id, ARRAY[sequence], ARRAY[command_id], ARRAY[fingerprint], ARRAY[name],
-             ARRAY[version], ARRAY[order_key], ARRAY[line], ARRAY[lane_hash], 'a test') FROM app.was",
+             ARRAY[version], ARRAY[order_key], ARRAY[key_queue], ARRAY[lane_hash], 'a test') FROM app.was",
     )
     .fetch_one(&mut *act)
     .await?;

@@ -231,8 +231,8 @@ async fn whatever_happens_every_command_ends_once_and_in_its_keys_order() -> Res
     let worker = case.serving(&FLAGS).await?;
     if let Err(error) = case.settled().await {
         let waiting: Vec<String> = sqlx::query_scalar(
-            "SELECT format('%s %s place %s, due %s: %s', p.sequence, p.line, p.place, coalesce(p.due_at, l.due_at), p.reason)
-             FROM farwrite.parked p LEFT JOIN farwrite.parked_lines l USING (stream_id, line) ORDER BY 1 LIMIT 50",
+            "SELECT format('%s %s place %s, due %s: %s', p.sequence, p.key_queue, p.place, coalesce(p.due_at, l.due_at), p.reason)
+             FROM farwrite.parked p LEFT JOIN farwrite.key_queues l USING (stream_id, key_queue) ORDER BY 1 LIMIT 50",
         )
         .fetch_all(&mut case.primary().await?)
         .await?;

@@ -62,7 +62,7 @@ async fn status_and_outcome_say_where_everything_stands() -> Result<()> {
     ensure!(now["streams"][0]["lag_commands"] == 0 && now["streams"][0]["lag_seconds"] == 0.0);
     ensure!(now["parked"][0]["reason"] == "unknown_command" && now["parked"][0]["commands"] == 1);
     ensure!(now["dead_letters"][0]["reason"] == "not_json", "{now}");
-    ensure!(now["pauses"][0]["key"] == "z" && now["schema"]["required_protocol"] == 2, "{now}");
+    ensure!(now["pauses"][0]["key"] == "z" && now["schema"]["required_protocol"] == 1, "{now}");
 
     worker.terminate(DEADLINE).await?;
     for n in 5..8 {
@@ -149,7 +149,7 @@ async fn a_worker_runs_on_a_newer_schema_unless_that_refuses_it() -> Result<()> 
     worker.terminate(DEADLINE).await?;
     case.run("migrate", &["--check"]).await?.ended(0)?;
 
-    case.execute("CREATE OR REPLACE FUNCTION farwrite.requires_protocol() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 3").await?;
+    case.execute("CREATE OR REPLACE FUNCTION farwrite.requires_protocol() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 2").await?;
     let worker = case.worker()?;
     let status = worker.wait(DEADLINE).await?;
     ensure!(status.code() == Some(2), "{status}\n{}", worker.log_tail());

@@ -150,7 +150,7 @@ struct Opened {
     parked_fingerprints: Option<Vec<Uuid>>,
     parked_sequences: Option<Vec<i64>>,
     parked_ahead: Option<Vec<i64>>,
-    held_lines: Option<Vec<String>>,
+    held_key_queues: Option<Vec<String>>,
     held_commands: Option<Vec<i64>>,
     paused_names: Option<Vec<String>>,
     paused_keys: Option<Vec<String>>,
@@ -168,7 +168,7 @@ impl FromRow<'_, PgRow> for Opened {
             parked_fingerprints: row.try_get("parked_fingerprints")?,
             parked_sequences: row.try_get("parked_sequences")?,
             parked_ahead: row.try_get("parked_ahead")?,
-            held_lines: row.try_get("held_lines")?,
+            held_key_queues: row.try_get("held_key_queues")?,
             held_commands: row.try_get("held_commands")?,
             paused_names: row.try_get("paused_names")?,
             paused_keys: row.try_get("paused_keys")?,
@@ -209,7 +209,7 @@ async fn open(
     let anchor = fence.anchor;
     let statement = sqlx::query_as(
         "SELECT xid, now_ns, outcomes, answers, parked, parked_ids, parked_fingerprints, parked_sequences, parked_ahead,
-                held_lines, held_commands, paused_names, paused_keys
+                held_key_queues, held_commands, paused_names, paused_keys
          FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     );
     let mut opened: Opened = fence
@@ -236,7 +236,7 @@ async fn open(
         known,
         parked: opened.parked(),
         parked_commands: opened.parked.unsigned_abs(),
-        held: (opened.held_lines.take().unwrap_or_default().into_iter())
+        held: (opened.held_key_queues.take().unwrap_or_default().into_iter())
             .zip(held.into_iter().map(i64::unsigned_abs))
             .collect(),
         paused_names: opened.paused_names.take().unwrap_or_default().into_iter().collect(),

@@ -28,6 +28,7 @@ use crate::{
     life::{
         adopt::{self, AdoptError, Adoption, GoOnFrom},
         migrate::{self, MigrateError, StreamFound},
+        schema::FunctionsFound,
         worker::{Worker, WorkerError},
     },
     metrics,
@@ -228,6 +229,11 @@ async fn run_check(config: &Config) -> ExitCode {
     println!("protocol  {required} is required (this program speaks {})", checked.spoken_protocol);
     for (version, description) in &checked.pending {
         println!("pending   {version} {description}");
+    }
+    match checked.functions {
+        FunctionsFound::Ready => println!("functions this program's"),
+        FunctionsFound::Pending => println!("functions pending: migrate installs this program's"),
+        FunctionsFound::Newer => println!("functions a newer program's: they stay"),
     }
     let stream = match &checked.stream {
         Ok(StreamFound::Ready) => {

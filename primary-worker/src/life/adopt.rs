@@ -22,7 +22,7 @@ use crate::{
     stream::{self, StreamError},
 };
 
-use super::{lease, migrate};
+use super::{lease, schema};
 
 /// From where the worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub(crate) async fn adopt_stream(
     let (_, mut connection) =
         primary::find(&config.database_url, within, &Purpose::Operator).await?;
     primary::check_server(&mut connection).await?;
-    migrate::check_migrated(&mut connection).await?;
+    schema::check_migrated(&mut connection).await?;
     check_unowned(&mut connection).await?;
     let (stream_id, low, high) = positions(&mut connection, config).await?;
     let client = stream::connect(&config.nats_url).await?;

@@ -1,15 +1,7 @@
 //! Preparing a database and a stream: `primary-worker migrate`, and looking whether that is to be
 //! done.
-//!
-//! **Which worker runs on which schema.** A worker needs every step that it knows, and runs on a
-//! schema with more of them: a step either leaves older workers be, or raises
-//! `farwrite.requires_protocol()`, and then they refuse to start. So the schema goes first.
 
-use farwrite_schemas::migrations;
-use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, SqlSafeStr,
-    migrate::{Migration, MigrationType, Migrator},
-};
+use sqlx::{Connection, PgConnection};
 use tracing::info;
 
 use crate::{
@@ -19,11 +11,7 @@ use crate::{
     stream::{self, StreamError},
 };
 
-/// The protocol between a worker and the schema that this program speaks. It is raised, here and
-/// in `farwrite.requires_protocol()` by a migration, when a worker without the change would fail
-/// on the new schema or do wrong on it: a function that it calls is gone or means something else,
-/// or a row that it writes lacks what others rely on. What only adds does not raise it.
-pub(crate) const PROTOCOL: i32 = 2;
+use super::schema::{self, Found, FunctionsFound, PROTOCOL};
 
 /// Preparing did not succeed; what was done before stays, and running it again goes on.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +37,8 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     let (_, mut connection) =
         primary::find(&config.database_url, config.statement_timeout, &Purpose::Control).await?;
     primary::check_server(&mut connection).await?;
-    migrator().run(&mut connection).await?;
-    info!(version = newest(), "the farwrite schema is up to date");
+    let functions = schema::bring_up(&mut connection).await?;
+    info!(version = schema::newest(), ?functions, "the farwrite schema is up to date");
     let client = stream::connect(&config.nats_url).await?;
     let stream = stream::create_or_check(&client, config).await?;
     stream::register(&mut connection, config, &stream).await?;
@@ -73,6 +61,8 @@ pub struct Checked {
     pub spoken_protocol: i32,
     /// The steps that are to be applied: number and what they bring.
     pub pending: Vec<(i64, String)>,
+    /// The functions.
+    pub functions: FunctionsFound,
     /// The stream, or why it cannot be judged.
     pub stream: Result<StreamFound, StreamError>,
 }
@@ -93,7 +83,7 @@ impl Checked {
     #[must_use]
     pub fn is_pending(&self) -> bool {
         let stream = matches!(self.stream, Ok(StreamFound::Missing | StreamFound::NotRegistered));
-        stream || !self.pending.is_empty()
+        stream || !self.pending.is_empty() || self.functions == FunctionsFound::Pending
     }
 
     /// Whether the schema refuses workers of this program.
@@ -112,25 +102,15 @@ pub async fn check(config: &Config) -> Result<Checked, MigrateError> {
     let (_, mut connection) =
         primary::find(&config.database_url, config.statement_timeout, &Purpose::Control).await?;
     primary::check_server(&mut connection).await?;
-    let applied = applied(&mut connection).await.map_err(PrimaryError::from)?;
-    let mut pending = Vec::new();
-    for step in migrator().iter() {
-        match applied.iter().find(|(version, _)| *version == step.version) {
-            None => pending.push((step.version, step.description.to_string())),
-            Some((_, checksum)) if *checksum != *step.checksum => {
-                return Err(sqlx::migrate::MigrateError::VersionMismatch(step.version).into());
-            }
-            Some(_) => {}
-        }
-    }
-    let required_protocol = required_protocol(&mut connection).await.map_err(PrimaryError::from)?;
+    let found = Found::read(&mut connection).await.map_err(PrimaryError::from)?;
     let checked = Checked {
-        found: applied.iter().map(|(version, _)| *version).max().unwrap_or(0),
-        needed: newest(),
-        required_protocol,
+        found: found.version(),
+        needed: schema::newest(),
+        required_protocol: found.required_protocol,
         spoken_protocol: PROTOCOL,
-        stream: check_stream(&mut connection, config, !applied.is_empty()).await,
-        pending,
+        pending: found.pending()?,
+        functions: found.functions(),
+        stream: check_stream(&mut connection, config, !found.is_empty()).await,
     };
     connection.close().await.map_err(PrimaryError::from)?;
     Ok(checked)
@@ -155,64 +135,4 @@ async fn check_stream(
         Err(StreamError::NotRegistered(_)) => Ok(StreamFound::NotRegistered),
         Err(error) => Err(error),
     }
-}
-
-/// Checks that this program can work on the schema, and answers its version.
-pub(crate) async fn check_migrated(connection: &mut PgConnection) -> Result<i64, PrimaryError> {
-    let applied = applied(connection).await?;
-    let found = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
-    let needed = newest();
-    if found < needed {
-        return Err(PrimaryError::NotMigrated { found, needed });
-    }
-    match required_protocol(connection).await? {
-        Some(required) if required > PROTOCOL => {
-            Err(PrimaryError::TooNew { required, spoken: PROTOCOL })
-        }
-        _ => Ok(found),
-    }
-}
-
-/// The steps that the database has: number and checksum.
-async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(migrations::TABLE)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(Vec::new());
-    }
-    sqlx::query_as("SELECT version, checksum FROM farwrite.migrations WHERE success")
-        .fetch_all(connection)
-        .await
-}
-
-/// The lowest protocol of workers that the schema allows; `None` where it is too old to say.
-async fn required_protocol(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regprocedure('farwrite.requires_protocol()') IS NOT NULL")
-            .fetch_one(&mut *connection)
-            .await?;
-    if !exists {
-        return Ok(None);
-    }
-    sqlx::query_scalar("SELECT farwrite.requires_protocol()").fetch_one(connection).await.map(Some)
-}
-
-/// The newest step that this program knows.
-pub(crate) fn newest() -> i64 {
-    migrations::ALL.iter().map(|migration| migration.version).max().unwrap_or(0)
-}
-
-fn migrator() -> Migrator {
-    let steps = migrations::ALL.iter().map(|step| {
-        let sql = AssertSqlSafe(step.sql).into_sql_str();
-        Migration::new(step.version, step.description.into(), MigrationType::Simple, sql, false)
-    });
-    let mut migrator = Migrator::with_migrations(steps.collect());
-    migrator.dangerous_set_table_name(migrations::TABLE);
-    migrator.create_schema(migrations::SCHEMA);
-    // A newer program may have been here: its steps are not ours to judge.
-    migrator.set_ignore_missing(true);
-    migrator
 }

@@ -3,6 +3,7 @@
 pub(crate) mod adopt;
 pub(crate) mod lease;
 pub(crate) mod migrate;
+pub(crate) mod schema;
 pub(crate) mod serving;
 pub(crate) mod takeover;
 pub(crate) mod veto;

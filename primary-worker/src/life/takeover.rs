@@ -180,8 +180,8 @@ async fn exonerate(
 async fn prepare_parked(tx: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT farwrite.count_parked()").execute(&mut **tx).await?;
     sqlx::query(
-        "UPDATE farwrite.parked_lines l SET due_at = clock_timestamp() FROM farwrite.parked p
-         WHERE p.stream_id = l.stream_id AND p.line = l.line AND p.reason = 'unknown_command'",
+        "UPDATE farwrite.key_queues l SET due_at = clock_timestamp() FROM farwrite.parked p
+         WHERE p.stream_id = l.stream_id AND p.key_queue = l.key_queue AND p.reason = 'unknown_command'",
     )
     .execute(&mut **tx)
     .await?;

@@ -31,7 +31,7 @@ use crate::{
 };
 
 use super::{
-    lease, migrate,
+    lease, schema,
     serving::Serving,
     takeover::{self, Claim, TakeoverError},
     veto::{MayAnswer, Veto},
@@ -174,7 +174,7 @@ impl Worker {
         let (server, mut owner) =
             primary::find(&config.database_url, within, &Purpose::Control).await?;
         primary::check_server(&mut owner).await?;
-        migrate::check_migrated(&mut owner).await?;
+        schema::check_migrated(&mut owner).await?;
         let client = stream::connect(&config.nats_url).await?;
         let context = async_nats::jetstream::new(client.clone());
         // Looked at first without taking over: a worker that is pointed at the wrong stream must

@@ -28,7 +28,7 @@ use farwrite_schemas::CommandId;
 use sqlx::PgConnection;
 
 use crate::{
-    life::migrate,
+    life::schema,
     primary::{self, PrimaryError, Purpose},
 };
 
@@ -137,7 +137,7 @@ pub(crate) async fn run(
     if operation.is_act() {
         primary::check_server(&mut connection).await?;
     }
-    let version = migrate::check_migrated(&mut connection).await?;
+    let version = schema::check_migrated(&mut connection).await?;
     let mut printer = Printer::new(json);
     let connection = &mut connection;
     let printer = &mut printer;

@@ -58,7 +58,7 @@ macro_rules! waiting {
             "SELECT s.name AS stream, w.sequence, w.command_id AS id, w.name AS command, w.version, w.order_key AS key,
                 w.reason, w.error, w.attempts,
                 CASE WHEN w.place IS NOT NULL THEN (SELECT count(*) FROM (
-                    SELECT FROM farwrite.parked q WHERE q.stream_id = w.stream_id AND q.line = w.line AND q.place < w.place LIMIT 1000) a) END AS ahead,
+                    SELECT FROM farwrite.parked q WHERE q.stream_id = w.stream_id AND q.key_queue = w.key_queue AND q.place < w.place LIMIT 1000) a) END AS ahead,
                 round(extract(epoch FROM clock_timestamp() - w.parked_at), 3) AS age_seconds,
                 CASE WHEN isfinite(coalesce(w.due_at, l.due_at)) THEN round(extract(epoch FROM coalesce(w.due_at, l.due_at) - clock_timestamp()), 3) END AS due_in_seconds, ",
             utc!("coalesce(w.due_at, l.due_at)"), " AS due_at, ",
@@ -67,7 +67,7 @@ macro_rules! waiting {
             " FROM (SELECT t.* FROM farwrite.parked t WHERE",
             chosen!("parked_at", "(t.reason = $4 OR t.error->>'code' = $4)"),
             ") w LEFT JOIN farwrite.streams s USING (stream_id)
-              LEFT JOIN farwrite.parked_lines l ON l.stream_id = w.stream_id AND l.line = w.line AND w.place IS NOT NULL
+              LEFT JOIN farwrite.key_queues l ON l.stream_id = w.stream_id AND l.key_queue = w.key_queue AND w.place IS NOT NULL
               ORDER BY w.stream_id, w.sequence"
         )
     };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 
 use crate::{
-    life::migrate::{self, PROTOCOL},
+    life::schema::{self, PROTOCOL},
     stream::{self, StreamError},
 };
 
@@ -105,7 +105,7 @@ pub(super) async fn status(
     let status = Status {
         schema: Schema {
             version,
-            program_version: migrate::newest(),
+            program_version: schema::newest(),
             required_protocol: sqlx::query_scalar("SELECT farwrite.requires_protocol()")
                 .fetch_one(&mut *connection)
                 .await?,

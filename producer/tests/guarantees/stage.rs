@@ -19,7 +19,7 @@ use farwrite_producer::{
     Bookmark, Builder, CommandId, DatabaseName, Key, Limits, Origin, Outcome, Producer, RawCommand,
     ReadsFrom, Reply,
 };
-use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers, migrations};
+use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers, sql};
 use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
@@ -164,11 +164,12 @@ impl Stage {
     pub(crate) async fn prepare_history(&self, primary: &Postgres) -> &str {
         let database = self.database.as_str();
         primary.create_database(database).await.unwrap();
-        let mut sql = format!("CREATE SCHEMA {};", migrations::SCHEMA);
-        sql.extend(migrations::ALL.iter().map(|step| step.sql));
+        let mut text = format!("SET check_function_bodies = off; CREATE SCHEMA {};", sql::SCHEMA);
+        text.extend(sql::TABLES.iter().map(|step| step.text));
         let epoch = self.bookmark(Lsn::default()).epoch;
-        sql += &format!("SELECT farwrite.begin_epoch('{epoch}', NULL, NULL, 1)");
-        primary.execute(database, &sql).await.unwrap();
+        text += &sql::functions_text();
+        text += &format!("SELECT farwrite.begin_epoch('{epoch}', NULL, NULL, 1)");
+        primary.execute(database, &text).await.unwrap();
         database
     }
 
