@@ -164,7 +164,7 @@ impl From<Failure> for TrialError {
         match failure {
             Failure::TransactionEnded(reason) => Self::TransactionEnded(reason),
             Failure::World { reason, .. } => Self::Database(reason),
-            Failure::Fenced | Failure::Stage | Failure::Full => {
+            Failure::Fenced | Failure::Full => {
                 Self::Database("an answer that only a lane gets".to_owned())
             }
             Failure::Command(failed) => Self::Database(failed.rejection.to_string()),

@@ -15,10 +15,9 @@
 //! | FW003 (no function; a command without handler or function is parked before it is tried); class 42, 3D, 3F (no such table, schema, privilege) | [`Verdict::Park`] |
 //! | 0A000 (a stale plan, or not supported) | [`Verdict::Refresh`] |
 //! | a handler or function asks to be tried later | [`Verdict::Later`] |
-//! | FW004: something of the lane is parked or paused | [`Verdict::Stage`] |
 //! | FW001 | [`Verdict::Fenced`] |
 //! | FW002: a handler ended the transaction | [`Verdict::Broken`] |
-//! | classes 00 to 03, 09, 0B to 0Z, 10, 24, the rest of 25, 26, 28, 2B, 2D, 2F, 34, 38, 39, 3B, F0, the rest of P0; a class that nobody knows; FW005; the driver's own errors | [`Verdict::DeadLetter`] |
+//! | classes 00 to 03, 09, 0B to 0Z, 10, 24, the rest of 25, 26, 28, 2B, 2D, 2F, 34, 38, 39, 3B, F0, the rest of P0; a class that nobody knows; the driver's own errors | [`Verdict::DeadLetter`] |
 
 use std::{borrow::Cow, time::Duration};
 
@@ -49,8 +48,6 @@ pub(crate) enum Verdict {
     Refresh,
     /// Parked for so long; no attempt is spent.
     Later(Duration),
-    /// Not a failure: the batch wants to be sorted first.
-    Stage,
     /// Another worker has taken over: this one stops.
     Fenced,
     /// A handler broke its promise: the worker stops.
@@ -89,10 +86,6 @@ pub(crate) enum OwnCode {
     TransactionEnded,
     /// FW003
     NoFunction,
-    /// FW004
-    Stage,
-    /// FW005
-    WrongOutputs,
     /// FW010
     TryLater(Duration),
 }
@@ -259,8 +252,6 @@ impl Happened {
             "FW001" => OwnCode::Fenced,
             "FW002" => OwnCode::TransactionEnded,
             "FW003" => OwnCode::NoFunction,
-            "FW004" => OwnCode::Stage,
-            "FW005" => OwnCode::WrongOutputs,
             "FW010" => {
                 let ms = detail.and_then(|detail| detail.parse().ok()).unwrap_or(1_000);
                 OwnCode::TryLater(Duration::from_millis(ms))
@@ -276,8 +267,7 @@ impl Happened {
             Self::Farwrite(OwnCode::Fenced) => Verdict::Fenced,
             Self::Farwrite(OwnCode::TransactionEnded) => Verdict::Broken,
             Self::Farwrite(OwnCode::NoFunction) => Verdict::Park,
-            Self::Farwrite(OwnCode::Stage) => Verdict::Stage,
-            Self::Farwrite(OwnCode::WrongOutputs) | Self::Driver => Verdict::DeadLetter,
+            Self::Driver => Verdict::DeadLetter,
             Self::Farwrite(OwnCode::TryLater(wait)) | Self::AskedLater(wait) => {
                 Verdict::Later(wait)
             }
@@ -294,12 +284,7 @@ impl Verdict {
     pub(crate) const fn may_pass(self) -> bool {
         match self {
             Self::Wait | Self::Blame | Self::Retry | Self::Refresh | Self::Later(_) => true,
-            Self::Reject
-            | Self::Park
-            | Self::Stage
-            | Self::Fenced
-            | Self::Broken
-            | Self::DeadLetter => false,
+            Self::Reject | Self::Park | Self::Fenced | Self::Broken | Self::DeadLetter => false,
         }
     }
 }
@@ -349,8 +334,6 @@ pub(crate) mod tests {
             (Happened::own("FW001", None), Verdict::Fenced),
             (Happened::own("FW002", None), Verdict::Broken),
             (Happened::own("FW003", None), Verdict::Park),
-            (Happened::own("FW004", None), Verdict::Stage),
-            (Happened::own("FW005", None), Verdict::DeadLetter),
             (Happened::own("FW010", Some("1000")), Verdict::Later(second)),
             (Happened::own("23505", None), Verdict::Retry),
             (Happened::ConnectionLost, Verdict::Blame),

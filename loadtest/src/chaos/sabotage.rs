@@ -16,9 +16,10 @@ const GUARDS: [&str; 4] = ["fence", "ledger", "anchor", "timeline"];
 type Change = (&'static str, &'static str, &'static str);
 
 /// No batch is held to its epoch and position.
-const FENCE: [Change; 5] = [
+const FENCE: [Change; 6] = [
     ("fence", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
     ("apply_plain", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
+    ("apply_guarded", "AND l.epoch = p_epoch AND l.sequence = p_from", ""),
     ("fence", "IF NOT FOUND", "IF false"),
     ("due_commands", "AND l.epoch = p_epoch", ""),
     ("due_commands", "IF NOT FOUND", "IF false"),

@@ -236,53 +236,6 @@ async fn what_a_command_defers_until_the_commit_is_decided_by_the_commit() -> Re
 }
 
 #[tokio::test]
-async fn a_function_in_set_form_takes_a_run_at_once_and_its_failures_stay_its_own() -> Result<()> {
-    let case = Case::new("set_form", &[]).await?;
-    let sql = "CREATE TABLE app.calls (commands integer, batch xid8 DEFAULT pg_current_xact_id());
-               CREATE FUNCTION app.append_all(bodies jsonb[], metas farwrite.meta[]) RETURNS jsonb[] LANGUAGE plpgsql AS $$
-               DECLARE outputs jsonb[] := '{}';
-               BEGIN
-                   INSERT INTO app.calls (commands) VALUES (cardinality(bodies));
-                   FOR i IN 1 .. cardinality(bodies) LOOP
-                       outputs := outputs || app.append(bodies[i], metas[i]);
-                   END LOOP;
-                   RETURN outputs;
-               END $$;
-               SELECT farwrite.register('app.append_all', 'app.append_all(jsonb[], farwrite.meta[])', set_form => true);
-               CREATE FUNCTION app.short(bodies jsonb[]) RETURNS jsonb[] LANGUAGE sql AS 'SELECT ''{}''::jsonb[]';
-               SELECT farwrite.register('app.short', 'app.short(jsonb[])', set_form => true)";
-    case.execute(sql).await?;
-    let mut messages: Vec<Message> =
-        (0..20).map(|n| Message::append("a", n).named("app.append_all")).collect();
-    messages.insert(10, Message::append("a", 100));
-    in_one_batch(&case, &[], &messages).await?;
-    let mut expected: Vec<i32> = (0..20).collect();
-    expected.insert(10, 100);
-    ensure!(case.effects().await?["a"] == expected);
-    // One call before the other command, one after it; a busy machine may cut the batch once more.
-    let sql = "SELECT max(calls) FROM (SELECT count(*) AS calls FROM app.calls GROUP BY batch) b";
-    ensure!(case.count(sql).await? <= 2);
-    ensure!(case.count("SELECT sum(commands) FROM app.calls").await? == 20);
-    ensure!(case.count("SELECT count(*) FROM app.calls").await? < 10);
-    let _worker = case.serving(&["--lanes", "1"]).await?;
-    let refused = Message::refused("b", 2).named("app.append_all");
-    let short = Message::append("b", 4).named("app.short");
-    for message in [
-        &Message::append("b", 1).named("app.append_all"),
-        &refused,
-        &Message::append("b", 3).named("app.append_all"),
-        &short,
-    ] {
-        case.publish(message).await?;
-    }
-    case.settled().await?;
-    ensure!(case.effects().await?["b"] == [1, 3]);
-    ensure!(case.ended(refused.id).await? == ("rejected".to_owned(), "P0001".to_owned()));
-    ensure!(case.ended(short.id).await? == ("dead_lettered".to_owned(), "cannot_apply".to_owned()));
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_body_that_does_not_fit_its_schema_is_rejected_before_anything_runs() -> Result<()> {
     let case = Case::new("schema", &[]).await?;
     let schema =

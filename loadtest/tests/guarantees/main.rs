@@ -22,6 +22,7 @@ mod reachability;
 mod refusal;
 mod regions;
 mod rows;
+mod schema;
 mod status;
 mod support;
 mod takeover;

@@ -166,10 +166,11 @@ impl Part {
                         .await?;
                 }
                 let answer: Option<String> = sqlx::query_scalar(
-                    "SELECT farwrite.call($1, $2::jsonb, $3, $4, $5, $6, $7, $8, $9)",
+                    "SELECT (farwrite.call(1, ARRAY[$1], ARRAY[$3], ARRAY[$4], ARRAY[$5], ARRAY[$6], ARRAY[$7], ARRAY[$8],
+                         ARRAY[$9], $2, ARRAY[1, octet_length($2) + 1], NULL))[1]",
                 )
                 .bind(number)
-                .bind(self.body.get())
+                .bind(self.body.get().as_bytes())
                 .bind(self.id.uuid())
                 .bind(self.name.as_str())
                 .bind(self.version.cast_signed())

@@ -1,8 +1,8 @@
 //! One attempt at a batch: a transaction, from the fence to the commit.
 //!
-//! Two ways. When every command is a function of the database and nothing of the lane waits, the
-//! whole batch is one statement (`one_statement`), which is its own transaction. Otherwise it is
-//! `staged`. Both begin with the fence and end with the ledger, and only a committed attempt gives
+//! Two ways. When every command is a function of the database, nothing of the lane waits, and no id
+//! is known already, the whole batch is one statement (`one_statement`), which is its own
+//! transaction. Otherwise it is `staged`. Both begin with the fence and end with the ledger, and only a committed attempt gives
 //! a [`Committed`]: nothing else can be settled, so that answering before the commit does not
 //! compile.
 
@@ -132,8 +132,6 @@ pub(crate) enum Failure {
     World { reason: String, blames: bool },
     /// A handler ended the batch's transaction: what it committed is not in the ledger.
     TransactionEnded(String),
-    /// Something of the lane waits: the batch is to be staged.
-    Stage,
     /// As much waits as may.
     Full,
     /// A command of it; which one is known only when it was alone.
@@ -162,7 +160,6 @@ impl Failure {
         match happened.verdict() {
             Verdict::Fenced => Self::Fenced,
             Verdict::Broken => Self::TransactionEnded(rejection.message),
-            Verdict::Stage => Self::Stage,
             Verdict::Wait => Self::World { reason: rejection.message, blames: false },
             Verdict::Blame => Self::World { reason: rejection.message, blames: true },
             verdict @ (Verdict::Reject
@@ -238,11 +235,14 @@ pub(crate) async fn attempt(
     manner: Manner,
 ) -> Result<Committed, Failure> {
     let attempt = async {
-        if manner.staged || !items.iter().all(one_statement::fits) {
-            staged::attempt(connection, items, fence, manner).await
-        } else {
-            one_statement::attempt(connection, items, fence, manner.care).await
+        if !manner.staged
+            && items.iter().all(one_statement::fits)
+            && let Some(committed) =
+                one_statement::attempt(connection, items, fence, manner.care).await?
+        {
+            return Ok(committed);
         }
+        staged::attempt(connection, items, fence, manner).await
     };
     // The server ends a statement that takes too long. When even that does not arrive, the
     // connection is given up with whatever it was doing: the fence decides what came of it.

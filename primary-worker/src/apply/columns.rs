@@ -69,8 +69,6 @@ pub(crate) struct Columns<'a> {
     pub(crate) fingerprints: Vec<Uuid>,
     pub(crate) sequences: Vec<i64>,
     pub(crate) functions: Vec<i32>,
-    /// Empty when none is in set form.
-    pub(crate) set_forms: Vec<bool>,
     pub(crate) names: Vec<&'a str>,
     pub(crate) versions: Vec<i32>,
     pub(crate) keys: Vec<Option<&'a str>>,
@@ -91,7 +89,6 @@ impl<'a> Columns<'a> {
             fingerprints: Vec::with_capacity(count),
             sequences: Vec::with_capacity(count),
             functions: Vec::with_capacity(count),
-            set_forms: Vec::new(),
             names: Vec::with_capacity(count),
             versions: Vec::with_capacity(count),
             keys: Vec::with_capacity(count),
@@ -122,12 +119,10 @@ impl<'a> Columns<'a> {
     }
 
     /// The lowest and the highest id, where all of them carry a time; `None` also where a command
-    /// expires, has a context, or is one of several in set form.
+    /// expires or has a context.
     pub(crate) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
-        let has_runs = self.ids.len() > 1 && !self.set_forms.is_empty();
         let is_dated = |id: &Uuid| CommandId::from_uuid(*id).unix_ms().is_some();
-        if has_runs
-            || !self.expires_ns.is_empty()
+        if !self.expires_ns.is_empty()
             || !self.contexts.is_empty()
             || !self.ids.iter().all(is_dated)
         {
@@ -141,14 +136,6 @@ impl<'a> Columns<'a> {
     pub(crate) fn of(items: impl Iterator<Item = &'a Item> + Clone) -> Self {
         let count = items.clone().count();
         let mut columns = Self::for_commands(count);
-        let set_forms = items.clone().any(|item| match &item.work {
-            Work::Function(function) => function.set_form,
-            Work::Handler(_)
-            | Work::Atomic { .. }
-            | Work::Park(_)
-            | Work::Reject(_)
-            | Work::DeadLetter { .. } => false,
-        });
         let expires = items.clone().any(|item| item.expires_ns.is_some());
         let context = |item: &'a Item| item.delivery.envelope.as_ref().ok()?.context.as_deref();
         let contexts = items.clone().any(|item| context(item).is_some());
@@ -167,9 +154,6 @@ impl<'a> Columns<'a> {
             columns.keys.push(envelope.key.as_ref().map(|key| key.as_str()));
             columns.origins.push(envelope.origin.as_str());
             columns.bodies.push(item.delivery.body());
-            if set_forms {
-                columns.set_forms.push(function.set_form);
-            }
             if expires {
                 columns.expires_ns.push(item.expires_ns);
             }
@@ -194,7 +178,7 @@ mod tests {
         let headers =
             vec![(headers::COMMAND_ID.to_owned(), id), (headers::KEY.to_owned(), "k1".to_owned())];
         let delivery = Delivery::kept(subject, headers, b"{}".to_vec(), sequence, 0);
-        let function = Function { number: 1, alone: false, set_form: false, schema: None };
+        let function = Function { number: 1, alone: false, schema: None };
         Item::new(delivery, Work::Function(function), None, None)
     }
 

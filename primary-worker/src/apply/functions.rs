@@ -20,8 +20,6 @@ pub(crate) struct Function {
     pub(crate) number: i32,
     /// Whether it wants a transaction of its own.
     pub(crate) alone: bool,
-    /// Whether it takes a run of commands at once.
-    pub(crate) set_form: bool,
     /// What its bodies are checked with.
     pub(crate) schema: Option<JsonSchema>,
 }
@@ -65,17 +63,17 @@ impl Functions {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        type Row = (String, i32, i32, bool, bool, Option<Json<Value>>);
+        type Row = (String, i32, i32, bool, Option<Json<Value>>);
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT name, version, function_id, alone, set_form, json_schema FROM farwrite.functions",
+            "SELECT name, version, function_id, alone, json_schema FROM farwrite.functions",
         )
         .fetch_all(connection)
         .await?;
         self.by_name.clear();
-        for (name, version, number, alone, set_form, schema) in rows {
+        for (name, version, number, alone, schema) in rows {
             let Ok(name) = CommandName::new(name) else { continue };
             let schema = schema.map(|schema| JsonSchema::new(&schema.0));
-            let function = Function { number, alone, set_form, schema };
+            let function = Function { number, alone, schema };
             self.by_name.insert(name, version.unsigned_abs(), function);
         }
         Ok(())

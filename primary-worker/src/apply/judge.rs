@@ -107,7 +107,6 @@ pub(crate) fn judge(
         Verdict::DeadLetter
         | Verdict::Wait
         | Verdict::Blame
-        | Verdict::Stage
         | Verdict::Fenced
         | Verdict::Broken => dead_letter("cannot_apply", &rejection),
     };

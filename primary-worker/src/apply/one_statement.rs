@@ -1,5 +1,6 @@
 //! A batch of function commands as one statement, its own transaction, in one round trip:
-//! `farwrite.apply_plain`, and `farwrite.apply` where there is more to look at than the functions.
+//! `farwrite.apply_plain` for a first attempt with nothing to look at but the functions, and
+//! `farwrite.apply_guarded` for one of which a command may be refused.
 
 use farwrite_schemas::Outcome;
 use sqlx::{
@@ -23,31 +24,42 @@ pub(crate) fn fits(item: &Item) -> bool {
         && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
 }
 
-type Row = (i32, Vec<Option<String>>, Vec<Option<String>>, Vec<bool>);
-
+/// `None` where nothing was done, since there is more to look at than the functions, or the lane is
+/// not where it is said to be: the batch is to be staged.
 pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[Item],
     fence: &Fence<'_>,
     care: Care,
-) -> Result<Committed, Failure> {
+) -> Result<Option<Committed>, Failure> {
     let columns = Columns::of(items.iter());
-    if care == Care::Plain
-        && let Some(committed) = attempt_plain(connection, &columns, fence).await?
-    {
-        return Ok(committed);
+    match care {
+        Care::Plain => attempt_plain(connection, &columns, fence).await,
+        Care::Guarded => attempt_guarded(connection, items, &columns, fence).await,
     }
+}
+
+type GuardedRow =
+    (Option<i32>, Option<Vec<Option<String>>>, Option<Vec<Option<String>>>, Option<Vec<bool>>);
+
+/// Applies a batch in subtransactions, where a command's own fault becomes its rejection.
+async fn attempt_guarded(
+    connection: &mut PgConnection,
+    items: &[Item],
+    columns: &Columns<'_>,
+    fence: &Fence<'_>,
+) -> Result<Option<Committed>, Failure> {
     let statement = sqlx::query_as(
-        "SELECT done, outcomes, answers, repeated FROM farwrite.apply(
-             $1, $2, $3, $4, $5, $6, $7, $18, $8, $9, $10, $11, $19, $12, $13, $14, $15, $16, $17, $20, $21)",
+        "SELECT done, outcomes, answers, repeated FROM farwrite.apply_guarded(
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     );
     let statement = columns
         .bind(fence.bind(statement))
-        .bind(if care == Care::Guarded { GROUP } else { 0 })
-        .bind(&columns.set_forms)
         .bind(&columns.expires_ns)
-        .bind(&columns.contexts);
-    let (done, outcomes, answers, repeated): Row = commit(connection, statement).await?;
+        .bind(&columns.contexts)
+        .bind(GROUP);
+    let row: GuardedRow = commit(connection, statement).await?;
+    let (Some(done), Some(outcomes), Some(answers), Some(repeated)) = row else { return Ok(None) };
     let only_after_commit = OnlyAfterCommit::committed();
     let done = usize::try_from(done).unwrap_or(0).min(items.len());
     let mut settled = Vec::with_capacity(done);
@@ -60,11 +72,11 @@ pub(crate) async fn attempt(
         Some(last) if done < items.len() => last.delivery.place(),
         _ => fence.to,
     };
-    Ok(Committed { settled, position, waits: false, _only_after_commit: only_after_commit })
+    let waits = false;
+    Ok(Some(Committed { settled, position, waits, _only_after_commit: only_after_commit }))
 }
 
-/// Applies a batch with nothing to look at but its functions. `None` where nothing was done: the
-/// whole statement is to do it, or to say why not.
+/// Applies a batch with nothing to look at but its functions.
 async fn attempt_plain(
     connection: &mut PgConnection,
     columns: &Columns<'_>,

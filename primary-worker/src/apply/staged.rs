@@ -134,6 +134,9 @@ fn stay_or(fence: &Fence<'_>, item: &Item) -> Place {
     if item.parked.is_some() { fence.to } else { item.delivery.place() }
 }
 
+const CALL_ALL: &str = "SELECT outcomes, answers FROM farwrite.call_all($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+const CALL_GUARDED: &str = "SELECT outcomes, answers FROM farwrite.call_guarded($15, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
 /// A command that was to be run has no outcome: a fault of this program.
 fn not_run() -> Failure {
     Failure::internal("a command was not run")
@@ -321,32 +324,31 @@ impl Outcomes<'_> {
         }
         let columns = Columns::of(indexes.iter().map(|index| &self.items[*index]));
         let nothing: Vec<Option<String>> = vec![None; indexes.len()];
-        let group = match self.care {
-            Care::Plain => 0,
-            Care::Guarded => GROUP,
+        let statement = match self.care {
+            Care::Plain => CALL_ALL,
+            Care::Guarded => CALL_GUARDED,
         };
-        let (outcomes, answers): (Vec<Option<String>>, Vec<Option<String>>) = sqlx::query_as(
-            "SELECT outcomes, answers FROM farwrite.run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-        )
-        .bind(group)
-        .bind(columns.functions)
-        .bind(columns.set_forms)
-        .bind(columns.ids)
-        .bind(columns.names)
-        .bind(columns.versions)
-        .bind(columns.keys)
-        .bind(columns.origins)
-        .bind(columns.sequences)
-        .bind(columns.at_ns)
-        .bind(&columns.bodies)
-        .bind(columns.bodies.starts())
-        .bind(columns.expires_ns)
-        .bind(columns.contexts)
-        .bind(&nothing)
-        .bind(&nothing)
-        .fetch_one(&mut *tx)
-        .await?;
-        // `farwrite.run` tidies between its own commands; a single one has companions too.
+        let mut statement =
+            sqlx::query_as::<_, (Vec<Option<String>>, Vec<Option<String>>)>(statement)
+                .bind(columns.functions)
+                .bind(columns.ids)
+                .bind(columns.names)
+                .bind(columns.versions)
+                .bind(columns.keys)
+                .bind(columns.origins)
+                .bind(columns.sequences)
+                .bind(columns.at_ns)
+                .bind(&columns.bodies)
+                .bind(columns.bodies.starts())
+                .bind(columns.expires_ns)
+                .bind(columns.contexts)
+                .bind(&nothing)
+                .bind(&nothing);
+        if self.care == Care::Guarded {
+            statement = statement.bind(GROUP);
+        }
+        let (outcomes, answers) = statement.fetch_one(&mut *tx).await?;
+        // Both tidy between their own commands; a single one has companions too.
         if indexes.len() == 1 && self.items.len() > 1 {
             tidy(tx).await?;
         }

@@ -422,7 +422,6 @@ impl Lane {
                 Err(failure) => failure,
             };
             match failure {
-                Failure::Stage => self.waits = true,
                 Failure::Full => {
                     if !is_full {
                         is_full = true;
@@ -515,9 +514,9 @@ impl Lane {
             Failure::Fenced => LaneEnd::Fenced,
             Failure::World { reason, blames } => LaneEnd::World { lane, reason, blames },
             Failure::TransactionEnded(reason) => LaneEnd::Broken(reason),
-            Failure::Stage | Failure::Full => LaneEnd::World {
+            Failure::Full => LaneEnd::World {
                 lane,
-                reason: "the lane's lines changed".to_owned(),
+                reason: "the lane's key queues changed".to_owned(),
                 blames: false,
             },
             Failure::Command(FailedCommand { rejection, .. }) => {

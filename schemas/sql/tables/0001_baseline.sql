@@ -234,7 +234,6 @@ CREATE TABLE farwrite.functions (
     signature     text NOT NULL,          -- schema-qualified, with its argument types
     takes_meta    boolean NOT NULL,       -- whether it has a second argument of type farwrite.meta
     alone         boolean NOT NULL,       -- whether it wants a transaction of its own
-    set_form      boolean NOT NULL DEFAULT false, -- whether it takes a run of commands at once
     json_schema   json,                   -- what a body is checked with before anything runs; null: not checked
     registered_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (name, version)
