@@ -241,7 +241,10 @@ WHEN 4 THEN answers[j] := farwrite.row_delete(farwrite.body(p_bodies, p_starts, 
 ELSE
     RAISE EXCEPTION 'no function is registered under number %', p_functions[j] USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
 END CASE;
-        SET CONSTRAINTS ALL IMMEDIATE;
+        -- What a lone command defers is its commit's affair.
+        IF cardinality(p_functions) > 1 THEN
+            SET CONSTRAINTS ALL IMMEDIATE;
+        END IF;
         RESET ROLE;
         RESET ALL;
         outcomes[j] := 'applied';
@@ -314,7 +317,10 @@ WHEN 4 THEN answers[j] := farwrite.row_delete(farwrite.body(p_bodies, p_starts, 
 ELSE
     RAISE EXCEPTION 'no function is registered under number %', p_functions[j] USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
 END CASE;
-        SET CONSTRAINTS ALL IMMEDIATE;
+        -- What a lone command defers is its commit's affair.
+        IF cardinality(p_functions) > 1 THEN
+            SET CONSTRAINTS ALL IMMEDIATE;
+        END IF;
         RESET ROLE;
         RESET ALL;
         outcomes[j] := 'applied';
@@ -367,7 +373,10 @@ WHEN 4 THEN answers[j] := farwrite.row_delete(farwrite.body(p_bodies, p_starts, 
 ELSE
     RAISE EXCEPTION 'no function is registered under number %', p_functions[j] USING ERRCODE = 'FW003', SCHEMA = 'farwrite';
 END CASE;
-        SET CONSTRAINTS ALL IMMEDIATE;
+        -- What a lone command defers is its commit's affair.
+        IF cardinality(p_functions) > 1 THEN
+            SET CONSTRAINTS ALL IMMEDIATE;
+        END IF;
         RESET ROLE;
         RESET ALL;
         outcomes[j] := 'applied';
@@ -1632,7 +1641,10 @@ BEGIN
             PERFORM set_config('farwrite.context', coalesce(p_contexts[j], ''), true);
         END IF;
         /*call*/
-        SET CONSTRAINTS ALL IMMEDIATE;
+        -- What a lone command defers is its commit's affair.
+        IF cardinality(p_functions) > 1 THEN
+            SET CONSTRAINTS ALL IMMEDIATE;
+        END IF;
         RESET ROLE;
         RESET ALL;
         outcomes[j] := 'applied';
