@@ -1,10 +1,8 @@
 //! What a worker is told: checked as a whole before anything touches the network.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
-use farwrite_schemas::DatabaseName;
-
-use crate::primary;
+use farwrite_schemas::{DatabaseName, NatsServers};
 
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
 pub(crate) const LANES_MAX: u32 = 64;
@@ -37,59 +35,43 @@ pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
 /// JetStream's duplicate window of a new stream: its own default.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Everything that a worker needs to know.
+/// Everything that a worker needs to know. [`Config::new`] has the defaults; each method changes one
+/// setting.
+///
+/// ```
+/// # use farwrite_primary_worker::Config;
+/// # use farwrite_schemas::DatabaseName;
+/// let database = DatabaseName::new("shop")?;
+/// let config = Config::new(database, "postgres://localhost/shop", "localhost:4222").lanes(4);
+/// assert!(config.validate().is_ok());
+/// # Ok::<_, farwrite_schemas::NameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Farwrite's name of the database; part of every subject.
-    pub database: DatabaseName,
-    /// The primary, a `postgres://` URL, direct and not through a transaction pooler; or several,
-    /// separated by commas, one of which is the primary: the worker finds it.
-    pub database_url: String,
-    /// The NATS servers, separated by commas.
-    pub nats_url: String,
-    /// JetStream's name of the command stream.
-    pub stream: String,
-    /// How many lanes apply in parallel. May change at any start.
-    pub lanes: u32,
-    /// Most commands in one batch.
-    pub batch_max_commands: usize,
-    /// How long the ledger keeps an outcome, and so how long a repeated id is known.
-    pub ledger_keep: Duration,
-    /// How long one statement of a batch may run.
-    pub statement_timeout: Duration,
-    /// How often a command may fail alone by chance before it is dead-lettered.
-    pub attempts_max: u32,
-    /// How long a command waits after its second failure by chance; doubles each time, up to five
-    /// minutes.
-    pub retry_pause: Duration,
-    /// How long a command is parked for want of a handler, a function or a table before it is
-    /// dead-lettered.
-    pub unknown_keep: Duration,
-    /// How many commands may be parked, shared evenly by the lanes; a lane that has its share
-    /// stops.
-    pub parked_max: u64,
-    /// How many commands of one key may be parked; more are dead-lettered.
-    pub parked_max_per_key: u64,
-    /// Members that a command's context may have; a command with another one is rejected.
-    pub context_allow: BTreeSet<String>,
-    /// The standbys that must have flushed a command's commit before the command goes from the
-    /// stream: each an `application_name` or a physical slot. Nothing is trimmed when it is `None`;
-    /// with none named, the primary alone counts.
-    pub required_standbys: Option<Vec<String>>,
-    /// How long a command stays in the stream at least after it was applied.
-    pub trim_min_age: Duration,
-    /// How long the worker that owns the database may be silent before another one takes over.
-    pub lease: Duration,
-    /// Whether the worker begins by taking over even from an owner that works.
-    pub take_over: bool,
-    /// Where metrics are served, in Prometheus's format; nowhere when `None`.
-    pub metrics_addr: Option<SocketAddr>,
-    /// How the stream is made when `migrate` does not find it.
-    pub new_stream: NewStream,
+    pub(crate) database: DatabaseName,
+    pub(crate) database_url: String,
+    pub(crate) nats_url: String,
+    pub(crate) stream: String,
+    pub(crate) lanes: u32,
+    pub(crate) batch_max_commands: usize,
+    pub(crate) ledger_keep: Duration,
+    pub(crate) statement_timeout: Duration,
+    pub(crate) attempts_max: u32,
+    pub(crate) retry_pause: Duration,
+    pub(crate) unknown_keep: Duration,
+    pub(crate) parked_max: u64,
+    pub(crate) parked_max_per_key: u64,
+    pub(crate) context_allow: BTreeSet<String>,
+    pub(crate) required_standbys: Option<Vec<String>>,
+    pub(crate) trim_min_age: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) take_over: bool,
+    pub(crate) new_stream: NewStream,
 }
 
 /// The settings of a stream that `migrate` makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewStream {
     /// Copies in a cluster.
     pub replicas: usize,
@@ -97,6 +79,19 @@ pub struct NewStream {
     pub max_bytes: i64,
     /// How long JetStream itself suppresses a repeated id.
     pub duplicate_window: Duration,
+}
+
+impl fmt::Debug for Config {
+    /// Without the URL of the database, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("database", &self.database.as_str())
+            .field("nats", &NatsServers::parse(&self.nats_url).to_string())
+            .field("stream", &self.stream)
+            .field("lanes", &self.lanes)
+            .field("required_standbys", &self.required_standbys)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for NewStream {
@@ -108,9 +103,14 @@ impl Default for NewStream {
 /// A setting breaks its rule.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {rule}")]
-pub struct ConfigError {
+pub struct SettingError {
     field: &'static str,
     rule: String,
+}
+
+/// Splits a `database-url` into its servers' URLs.
+pub(crate) fn server_urls(database_url: &str) -> impl Iterator<Item = &str> {
+    database_url.split(',').map(str::trim)
 }
 
 impl Config {
@@ -123,13 +123,22 @@ impl Config {
     pub const BATCH_MAX_COMMANDS: usize = 256;
 
     /// A configuration with the defaults of everything that has one.
+    ///
+    /// `database` is Farwrite's name of the database, part of every subject. `database_url` is the
+    /// primary, a `postgres://` URL, direct and not through a transaction pooler; or several,
+    /// separated by commas, one of which is the primary: the worker finds it. `nats_url` names the
+    /// NATS servers, separated by commas.
     #[must_use]
-    pub fn new(database: DatabaseName, database_url: String, nats_url: String) -> Self {
+    pub fn new(
+        database: DatabaseName,
+        database_url: impl Into<String>,
+        nats_url: impl Into<String>,
+    ) -> Self {
         Self {
             stream: format!("farwrite-{database}"),
             database,
-            database_url,
-            nats_url,
+            database_url: database_url.into(),
+            nats_url: nats_url.into(),
             lanes: Self::LANES,
             batch_max_commands: Self::BATCH_MAX_COMMANDS,
             ledger_keep: LEDGER_KEEP,
@@ -144,18 +153,139 @@ impl Config {
             trim_min_age: TRIM_MIN_AGE,
             lease: LEASE,
             take_over: false,
-            metrics_addr: None,
             new_stream: NewStream::default(),
         }
+    }
+
+    /// JetStream's name of the command stream.
+    #[must_use]
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.stream = stream.into();
+        self
+    }
+
+    /// How many lanes apply in parallel. May change at any start.
+    #[must_use]
+    pub fn lanes(mut self, lanes: u32) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// Most commands in one batch.
+    #[must_use]
+    pub fn batch_max_commands(mut self, batch_max_commands: usize) -> Self {
+        self.batch_max_commands = batch_max_commands;
+        self
+    }
+
+    /// How long the ledger keeps an outcome, and so how long a repeated id is known.
+    #[must_use]
+    pub fn ledger_keep(mut self, ledger_keep: Duration) -> Self {
+        self.ledger_keep = ledger_keep;
+        self
+    }
+
+    /// How long one statement of a batch may run.
+    #[must_use]
+    pub fn statement_timeout(mut self, statement_timeout: Duration) -> Self {
+        self.statement_timeout = statement_timeout;
+        self
+    }
+
+    /// How often a command may fail alone by chance before it is dead-lettered.
+    #[must_use]
+    pub fn attempts_max(mut self, attempts_max: u32) -> Self {
+        self.attempts_max = attempts_max;
+        self
+    }
+
+    /// How long a command waits after its second failure by chance; doubles each time, up to five
+    /// minutes.
+    #[must_use]
+    pub fn retry_pause(mut self, retry_pause: Duration) -> Self {
+        self.retry_pause = retry_pause;
+        self
+    }
+
+    /// How long a command is parked for want of a handler, a function or a table before it is
+    /// dead-lettered.
+    #[must_use]
+    pub fn unknown_keep(mut self, unknown_keep: Duration) -> Self {
+        self.unknown_keep = unknown_keep;
+        self
+    }
+
+    /// How many commands may be parked, shared evenly by the lanes; a lane that has its share
+    /// stops.
+    #[must_use]
+    pub fn parked_max(mut self, parked_max: u64) -> Self {
+        self.parked_max = parked_max;
+        self
+    }
+
+    /// How many commands of one key may be parked; more are dead-lettered.
+    #[must_use]
+    pub fn parked_max_per_key(mut self, parked_max_per_key: u64) -> Self {
+        self.parked_max_per_key = parked_max_per_key;
+        self
+    }
+
+    /// Members that a command's context may have; a command with another one is rejected.
+    #[must_use]
+    pub fn context_allow(mut self, context_allow: BTreeSet<String>) -> Self {
+        self.context_allow = context_allow;
+        self
+    }
+
+    /// The standbys that must have flushed a command's commit before the command goes from the
+    /// stream: each an `application_name` or a physical slot. Without this setting nothing is
+    /// trimmed; with an empty list the primary alone counts.
+    #[must_use]
+    pub fn required_standbys(mut self, required_standbys: Vec<String>) -> Self {
+        self.required_standbys = Some(required_standbys);
+        self
+    }
+
+    /// How long a command stays in the stream at least after it was applied.
+    #[must_use]
+    pub fn trim_min_age(mut self, trim_min_age: Duration) -> Self {
+        self.trim_min_age = trim_min_age;
+        self
+    }
+
+    /// How long the worker that owns the database may be silent before another one takes over.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Whether the worker begins by taking over even from an owner that works.
+    #[must_use]
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
+    /// How the stream is made when `migrate` does not find it.
+    #[must_use]
+    pub fn new_stream(mut self, new_stream: NewStream) -> Self {
+        self.new_stream = new_stream;
+        self
+    }
+
+    /// The name of the small stream that holds hints, and who serves.
+    pub(crate) fn hints_stream(&self) -> String {
+        format!("{}-hints", self.stream)
     }
 
     /// Checks every setting by itself and against the others.
     ///
     /// # Errors
     /// Names the first setting that breaks its rule, and the rule.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), SettingError> {
         let rule = |holds: bool, field, rule: &str| {
-            if holds { Ok(()) } else { Err(ConfigError { field, rule: rule.to_owned() }) }
+            if holds { Ok(()) } else { Err(SettingError { field, rule: rule.to_owned() }) }
         };
         let token = |text: &str| {
             !text.is_empty()
@@ -222,7 +352,7 @@ impl Config {
             "between 500 and 300000",
         )?;
         rule(
-            primary::urls(&self.database_url)
+            server_urls(&self.database_url)
                 .all(|url| url.starts_with("postgres://") || url.starts_with("postgresql://")),
             "database-url",
             "a URL that starts with postgres://, or several separated by commas",
@@ -244,7 +374,7 @@ mod tests {
     #[test]
     fn a_broken_rule_names_the_setting() {
         let name = DatabaseName::new("shop").unwrap();
-        let good = Config::new(name, "postgres://localhost/shop".into(), "localhost".into());
+        let good = Config::new(name, "postgres://localhost/shop", "localhost");
         assert!(good.validate().is_ok());
         let field = |change: fn(&mut Config)| {
             let mut config = good.clone();

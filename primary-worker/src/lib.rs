@@ -5,14 +5,26 @@
 //! read without acknowledgements from the position that those rows hold, so that a crash anywhere
 //! leaves a batch done or undone, and nothing in between.
 //!
-//! **What a command goes through.** The `stream` reader decodes it and hands it to a lane by the
-//! hash of its key. The `lane` applies what waits as one transaction (fence, look-up, run,
-//! record), commits, and only then settles it: flush position, replies, counts. A failure is
-//! narrowed down until a command failed alone, and then the `verdict` table says what is done.
+//! **What a command goes through.** The reader in `stream` decodes it and hands it to a lane by the
+//! hash of its key. The lane takes what waits (`lane`), and `apply` makes one transaction of it:
+//! fence, look-up, run, record. Only after the commit does the lane settle it: flush position,
+//! replies, counts. A failure is narrowed down until a command failed alone; then the table in
+//! `verdict` says what is done.
 //!
 //! **What happens on failure.** The primary or NATS being away ends the takeover, not the worker:
-//! it waits and takes over again; another worker's takeover makes it stand by. A stream that is not the one that the database
-//! knows, and a handler that ended its transaction end the worker, each with a status of its own.
+//! it waits and takes over again. Another worker's takeover makes it stand by. A stream that is not
+//! the one that the database knows, and a handler that ended its transaction, end the worker.
+//!
+//! | room | what |
+//! |---|---|
+//! | `life` | prepare, take over, serve, begin again |
+//! | `stream` | the command stream: its contract, its identity, reading it |
+//! | `lane` | one connection, one queue, one batch after another |
+//! | `apply` | one batch as one transaction |
+//! | `keep` | hints, trimming, heartbeats, answers that wait for standbys |
+//! | `answers` | outcomes by id, and the lag |
+//! | `store` | the tables, one module each |
+//! | `operate`, `cli` | operators' acts, and the command line |
 
 mod answers;
 mod apply;
@@ -25,17 +37,18 @@ mod life;
 pub mod metrics;
 mod operate;
 mod primary;
+mod store;
 mod stream;
 mod trial;
 mod verdict;
 
 pub use apply::handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
-pub use config::{Config, ConfigError, NewStream};
+pub use config::{Config, NewStream, SettingError};
 pub use farwrite_internal::Health;
 pub use life::migrate::{Checked, MigrateError, StreamFound, check, migrate};
 pub use life::schema::FunctionsFound;
-pub use life::worker::{Worker, WorkerError};
+pub use life::{end::WorkerError, worker::Worker};
 pub use primary::PrimaryError;
-pub use stream::StreamError;
+pub use stream::error::StreamError;
 pub use trial::{Trial, TrialError, Tried};
 pub use verdict::is_own_fault;

@@ -6,10 +6,12 @@
 
 use std::{str::FromStr, time::Duration};
 
-use farwrite_schemas::{Epoch, Lsn, Timeline};
+use farwrite_schemas::{Epoch, Timeline};
 use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tracing::warn;
+
+use crate::{config::server_urls, store::server, verdict::Happened};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,10 +28,11 @@ pub(crate) const LANE_APPLICATION: &str = "farwrite-lane-";
 
 /// The server is not one that a worker can work on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PrimaryError {
     /// It cannot be reached, or failed.
     #[error("the primary: {0}")]
-    Sql(#[from] sqlx::Error),
+    Sql(sqlx::Error),
     /// A connection took too long.
     #[error("the server did not accept a connection in time")]
     ConnectTimeout,
@@ -89,11 +92,17 @@ pub enum PrimaryError {
     },
 }
 
+impl From<sqlx::Error> for PrimaryError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
 impl PrimaryError {
     /// Whether it may pass by itself, and waiting is right.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Sql(error) => crate::verdict::Happened::of(error).verdict().may_pass(),
+            Self::Sql(error) => Happened::of(error).verdict().may_pass(),
             Self::ConnectTimeout | Self::NoPrimary { .. } | Self::OtherServer { .. } => true,
             Self::Url(_)
             | Self::Replica
@@ -118,14 +127,9 @@ pub(crate) enum Purpose {
 
 /// A server, and how its connections are set up.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub(crate) struct PrimaryServer {
     options: PgConnectOptions,
     statement_timeout: Duration,
-}
-
-/// Splits a `database-url` into its servers' URLs.
-pub(crate) fn urls(database_url: &str) -> impl Iterator<Item = &str> {
-    database_url.split(',').map(str::trim)
 }
 
 /// Finds the server that can be written to, and connects to it. Of a single one nothing is asked:
@@ -134,9 +138,9 @@ pub(crate) async fn find(
     database_url: &str,
     statement_timeout: Duration,
     purpose: &Purpose,
-) -> Result<(Server, PgConnection), PrimaryError> {
-    let parsed = urls(database_url).map(|url| Server::parse(url, statement_timeout));
-    let servers: Vec<Server> = parsed.collect::<Result<_, _>>()?;
+) -> Result<(PrimaryServer, PgConnection), PrimaryError> {
+    let parsed = server_urls(database_url).map(|url| PrimaryServer::parse(url, statement_timeout));
+    let servers: Vec<PrimaryServer> = parsed.collect::<Result<_, _>>()?;
     if let [server] = &servers[..] {
         return Ok((server.clone(), server.connect(purpose).await?));
     }
@@ -150,7 +154,7 @@ pub(crate) async fn find(
         }
     }
     if primaries.len() > 1 {
-        let named = |(timeline, server, _): &(Timeline, Server, _)| {
+        let named = |(timeline, server, _): &(Timeline, PrimaryServer, _)| {
             format!("{} on timeline {}", server.name(), timeline.0)
         };
         let servers: Vec<String> = primaries.iter().map(named).collect();
@@ -165,7 +169,7 @@ pub(crate) async fn find(
         .ok_or(PrimaryError::NoPrimary { tried })
 }
 
-impl Server {
+impl PrimaryServer {
     fn parse(url: &str, statement_timeout: Duration) -> Result<Self, PrimaryError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| PrimaryError::Url(error.to_string()))?;
@@ -184,12 +188,10 @@ impl Server {
     ) -> (Self, Result<Option<(Timeline, PgConnection)>, PrimaryError>) {
         let asking = async {
             let mut connection = self.connect(purpose).await?;
-            let is_replica: bool =
-                sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
-            if is_replica {
+            if server::is_replica(&mut connection).await? {
                 return Ok(None);
             }
-            Ok(Some((timeline(&mut connection).await?, connection)))
+            Ok(Some((server::timeline(&mut connection).await?, connection)))
         };
         let said = tokio::time::timeout(ASK_WITHIN, asking).await;
         (self, said.unwrap_or(Err(PrimaryError::ConnectTimeout)))
@@ -198,11 +200,11 @@ impl Server {
     /// Connects to the very server that `first` is a connection to: a name may lead elsewhere by now.
     pub(crate) async fn connect_as(
         &self,
-        first: &Start,
+        first: &ServerStart,
         purpose: &Purpose,
     ) -> Result<PgConnection, PrimaryError> {
         let mut connection = self.connect(purpose).await?;
-        if Start::of(&mut connection).await? != *first {
+        if ServerStart::of(&mut connection).await? != *first {
             return Err(PrimaryError::OtherServer { server: self.name() });
         }
         Ok(connection)
@@ -216,12 +218,11 @@ impl Server {
 
 /// One start of one server: no two begin in the same microsecond.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Start(String);
+pub(crate) struct ServerStart(String);
 
-impl Start {
+impl ServerStart {
     pub(crate) async fn of(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
-        sqlx::query_scalar(sql).fetch_one(connection).await.map(Self)
+        server::start(connection).await.map(Self)
     }
 }
 
@@ -256,58 +257,14 @@ async fn connect(
 
 /// Checks that this is a primary whose commits are durable, of a version that works.
 pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<(), PrimaryError> {
-    let (is_replica, synchronous_commit, version): (bool, String, i32) = sqlx::query_as(
-        "SELECT pg_is_in_recovery(), current_setting('synchronous_commit'),
-                current_setting('server_version_num')::int",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if version < 150_000 {
-        Err(PrimaryError::TooOld(version / 10_000))
-    } else if is_replica {
+    let facts = server::facts(connection).await?;
+    if facts.version < 150_000 {
+        Err(PrimaryError::TooOld(facts.version / 10_000))
+    } else if facts.is_replica {
         Err(PrimaryError::Replica)
-    } else if synchronous_commit == "off" {
+    } else if facts.synchronous_commit == "off" {
         Err(PrimaryError::AsynchronousCommit)
     } else {
         Ok(())
     }
-}
-
-/// The log's position up to which it is safe on disk. Read straight after a commit, it is at or
-/// behind the commit's end and a position that replicas reach; the insert position is not (it can
-/// point past a page header that nobody writes).
-pub(crate) async fn flush_lsn(connection: &mut PgConnection) -> Result<Lsn, sqlx::Error> {
-    let bytes: i64 =
-        sqlx::query_scalar("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")
-            .fetch_one(connection)
-            .await?;
-    Ok(Lsn(bytes.unsigned_abs()))
-}
-
-/// The primary's timeline, from the name of the file being written: the control file is stale
-/// until the next checkpoint.
-pub(crate) async fn timeline(connection: &mut PgConnection) -> Result<Timeline, sqlx::Error> {
-    let timeline: i32 = sqlx::query_scalar(
-        "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(Timeline(timeline.unsigned_abs()))
-}
-
-/// A commit that changes next to nothing. It pushes the log on, so that a position that was handed
-/// out in the middle of somebody else's record is reached by every replica; and it notes how far
-/// the log was flushed, which proves to whoever sees the row that it has come so far on this
-/// epoch's branch. An epoch that is over writes nothing: the takeover that ended it did.
-pub(crate) async fn heartbeat(
-    connection: &mut PgConnection,
-    epoch: Epoch,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE farwrite.owner SET flushed_lsn = pg_current_wal_flush_lsn() WHERE epoch = $1",
-    )
-    .bind(epoch.0)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

@@ -9,9 +9,12 @@ use farwrite_schemas::{
 use sqlx::{Connection, PgConnection, PgTransaction};
 
 use crate::{
-    apply::{attempt::Failure, handler::Handlers},
+    apply::{
+        failure::Failure,
+        handler::Handlers,
+        trial::{Attempted, attempt_for_trial},
+    },
     config::Config,
-    lane::trial::{Attempted, attempt_for_trial},
     life::schema::check_migrated,
     primary::PrimaryError,
     stream::delivery::Delivery,
@@ -45,6 +48,7 @@ pub struct Trial<'a> {
 
 /// What a command came to.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Tried {
     /// It would end so.
     Ended(Outcome),
@@ -61,6 +65,7 @@ pub enum Tried {
 
 /// A command could not be tried.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrialError {
     /// The database failed; it was no doing of the command's, or took its backend down.
     #[error("the database: {0}")]
@@ -140,7 +145,7 @@ impl<'a> Trial<'a> {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let at_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
         let delivery = Delivery::kept(subject, header_lines, body.into(), self.sequence, at_ns);
-        let config = Config::new(database, String::new(), String::new());
+        let config = Config::new(database, "", "");
         let mut savepoint = self.tx.begin().await?;
         let attempted = attempt_for_trial(&mut savepoint, delivery, &config, handlers).await;
         let is_applied = matches!(attempted, Ok(Attempted::Ended(Outcome::Applied { .. })));
@@ -152,7 +157,7 @@ impl<'a> Trial<'a> {
         Ok(match attempted? {
             Attempted::Ended(outcome) => Tried::Ended(outcome),
             Attempted::Parked(park) => {
-                let reason = park.reason.word();
+                let reason = park.reason.as_str();
                 Tried::Parked { reason, wait: park.wait, error: park.error }
             }
         })
@@ -163,7 +168,7 @@ impl From<Failure> for TrialError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::TransactionEnded(reason) => Self::TransactionEnded(reason),
-            Failure::World { reason, .. } => Self::Database(reason),
+            Failure::Unavailable { reason, .. } => Self::Database(reason),
             Failure::Fenced | Failure::Full => {
                 Self::Database("an answer that only a lane gets".to_owned())
             }

@@ -36,10 +36,11 @@ pub(crate) enum Verdict {
     /// Chance: tried again, then parked with growing pauses; dead-lettered when its attempts are
     /// used up.
     Retry,
-    /// The world's fault: the worker waits and begins again; no command is blamed.
+    /// The primary or the broker is unavailable: the worker waits and begins again; no command is
+    /// blamed.
     Wait,
-    /// The world's fault, unless one command ran alone and it happens to it three times over: that
-    /// one is dead-lettered, or it would take the primary down for ever.
+    /// The primary is unavailable, unless one command ran alone and this happens to it three times
+    /// over. That command is dead-lettered, or it would take the primary down for ever.
     Blame,
     /// Not known here yet: parked until a deploy or a migration brings what is missing;
     /// dead-lettered after a longer time.
@@ -67,7 +68,7 @@ pub(crate) enum Happened {
     OwnTables,
     /// The connection, or what carries it, failed.
     ConnectionLost,
-    /// The driver could not encode or decode: a fault of the program, not of the world.
+    /// The driver could not encode or decode: a fault of the program, not of the primary.
     Driver,
     /// A handler refused, or the body is not of its form.
     Refused,
@@ -290,11 +291,11 @@ impl Verdict {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// Every row of the table that has SQLSTATEs.
-    pub(crate) const TABLE: &[(Verdict, &[&str])] = &[
+    const TABLE: &[(Verdict, &[&str])] = &[
         (
             Verdict::Reject,
             &[

@@ -20,5 +20,5 @@ impl Handler<PutInRust> for PutHandler {
 }
 
 fn main() -> Result<ExitCode, HandlersError> {
-    Ok(cli::main("bench-worker", Handlers::new().with(PutHandler)?))
+    Ok(cli::main("bench-worker", Handlers::new().register(PutHandler)?))
 }

@@ -85,6 +85,6 @@ async fn book(
 }
 
 fn main() -> Result<ExitCode, HandlersError> {
-    let handlers = Handlers::new().with(Depart)?.with(Cancel)?;
+    let handlers = Handlers::new().register(Depart)?.register(Cancel)?;
     Ok(cli::main("flights-worker", handlers))
 }

@@ -173,10 +173,10 @@ async fn a_command_that_comes_alone_and_was_applied_before_is_answered_and_not_j
     ensure!(case.count("SELECT last_value FROM app.runs").await? == 1);
     // What is counted is told at the latest when the sessions end.
     ensure!(worker.terminate(DEADLINE).await?.success());
-    case.until("the repeated ones were left to the whole statement", async || {
+    case.until("the repeated ones were staged", async || {
         let as_expected =
             "SELECT count(*) FROM pg_stat_user_functions WHERE schemaname = 'farwrite'
-                           AND (funcname::text, calls) IN (('apply_plain', 3), ('apply', 2))";
+                           AND (funcname::text, calls) IN (('apply_plain', 3), ('open_batch', 2))";
         Ok(case.count(as_expected).await? == 2)
     })
     .await?;

@@ -147,16 +147,17 @@ fn message(n: i32, deed: Deed) -> Result<Message> {
 
 fn worker(case: &Case) -> Result<Worker> {
     let url = case.stack.primary().url(&case.name);
-    let config = Config::new(case.name.parse()?, url, case.stack.nats().url());
-    let config = Config { retry_pause: Duration::from_millis(5), attempts_max: 3, ..config };
+    let config = Config::new(case.name.parse()?, url, case.stack.nats().url())
+        .retry_pause(Duration::from_millis(5))
+        .attempts_max(3);
     Ok(Worker::new(config, handlers()?)?)
 }
 
 fn handlers() -> Result<Handlers> {
     Ok(Handlers::new()
-        .with::<Append, _>(Appends)?
-        .with::<AppendInWords, _>(Appends)?
-        .with_upcast(|older: AppendTens| Append { n: older.tens * 10, deed: Deed::None })?)
+        .register::<Append, _>(Appends)?
+        .register::<AppendInWords, _>(Appends)?
+        .register_upcast(|older: AppendTens| Append { n: older.tens * 10, deed: Deed::None })?)
 }
 
 #[tokio::test]

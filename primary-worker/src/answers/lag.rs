@@ -23,7 +23,7 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::{config::Config, store::lanes};
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const JETSTREAM_WITHIN: Duration = Duration::from_secs(2);
 
 /// Measures the lag of one stream.
-pub(crate) struct Gauge {
+pub(crate) struct LagGauge {
     context: jetstream::Context,
     stream: String,
     stream_id: i32,
@@ -39,12 +39,12 @@ pub(crate) struct Gauge {
 }
 
 /// Why it could not be measured.
-enum Unmeasured {
+enum LagUnknown {
     Sql(sqlx::Error),
     JetStream(String),
 }
 
-impl Gauge {
+impl LagGauge {
     pub(crate) fn new(client: &Client, config: &Config, stream_id: i32) -> Self {
         Self {
             context: jetstream::new(client.clone()),
@@ -71,8 +71,8 @@ impl Gauge {
                     last = Some((at, lag));
                     serde_json::to_vec(&lag).map_err(|error| error.to_string())
                 }
-                Err(Unmeasured::JetStream(reason)) => Err(reason),
-                Err(Unmeasured::Sql(error)) => return error,
+                Err(LagUnknown::JetStream(reason)) => Err(reason),
+                Err(LagUnknown::Sql(error)) => return error,
             };
             let answer = answer.map(Into::into);
             let answer = answer.map_err(|status| ServiceError { code: 503, status });
@@ -84,29 +84,23 @@ impl Gauge {
         std::future::pending().await
     }
 
-    async fn measure(&self, connection: &Mutex<PgConnection>) -> Result<Lag, Unmeasured> {
+    async fn measure(&self, connection: &Mutex<PgConnection>) -> Result<Lag, LagUnknown> {
         let last_sequence = in_time(self.last_sequence()).await?;
-        let low_water: i64 = sqlx::query_scalar(
-            "SELECT coalesce(min(sequence), 0) FROM farwrite.lanes WHERE stream_id = $1",
-        )
-        .bind(self.stream_id)
-        .fetch_one(&mut *connection.lock().await)
-        .await
-        .map_err(Unmeasured::Sql)?;
-        let low_water = low_water.unsigned_abs();
+        let low_water = lanes::low_water(&mut *connection.lock().await, self.stream_id).await;
+        let low_water = low_water.map_err(LagUnknown::Sql)?;
         let commands = last_sequence.saturating_sub(low_water);
         let seconds = if commands == 0 { 0.0 } else { in_time(self.age_after(low_water)).await? };
         Ok(Lag { commands, seconds })
     }
 
-    async fn last_sequence(&self) -> Result<u64, Unmeasured> {
+    async fn last_sequence(&self) -> Result<u64, LagUnknown> {
         let stream = self.context.get_stream_no_info(&self.stream).await;
         let info = stream.map_err(unmeasured)?.get_info().await.map_err(unmeasured)?;
         Ok(info.state.last_sequence)
     }
 
     /// How long the first message behind a sequence has been in the stream.
-    async fn age_after(&self, sequence: u64) -> Result<f64, Unmeasured> {
+    async fn age_after(&self, sequence: u64) -> Result<f64, LagUnknown> {
         let stream = self.context.get_stream_no_info(&self.stream).await.map_err(unmeasured)?;
         let oldest = stream.get_first_raw_message_by_subject(&self.commands, sequence + 1).await;
         match oldest {
@@ -123,11 +117,11 @@ impl Gauge {
 }
 
 /// JetStream's answer, or what to say without it.
-async fn in_time<T>(asking: impl Future<Output = Result<T, Unmeasured>>) -> Result<T, Unmeasured> {
+async fn in_time<T>(asking: impl Future<Output = Result<T, LagUnknown>>) -> Result<T, LagUnknown> {
     let late = |_| unmeasured("no answer in time");
     tokio::time::timeout(JETSTREAM_WITHIN, asking).await.map_err(late)?
 }
 
-fn unmeasured(reason: impl std::fmt::Display) -> Unmeasured {
-    Unmeasured::JetStream(format!("JetStream: {reason}"))
+fn unmeasured(reason: impl std::fmt::Display) -> LagUnknown {
+    LagUnknown::JetStream(format!("JetStream: {reason}"))
 }

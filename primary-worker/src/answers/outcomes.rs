@@ -8,7 +8,7 @@
 //!
 //! It is a NATS service, so that `nats micro` finds it and shows its statistics. Questions that
 //! wait together are answered together, by one look-up and one heartbeat. The other endpoint,
-//! [`Gauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
+//! [`LagGauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,8 +21,8 @@ use async_nats::{
     service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use farwrite_schemas::{
-    CommandId, CommandStatus, Lsn, NotEnded, OUTCOMES_QUERY, Outcome, OutcomeAnswer,
-    OutcomeRequest, OutcomeRow, Recorded, Reply, Subjects, headers,
+    CommandId, CommandStatus, Lsn, NotEnded, Outcome, OutcomeAnswer, OutcomeRequest, Recorded,
+    Reply, Subjects, headers,
 };
 use futures_util::StreamExt;
 use sqlx::{PgConnection, types::Uuid};
@@ -32,37 +32,20 @@ use tracing::warn;
 use crate::{
     config::Config,
     keep::confirm,
-    life::{takeover::Takeover, veto::MayAnswer},
-    metrics, primary,
+    life::{end::ServiceEnd, may_answer::MayAnswer, takeover::Takeover},
+    metrics,
+    store::{ledger, owner, server},
+    stream::client::message_max_bytes,
 };
 
-use super::lag::Gauge;
+use super::lag::LagGauge;
 
+/// What the service is called where it ends.
+const SERVICE: &str = "the outcome service";
 /// How long a question waits for required standbys; then the outcome is not known yet.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
 /// Questions answered with one look-up.
 const TOGETHER: usize = 64;
-
-/// What a message must leave of the server's limit: room for headers that are put around it on
-/// the way.
-const HEADROOM_BYTES: usize = 1 << 10;
-
-/// Why the service ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OutcomesEnd {
-    /// The database failed.
-    #[error("{0}")]
-    Sql(#[from] sqlx::Error),
-    /// NATS did not let the service start, or ended it.
-    #[error("the outcome service: {0}")]
-    Nats(String),
-}
-
-/// Longest message that the server takes, in bytes; an outcome that is longer goes without its
-/// output.
-pub(crate) fn message_max_bytes(client: &Client) -> usize {
-    client.max_payload().saturating_sub(HEADROOM_BYTES)
-}
 
 /// Answers until the database or NATS fails.
 pub(crate) async fn serve(
@@ -72,8 +55,8 @@ pub(crate) async fn serve(
     stream: &Stream,
     may_answer: &MayAnswer,
     connection: PgConnection,
-) -> OutcomesEnd {
-    let nats = |error: async_nats::Error| OutcomesEnd::Nats(error.to_string());
+) -> ServiceEnd {
+    let nats = |error: async_nats::Error| ServiceEnd::again_of(SERVICE, error);
     let subjects = Subjects::new(config.database.clone());
     let service = client
         .service_builder()
@@ -93,19 +76,20 @@ pub(crate) async fn serve(
         Err(error) => return nats(error),
     };
     let connection = Mutex::new(connection);
-    let gauge = Gauge::new(&client, config, takeover.stream_id);
+    let gauge = LagGauge::new(&client, config, takeover.stream_id);
     let required = config.required_standbys.as_deref().unwrap_or_default();
     let connection = &connection;
-    let answer = Answer { client: &client, takeover, stream, required, may_answer, connection };
+    let answers =
+        OutcomeAnswers { client: &client, takeover, stream, required, may_answer, connection };
     tokio::select! {
-        biased; // whoever asks for an outcome waits for it
-        end = answer.all(outcomes) => end,
-        error = gauge.answer_all(lags, connection) => error.into(),
+        biased; // callers wait for outcomes
+        end = answers.all(outcomes) => end,
+        error = gauge.answer_all(lags, connection) => ServiceEnd::again(error),
     }
 }
 
 /// What answering needs.
-struct Answer<'a> {
+struct OutcomeAnswers<'a> {
     client: &'a Client,
     takeover: &'a Takeover,
     stream: &'a Stream,
@@ -114,32 +98,32 @@ struct Answer<'a> {
     connection: &'a Mutex<PgConnection>,
 }
 
-impl Answer<'_> {
-    async fn all(&self, questions: Endpoint) -> OutcomesEnd {
+impl OutcomeAnswers<'_> {
+    async fn all(&self, questions: Endpoint) -> ServiceEnd {
         let mut questions = questions.ready_chunks(TOGETHER);
         while let Some(requests) = questions.next().await {
             if let Err(error) = self.some(requests).await {
-                return error.into();
+                return ServiceEnd::again(error);
             }
         }
-        OutcomesEnd::Nats("its subscription ended".to_owned())
+        ServiceEnd::again_of(SERVICE, "its subscription ended")
     }
 
     async fn some(&self, requests: Vec<Request>) -> Result<(), sqlx::Error> {
         let questions = read(requests).await;
-        // Whoever asks asks again.
+        // A caller without an answer asks again.
         if questions.is_empty() || !self.may_answer.now() {
             return Ok(());
         }
         let ids: Vec<Uuid> = questions.iter().map(|(_, question)| question.id.uuid()).collect();
         let mut connection = self.connection.lock().await;
-        let known = look_up(&mut connection, &ids).await?;
+        let known = ledger::recorded(&mut connection, &ids).await?;
         let bookmark = if known.is_empty() {
             None
         } else {
             // The heartbeat first: the position after it lies behind every commit that was seen.
-            primary::heartbeat(&mut connection, self.takeover.epoch).await?;
-            Some(self.takeover.bookmark(primary::flush_lsn(&mut connection).await?))
+            owner::heartbeat(&mut connection, self.takeover.epoch).await?;
+            Some(self.takeover.bookmark(server::flush_lsn(&mut connection).await?))
         };
         let held = match &bookmark {
             Some(bookmark) => self.held(&mut connection, &known, bookmark.lsn).await?,
@@ -177,7 +161,7 @@ impl Answer<'_> {
     }
 }
 
-impl Answer<'_> {
+impl OutcomeAnswers<'_> {
     /// Commands whose outcome must not be told yet: they expire, and a required standby does not
     /// hold what was decided.
     async fn held(
@@ -215,7 +199,7 @@ impl Answer<'_> {
     }
 }
 
-/// Reads the questions; whoever sent something else is told so.
+/// Reads the questions; senders of anything else are told so.
 async fn read(requests: Vec<Request>) -> Vec<(Request, OutcomeRequest)> {
     let mut questions = Vec::with_capacity(requests.len());
     for request in requests {
@@ -230,23 +214,4 @@ async fn read(requests: Vec<Request>) -> Vec<(Request, OutcomeRequest)> {
         }
     }
     questions
-}
-
-async fn look_up(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<HashMap<CommandId, Recorded>, sqlx::Error> {
-    let rows: Vec<OutcomeRow> =
-        sqlx::query_as(OUTCOMES_QUERY).bind(ids).fetch_all(connection).await?;
-    let mut known = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let id = row.0;
-        match Recorded::from_row(row) {
-            Ok(recorded) => {
-                known.insert(recorded.id, recorded);
-            }
-            Err(error) => warn!(%id, %error, "what is known of a command cannot be read"),
-        }
-    }
-    Ok(known)
 }

@@ -5,64 +5,29 @@
 //! commands is refused, none has an effect: that one is rejected for its own reason, the others
 //! because of it.
 
-use std::sync::Arc;
-
-use farwrite_schemas::{CommandId, CommandName, Envelope, Fingerprint, Outcome, Rejection};
+use farwrite_schemas::{CommandId, Envelope, Fingerprint, Outcome, Rejection};
 use serde_json::{json, value::RawValue};
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::lane::batch::Item;
-
 use super::{
-    attempt::{FailedCommand, Failure},
-    handler::AnyHandler,
-    staged::{apply_handler, reset},
+    failure::Failure,
+    handler_call::apply_handler,
+    item::BatchItem,
+    members::{Atomic, Member, MemberWork, Outputs, Refused},
+    session,
 };
 
-/// An atomic batch, read and resolved.
-pub(crate) struct Atomic {
-    pub(crate) parts: Vec<Part>,
-}
-
-/// One of its commands.
-pub(crate) struct Part {
-    pub(crate) id: CommandId,
-    pub(crate) name: CommandName,
-    pub(crate) version: u32,
-    pub(crate) body: Box<RawValue>,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) way: Way,
-}
-
-/// How a part is applied.
-pub(crate) enum Way {
-    /// By the function of that number.
-    Function(i32),
-    /// By a Rust handler.
-    Handler(Arc<dyn AnyHandler>),
-}
-
-/// The outputs of an atomic batch's parts, in their order.
-pub(crate) type Outputs = Vec<Box<RawValue>>;
-
-/// Which part of a batch was refused, and why.
-#[derive(Clone, Debug)]
-pub(crate) struct Refused {
-    pub(crate) part: usize,
-    pub(crate) rejection: Rejection,
-}
-
 impl Atomic {
-    /// Runs all parts in the transaction that is open. Answers the output of each.
+    /// Runs all members in the transaction that is open. Answers the output of each.
     pub(crate) async fn run(
         &self,
         connection: &mut PgConnection,
-        item: &Item,
+        item: &BatchItem,
         envelope: &Envelope,
     ) -> Result<Outputs, Failure> {
         let known = self.known(connection).await?;
-        let mut outputs = Vec::with_capacity(self.parts.len());
-        for (index, (part, known)) in self.parts.iter().zip(known).enumerate() {
+        let mut outputs = Vec::with_capacity(self.members.len());
+        for (index, (member, known)) in self.members.iter().zip(known).enumerate() {
             let output = match known {
                 Some(Outcome::Applied { output }) => Ok(output),
                 Some(Outcome::Rejected(rejection)) => Err(Failure::refused(rejection)),
@@ -73,18 +38,19 @@ impl Atomic {
                     let message = "this command of the batch ended before, and was not applied";
                     Err(Failure::refused(Rejection::new("ended_before", message)))
                 }
-                None => part.run(connection, item, envelope).await,
+                None => member.run(connection, item, envelope).await,
             };
-            outputs.push(output.map_err(|failure| failure.of_part(index))?);
+            outputs.push(output.map_err(|failure| failure.of_member(index))?);
         }
         Ok(outputs)
     }
 
-    /// What the ledger knows of the parts: one that was applied by itself, or in another batch, is
+    /// What the ledger knows of the members: one that was applied by itself, or in another batch, is
     /// not applied again.
     async fn known(&self, connection: &mut PgConnection) -> Result<Vec<Option<Outcome>>, Failure> {
-        let ids: Vec<Uuid> = self.parts.iter().map(|part| part.id.uuid()).collect();
-        let prints: Vec<Uuid> = self.parts.iter().map(|part| part.fingerprint.as_uuid()).collect();
+        let ids: Vec<Uuid> = self.members.iter().map(|member| member.id.uuid()).collect();
+        let prints: Vec<Uuid> =
+            self.members.iter().map(|member| member.fingerprint.as_uuid()).collect();
         let (outcomes, answers): (Vec<Option<String>>, Vec<Option<String>>) =
             sqlx::query_as("SELECT outcomes, answers FROM farwrite.known($1, $2)")
                 .bind(ids)
@@ -98,8 +64,8 @@ impl Atomic {
         known.collect()
     }
 
-    /// How each part ends that had not ended before, given how the whole does. Nothing for a batch
-    /// that is dead-lettered: an operator may put it back, and its parts with it.
+    /// How each member ends that had not ended before, given how the whole does. Nothing for a batch
+    /// that is dead-lettered: an operator may put it back, and its members with it.
     pub(crate) async fn ended(
         &self,
         connection: &mut PgConnection,
@@ -108,7 +74,7 @@ impl Atomic {
         refused: Option<&Refused>,
     ) -> Result<Vec<(CommandId, Fingerprint, Outcome)>, Failure> {
         let known = self.known(connection).await?;
-        let of_part = |(index, (part, known)): (usize, (&Part, Option<Outcome>))| {
+        let of_member = |(index, (member, known)): (usize, (&Member, Option<Outcome>))| {
             if known.is_some() {
                 return None;
             }
@@ -116,7 +82,7 @@ impl Atomic {
                 (Outcome::Applied { .. }, _) => {
                     Outcome::Applied { output: outputs?.get(index)?.clone() }
                 }
-                (Outcome::Rejected(_), Some(refused)) if refused.part == index => {
+                (Outcome::Rejected(_), Some(refused)) if refused.member == index => {
                     Outcome::Rejected(refused.rejection.clone())
                 }
                 (Outcome::Rejected(rejection), _) => Outcome::Rejected(Rejection::new(
@@ -126,45 +92,42 @@ impl Atomic {
                 (Outcome::Expired, _) => Outcome::Expired,
                 (Outcome::DeadLettered(_) | Outcome::AppliedLarge { .. }, _) => return None,
             };
-            Some((part.id, part.fingerprint, outcome))
+            Some((member.id, member.fingerprint, outcome))
         };
-        Ok(self.parts.iter().zip(known).enumerate().filter_map(of_part).collect())
+        Ok(self.members.iter().zip(known).enumerate().filter_map(of_member).collect())
     }
 
-    /// The batch's own output: the outputs of its parts.
+    /// The batch's own output: the outputs of its members.
     pub(crate) fn output(&self, outputs: &[Box<RawValue>]) -> Result<Box<RawValue>, Failure> {
-        let commands = self.parts.iter().zip(outputs);
+        let commands = self.members.iter().zip(outputs);
         let commands: Vec<_> = commands
-            .map(|(part, output)| json!({"id": part.id, "outcome": "applied", "output": output}))
+            .map(
+                |(member, output)| json!({"id": member.id, "outcome": "applied", "output": output}),
+            )
             .collect();
         serde_json::value::to_raw_value(&json!({ "commands": commands }))
             .map_err(Failure::unreadable)
     }
 }
 
-impl Part {
+impl Member {
     async fn run(
         &self,
         connection: &mut PgConnection,
-        item: &Item,
+        item: &BatchItem,
         envelope: &Envelope,
     ) -> Result<Box<RawValue>, Failure> {
         let Some(mut meta) = item.meta() else { return Err(Failure::internal("no envelope")) };
         meta.id = self.id;
         meta.name = self.name.clone();
         meta.version = self.version;
-        let output = match &self.way {
-            Way::Handler(handler) => {
+        let output = match &self.work {
+            MemberWork::Handler(handler) => {
                 let body = self.body.get().as_bytes();
                 apply_handler(connection, handler.as_ref(), body, &meta).await?
             }
-            Way::Function(number) => {
-                if let Some(context) = &envelope.context {
-                    sqlx::query("SELECT set_config('farwrite.context', $1, true)")
-                        .bind(&**context)
-                        .execute(&mut *connection)
-                        .await?;
-                }
+            MemberWork::Function(number) => {
+                session::set_context(connection, envelope.context.as_deref()).await?;
                 let answer: Option<String> = sqlx::query_scalar(
                     "SELECT (farwrite.call(1, ARRAY[$1], ARRAY[$3], ARRAY[$4], ARRAY[$5], ARRAY[$6], ARRAY[$7], ARRAY[$8],
                          ARRAY[$9], $2, ARRAY[1, octet_length($2) + 1], NULL))[1]",
@@ -184,17 +147,7 @@ impl Part {
                 RawValue::from_string(answer).map_err(Failure::unreadable)?
             }
         };
-        reset(connection).await?;
+        session::reset(connection).await?;
         Ok(output)
-    }
-}
-
-impl Failure {
-    /// Says which part of an atomic batch failed.
-    fn of_part(self, part: usize) -> Self {
-        match self {
-            Self::Command(failed) => Self::Command(FailedCommand { part: Some(part), ..failed }),
-            other => other,
-        }
     }
 }

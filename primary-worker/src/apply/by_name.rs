@@ -15,6 +15,15 @@ impl<T> ByName<T> {
         self.versions.get(name)?.get(&version)
     }
 
+    /// All names and versions.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&CommandName, u32)> {
+        let versions = |(name, versions)| {
+            let versions: &BTreeMap<u32, T> = versions;
+            versions.keys().map(move |version| (name, *version))
+        };
+        self.versions.iter().flat_map(versions)
+    }
+
     /// Puts it in the place of what was there.
     pub(crate) fn insert(&mut self, name: CommandName, version: u32, value: T) {
         self.versions.entry(name).or_default().insert(version, value);

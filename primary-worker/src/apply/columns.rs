@@ -11,9 +11,7 @@ use sqlx::{
     types::Uuid,
 };
 
-use crate::lane::batch::Item;
-
-use super::work::Work;
+use super::{item::BatchItem, work::Work};
 
 /// The bodies of some commands, one behind the other, as one `bytea`.
 pub(crate) struct Bodies<'a> {
@@ -133,11 +131,12 @@ impl<'a> Columns<'a> {
 
     /// Messages that are no commands, and commands that are no functions, have no place in
     /// columns, and are not in such batches.
-    pub(crate) fn of(items: impl Iterator<Item = &'a Item> + Clone) -> Self {
+    pub(crate) fn of(items: impl Iterator<Item = &'a BatchItem> + Clone) -> Self {
         let count = items.clone().count();
         let mut columns = Self::for_commands(count);
         let expires = items.clone().any(|item| item.expires_ns.is_some());
-        let context = |item: &'a Item| item.delivery.envelope.as_ref().ok()?.context.as_deref();
+        let context =
+            |item: &'a BatchItem| item.delivery.envelope.as_ref().ok()?.context.as_deref();
         let contexts = items.clone().any(|item| context(item).is_some());
         for item in items {
             let (Ok(envelope), Work::Function(function)) = (&item.delivery.envelope, &item.work)
@@ -172,20 +171,20 @@ mod tests {
     use super::*;
     use crate::{apply::functions::Function, lane::batch::cut, stream::delivery::Delivery};
 
-    fn item(sequence: u64) -> Item {
+    fn item(sequence: u64) -> BatchItem {
         let subject = "farwrite.shop.cmd.jfk.order.place".to_owned();
         let id = CommandId::now().to_string();
         let headers =
             vec![(headers::COMMAND_ID.to_owned(), id), (headers::KEY.to_owned(), "k1".to_owned())];
         let delivery = Delivery::kept(subject, headers, b"{}".to_vec(), sequence, 0);
         let function = Function { number: 1, alone: false, schema: None };
-        Item::new(delivery, Work::Function(function), None, None)
+        BatchItem::new(delivery, Work::Function(function), None, None)
     }
 
     #[test]
     fn a_batch_is_put_together_with_a_constant_number_of_allocations() {
         let cost = |commands: u64| {
-            let items: Vec<Item> = (0..commands).map(item).collect();
+            let items: Vec<BatchItem> = (0..commands).map(item).collect();
             let mut batches = Vec::new();
             let cut = allocation_counter::measure(|| batches = cut(items.into_iter()));
             assert_eq!(batches.len(), 1);
@@ -216,14 +215,14 @@ mod tests {
     }
 
     #[inline(never)]
-    fn hot_put_a_batch_together(items: &[Item]) {
+    fn hot_put_a_batch_together(items: &[BatchItem]) {
         std::hint::black_box(Columns::of(items.iter()).ids.len());
     }
 
     /// For `loadtest/counts.sh`.
     #[test]
     fn putting_a_batch_of_100_together() {
-        let items: Vec<Item> = (0..100).map(item).collect();
+        let items: Vec<BatchItem> = (0..100).map(item).collect();
         (0..10).for_each(|_| hot_put_a_batch_together(&items));
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, types::Json};
 
 use super::{
     by_name::ByName,
-    json_schema::{Checked, JsonSchema},
+    json_schema::{BodyCheck, JsonSchema},
 };
 
 /// A registered function.
@@ -26,8 +26,8 @@ pub(crate) struct Function {
 
 impl Function {
     /// Checks a body before anything runs.
-    pub(crate) fn check(&self, body: &[u8]) -> Checked {
-        self.schema.as_ref().map_or(Checked::Fits, |schema| schema.check(body))
+    pub(crate) fn check(&self, body: &[u8]) -> BodyCheck {
+        self.schema.as_ref().map_or(BodyCheck::Fits, |schema| schema.check(body))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands that are applied by Rust.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -16,6 +17,7 @@ use super::by_name::ByName;
 
 /// What is known about a command beside its body.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Meta {
     /// The command id. Derive the ids of rows from it, not from a sequence: after a failover that
     /// lost commits the command is applied again, and a sequence would give other numbers.
@@ -28,7 +30,7 @@ pub struct Meta {
     pub name: CommandName,
     /// The version of its body's form.
     pub version: u32,
-    /// Its place in the stream.
+    /// Its sequence in the stream.
     pub sequence: u64,
     /// When the stream stored it.
     pub published_at: SystemTime,
@@ -39,6 +41,7 @@ pub struct Meta {
 
 /// Why a handler did not apply a command. Either way none of its effects stay.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandlerError {
     /// It refuses: the caller is told, and the same command would be refused again.
     #[error(transparent)]
@@ -73,7 +76,7 @@ pub trait Handler<C: Command>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<C::Output, HandlerError>> + Send;
 }
 
-type Applied<'a> = Pin<Box<dyn Future<Output = Result<Box<RawValue>, HandlerError>> + Send + 'a>>;
+type Applying<'a> = Pin<Box<dyn Future<Output = Result<Box<RawValue>, HandlerError>> + Send + 'a>>;
 
 /// A handler whose command's type is forgotten.
 pub(crate) trait AnyHandler: Send + Sync {
@@ -82,7 +85,7 @@ pub(crate) trait AnyHandler: Send + Sync {
         connection: &'a mut PgConnection,
         body: &'a [u8],
         meta: &'a Meta,
-    ) -> Applied<'a>;
+    ) -> Applying<'a>;
 }
 
 struct Typed<C, H> {
@@ -101,7 +104,7 @@ where
         connection: &'a mut PgConnection,
         body: &'a [u8],
         meta: &'a Meta,
-    ) -> Applied<'a> {
+    ) -> Applying<'a> {
         Box::pin(async move {
             let command: C = decode(body)?;
             let output = self.handler.apply(connection, command, meta).await?;
@@ -134,7 +137,7 @@ where
         connection: &'a mut PgConnection,
         body: &'a [u8],
         meta: &'a Meta,
-    ) -> Applied<'a> {
+    ) -> Applying<'a> {
         Box::pin(async move {
             let body = {
                 let newer = (self.upcast)(decode(body)?);
@@ -155,6 +158,7 @@ fn decode<C: DeserializeOwned>(body: &[u8]) -> Result<C, Rejection> {
 
 /// A handler cannot be added.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandlersError {
     /// The command's name does not have a name's form.
     #[error(transparent)]
@@ -175,6 +179,12 @@ pub struct Handlers {
     by_name: ByName<Arc<dyn AnyHandler>>,
 }
 
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.entries()).finish()
+    }
+}
+
 impl Handlers {
     /// None.
     #[must_use]
@@ -187,7 +197,7 @@ impl Handlers {
     ///
     /// # Errors
     /// When the command's name does not have a name's form.
-    pub fn with<C, H>(mut self, handler: H) -> Result<Self, HandlersError>
+    pub fn register<C, H>(mut self, handler: H) -> Result<Self, HandlersError>
     where
         C: Command + DeserializeOwned + Send + 'static,
         C::Output: serde::Serialize + Send,
@@ -203,7 +213,7 @@ impl Handlers {
     ///
     /// # Errors
     /// When the newer one has no handler, or a name does not have a name's form.
-    pub fn with_upcast<Old, New>(
+    pub fn register_upcast<Old, New>(
         mut self,
         upcast: impl Fn(Old) -> New + Send + Sync + 'static,
     ) -> Result<Self, HandlersError>

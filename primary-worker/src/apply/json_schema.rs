@@ -12,7 +12,7 @@ pub(crate) struct JsonSchema(Result<Arc<Validator>, Arc<str>>);
 
 /// What a check says.
 #[derive(Debug)]
-pub(crate) enum Checked {
+pub(crate) enum BodyCheck {
     /// The body fits.
     Fits,
     /// It does not: the command is rejected.
@@ -29,25 +29,25 @@ impl JsonSchema {
     }
 
     /// Checks a body. The message names the place and the rule, and not the value.
-    pub(crate) fn check(&self, body: &[u8]) -> Checked {
+    pub(crate) fn check(&self, body: &[u8]) -> BodyCheck {
         let validator = match &self.0 {
             Ok(validator) => validator,
             Err(error) => {
                 let message =
                     format!("the JSON Schema that it is registered with is none: {error}");
-                return Checked::BadSchema(Rejection::new("bad_schema", message));
+                return BodyCheck::BadSchema(Rejection::new("bad_schema", message));
             }
         };
         let body: Value = match serde_json::from_slice(body) {
             Ok(body) => body,
-            Err(error) => return Checked::Refused(bad_body(&error.to_string())),
+            Err(error) => return BodyCheck::Refused(bad_body(&error.to_string())),
         };
         match validator.iter_errors(&body).next() {
-            None => Checked::Fits,
+            None => BodyCheck::Fits,
             Some(error) => {
                 let place = error.instance_path().to_string();
                 let place = if place.is_empty() { "the body".to_owned() } else { place };
-                Checked::Refused(bad_body(&format!("{place}: {}", error.masked())))
+                BodyCheck::Refused(bad_body(&format!("{place}: {}", error.masked())))
             }
         }
     }
@@ -70,11 +70,11 @@ mod tests {
             "required": ["n"],
             "properties": {"n": {"type": "integer", "minimum": 1}},
         }));
-        assert!(matches!(schema.check(b"{\"n\": 7}"), Checked::Fits));
+        assert!(matches!(schema.check(b"{\"n\": 7}"), BodyCheck::Fits));
         for (body, place) in
             [(&b"{\"n\": \"secret\"}"[..], "/n"), (b"{\"n\": -4711}", "/n"), (b"{}", "the body")]
         {
-            let Checked::Refused(rejection) = schema.check(body) else { panic!("it fits") };
+            let BodyCheck::Refused(rejection) = schema.check(body) else { panic!("it fits") };
             assert_eq!(rejection.code, "bad_body");
             assert!(rejection.message.contains(place), "{rejection}");
             assert!(!rejection.message.contains("secret"), "{rejection}");
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_schema_that_is_none_or_must_be_fetched_is_told_apart() {
         for schema in [json!({"type": 7}), json!({"$ref": "https://example.com/schema.json"})] {
-            assert!(matches!(JsonSchema::new(&schema).check(b"{}"), Checked::BadSchema(_)));
+            assert!(matches!(JsonSchema::new(&schema).check(b"{}"), BodyCheck::BadSchema(_)));
         }
     }
 }

@@ -9,19 +9,21 @@
 
 use std::{
     collections::HashSet,
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use farwrite_internal::shortened;
 use farwrite_schemas::Rejection;
 
-use crate::{config::Config, lane::batch::Item, verdict::Verdict};
+use crate::{config::Config, verdict::Verdict};
 
 use super::{
-    atomic::Refused,
-    attempt::FailedCommand,
-    work::{Park, ParkReason, Work, not_yet},
+    failure::FailedCommand,
+    item::BatchItem,
+    members::Refused,
+    resolve::not_yet,
+    work::{Park, ParkReason, Work},
 };
 
 /// Longest pause between two attempts of a parked command.
@@ -63,17 +65,17 @@ pub(crate) enum Next {
 
 /// Decides, and writes into the item what is to be recorded.
 pub(crate) fn judge(
-    item: &mut Item,
+    item: &mut BatchItem,
     failed: FailedCommand,
     config: &Config,
     refreshed: &Refreshed,
 ) -> Next {
-    let FailedCommand { verdict, rejection, part } = failed;
+    let FailedCommand { verdict, rejection, member } = failed;
     let lacks_for = item.parked.as_ref().map_or(Duration::ZERO, |parked| parked.lacks_for);
     item.work = match verdict {
-        Verdict::Reject => match (&item.work, part) {
-            (Work::Atomic { atomic, .. }, Some(part)) => {
-                let refused = Some(Refused { part, rejection });
+        Verdict::Reject => match (&item.work, member) {
+            (Work::Atomic { atomic, .. }, Some(member)) => {
+                let refused = Some(Refused { member, rejection });
                 Work::Atomic { atomic: Arc::clone(atomic), refused }
             }
             _ => Work::Reject(rejection),
@@ -121,8 +123,7 @@ fn dead_letter(reason: &str, rejection: &Rejection) -> Work {
 /// fifth at random, so that what failed together does not come back together.
 fn retry_pause(first: Duration, attempts: u32) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)));
-    let share = (RandomState::new().hash_one(attempts) % 1_024) as f64 / 5_120.0;
-    doubled.min(RETRY_PAUSE_MAX).mul_f64(1.0 - share)
+    shortened(doubled.min(RETRY_PAUSE_MAX), 0.2)
 }
 
 #[cfg(test)]

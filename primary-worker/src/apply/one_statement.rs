@@ -9,16 +9,20 @@ use sqlx::{
     query::QueryAs,
 };
 
-use crate::{failpoint::Failpoint, lane::batch::Item};
+use crate::failpoint::Failpoint;
 
 use super::{
-    attempt::{Care, Committed, Failure, Fence, GROUP, OnlyAfterCommit, Settled},
     columns::Columns,
+    failure::Failure,
+    fence::Fence,
+    item::BatchItem,
+    manner::{Care, GROUP},
+    settled::{CommittedBatch, OnlyAfterCommit, Settled},
     work::Work,
 };
 
 /// Whether a command needs nothing but its function: no schedule, and not parked.
-pub(crate) fn fits(item: &Item) -> bool {
+pub(crate) fn fits(item: &BatchItem) -> bool {
     matches!(item.work, Work::Function(_))
         && item.parked.is_none()
         && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
@@ -28,10 +32,10 @@ pub(crate) fn fits(item: &Item) -> bool {
 /// not where it is said to be: the batch is to be staged.
 pub(crate) async fn attempt(
     connection: &mut PgConnection,
-    items: &[Item],
+    items: &[BatchItem],
     fence: &Fence<'_>,
     care: Care,
-) -> Result<Option<Committed>, Failure> {
+) -> Result<Option<CommittedBatch>, Failure> {
     let columns = Columns::of(items.iter());
     match care {
         Care::Plain => attempt_plain(connection, &columns, fence).await,
@@ -45,10 +49,10 @@ type GuardedRow =
 /// Applies a batch in subtransactions, where a command's own fault becomes its rejection.
 async fn attempt_guarded(
     connection: &mut PgConnection,
-    items: &[Item],
+    items: &[BatchItem],
     columns: &Columns<'_>,
     fence: &Fence<'_>,
-) -> Result<Option<Committed>, Failure> {
+) -> Result<Option<CommittedBatch>, Failure> {
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply_guarded(
              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
@@ -69,11 +73,11 @@ async fn attempt_guarded(
         settled.push(Settled::Ended { outcome: outcome.map_err(Failure::unreadable)?, repeated });
     }
     let position = match items[..done].last() {
-        Some(last) if done < items.len() => last.delivery.place(),
+        Some(last) if done < items.len() => last.delivery.position(),
         _ => fence.to,
     };
     let waits = false;
-    Ok(Some(Committed { settled, position, waits, _only_after_commit: only_after_commit }))
+    Ok(Some(CommittedBatch { settled, position, waits, _only_after_commit: only_after_commit }))
 }
 
 /// Applies a batch with nothing to look at but its functions.
@@ -81,7 +85,7 @@ async fn attempt_plain(
     connection: &mut PgConnection,
     columns: &Columns<'_>,
     fence: &Fence<'_>,
-) -> Result<Option<Committed>, Failure> {
+) -> Result<Option<CommittedBatch>, Failure> {
     let Some((lowest, highest)) = columns.plain_ids() else { return Ok(None) };
     let statement = sqlx::query_as(
         "SELECT farwrite.apply_plain(
@@ -101,7 +105,7 @@ async fn attempt_plain(
         settled.push(Settled::Ended { outcome, repeated: false });
     }
     let (position, waits) = (fence.to, false);
-    Ok(Some(Committed { settled, position, waits, _only_after_commit: only_after_commit }))
+    Ok(Some(CommittedBatch { settled, position, waits, _only_after_commit: only_after_commit }))
 }
 
 /// Runs a statement that is its own transaction.

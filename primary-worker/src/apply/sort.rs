@@ -1,124 +1,77 @@
 //! What becomes of each command of a staged batch before anything runs: a pure function of what
 //! the database knows.
 //!
-//! This is where the order of a key is kept while some of it waits (invariant 4): a command of the
-//! stream whose key has a line goes to the end of that line, and of a line only what stands at its
-//! front is run.
+//! This is where the order of a key is kept while some of its commands wait (invariant 4). A command
+//! of the stream goes to the end of its key queue, where that holds any. Of a key queue only the
+//! command at its front is run.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use farwrite_schemas::{Envelope, Outcome, Rejection};
-use uuid::Uuid;
 
-use crate::{lane::batch::Item, stream::key::line};
+use crate::stream::key::key_queue;
 
-use super::work::{Park, ParkReason, Work};
-
-/// What is known when a batch is opened. It holds until the batch's transaction ends.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    /// The database's clock, in Unix nanoseconds.
-    pub(crate) now_ns: i64,
-    /// What the ledger answers, for each command.
-    pub(crate) known: Vec<Option<Outcome>>,
-    /// Those of the ids that are parked.
-    pub(crate) parked: HashMap<Uuid, ParkedNow>,
-    /// Those of the lines that something waits in, and how much.
-    pub(crate) held: HashMap<String, u64>,
-    /// Paused names and keys.
-    pub(crate) paused_names: HashSet<String>,
-    pub(crate) paused_keys: HashSet<String>,
-    /// How many commands of the lane are parked.
-    pub(crate) parked_commands: u64,
-}
-
-/// A command that is parked when the batch is opened.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ParkedNow {
-    pub(crate) fingerprint: Uuid,
-    pub(crate) sequence: u64,
-    /// How many stand before it in its line.
-    pub(crate) ahead: u64,
-}
-
-/// How much may wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// In the lane.
-    pub(crate) parked_max: u64,
-    /// In one line.
-    pub(crate) line_max: u64,
-}
-
-/// What becomes of one command.
-#[derive(Debug)]
-pub(crate) enum Fate {
-    /// It is run, or what was decided about it is recorded.
-    Run,
-    /// It ended before: answered, nothing else.
-    Known(Outcome),
-    /// Nothing is done now: it is parked already, or not any more, or stands behind one that waits.
-    Nothing,
-    /// It is parked, or stays so.
-    Park(Park),
-    /// It ends without being run.
-    Settle(Outcome),
-}
-
-/// As many commands as may be are parked in this lane: the batch cannot be applied.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+use super::{
+    facts::{Facts, Full, ItemFate, ParkedNow},
+    item::BatchItem,
+    manner::Bounds,
+    work::{Park, ParkReason, Work},
+};
 
 /// Sorts a batch.
-pub(crate) fn sort(items: &[Item], facts: &Facts, bounds: Bounds) -> Result<Vec<Fate>, Full> {
-    let mut lines = Lines { facts, added: HashMap::new(), left: HashMap::new(), parked: 0 };
+pub(crate) fn sort(
+    items: &[BatchItem],
+    facts: &Facts,
+    bounds: Bounds,
+) -> Result<Vec<ItemFate>, Full> {
+    let mut queues = KeyQueues { facts, added: HashMap::new(), left: HashMap::new(), parked: 0 };
     let mut fates = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let known = facts.known.get(index).cloned().flatten();
         let fate = match (item.ledger_entry(), &item.delivery.envelope, known) {
-            (None, ..) | (_, Err(_), _) => Fate::Run,
+            (None, ..) | (_, Err(_), _) => ItemFate::Run,
             (Some(_), Ok(envelope), Some(outcome)) => {
-                // Ended as a part of an atomic batch, it leaves its line now; cancelled, it has left.
-                if lines.place_of(item, envelope).is_some() {
-                    lines.leave(envelope);
+                // Ended as a member of an atomic batch, it leaves its key queue now; cancelled, it has left.
+                if queues.place_of(item, envelope).is_some() {
+                    queues.leave(envelope);
                 }
-                Fate::Known(outcome)
+                ItemFate::Known(outcome)
             }
             (Some(_), Ok(envelope), None) => match item.parked {
-                None => lines.of_stream(item, envelope, bounds),
-                Some(_) => lines.of_line(item, envelope),
+                None => queues.of_stream(item, envelope, bounds),
+                Some(_) => queues.of_key_queue(item, envelope),
             },
         };
         fates.push(fate);
     }
-    if lines.parked > 0 && facts.parked_commands + lines.parked > bounds.parked_max {
+    if queues.parked > 0 && facts.parked_commands + queues.parked > bounds.parked_max {
         return Err(Full);
     }
     Ok(fates)
 }
 
-struct Lines<'a> {
+struct KeyQueues<'a> {
     facts: &'a Facts,
-    /// What this batch adds to a line.
+    /// How many commands this batch adds to a key queue.
     added: HashMap<String, u64>,
-    /// How many commands leave a line in this batch, all from its front.
+    /// How many commands leave a key queue in this batch, all from its front.
     left: HashMap<String, u64>,
     /// Commands that this batch parks.
     parked: u64,
 }
 
-impl Lines<'_> {
+impl KeyQueues<'_> {
     /// A command that comes from the stream.
-    fn of_stream(&mut self, item: &Item, envelope: &Envelope, bounds: Bounds) -> Fate {
+    fn of_stream(&mut self, item: &BatchItem, envelope: &Envelope, bounds: Bounds) -> ItemFate {
         if let Some(parked) = self.facts.parked.get(&envelope.id.uuid()) {
             return if parked.fingerprint == envelope.fingerprint.as_uuid() {
-                Fate::Nothing
+                ItemFate::Nothing
             } else {
-                Fate::Known(Outcome::Rejected(id_reused()))
+                ItemFate::Known(Outcome::Rejected(id_reused()))
             };
         }
         if self.is_expired(item) {
-            return Fate::Settle(Outcome::Expired);
+            return ItemFate::Settle(Outcome::Expired);
         }
         if let Some(not_before_ms) = envelope.not_before_ms
             && !item.work.is_ended()
@@ -127,18 +80,18 @@ impl Lines<'_> {
             if until_ns > self.facts.now_ns {
                 self.parked += 1;
                 let reason = ParkReason::Scheduled { until_ns };
-                return Fate::Park(Park { reason, wait: None, error: None });
+                return ItemFate::Park(Park { reason, wait: None, error: None });
             }
         }
-        let line = line(envelope);
-        let held = self.facts.held.get(&line).copied().unwrap_or(0)
-            + self.added.get(&line).copied().unwrap_or(0);
-        let park = if held >= bounds.line_max {
+        let queue = key_queue(envelope);
+        let held = self.facts.held.get(&queue).copied().unwrap_or(0)
+            + self.added.get(&queue).copied().unwrap_or(0);
+        let park = if held >= bounds.key_queue_max {
             let letter = farwrite_schemas::DeadLetter {
                 reason: "key_overflow".to_owned(),
                 message: format!("{held} commands of its key wait already, which is the bound"),
             };
-            return Fate::Settle(Outcome::DeadLettered(letter));
+            return ItemFate::Settle(Outcome::DeadLettered(letter));
         } else if held > 0 {
             Some(Park {
                 reason: ParkReason::Behind,
@@ -148,43 +101,43 @@ impl Lines<'_> {
         } else {
             self.waits(item, envelope)
         };
-        let Some(park) = park else { return Fate::Run };
-        *self.added.entry(line).or_default() += 1;
+        let Some(park) = park else { return ItemFate::Run };
+        *self.added.entry(queue).or_default() += 1;
         self.parked += 1;
-        Fate::Park(park)
+        ItemFate::Park(park)
     }
 
-    /// A command that is parked, and is due: done only when all that stood before it has left. One
-    /// that is not parked any more was taken away by an operator.
-    fn of_line(&mut self, item: &Item, envelope: &Envelope) -> Fate {
+    /// A command that is parked and due: it runs only when all that stood before it have left. A
+    /// command that is not parked any more was taken away by an operator.
+    fn of_key_queue(&mut self, item: &BatchItem, envelope: &Envelope) -> ItemFate {
         let there = self.place_of(item, envelope);
-        let left = self.left.get(&line(envelope)).copied().unwrap_or(0);
+        let left = self.left.get(&key_queue(envelope)).copied().unwrap_or(0);
         if there.is_none_or(|parked| parked.ahead != left) {
-            return Fate::Nothing;
+            return ItemFate::Nothing;
         }
         let fate = if self.is_expired(item) {
-            Fate::Settle(Outcome::Expired)
+            ItemFate::Settle(Outcome::Expired)
         } else if let Some(park) = self.waits(item, envelope) {
-            return Fate::Park(park);
+            return ItemFate::Park(park);
         } else {
-            Fate::Run
+            ItemFate::Run
         };
         self.leave(envelope);
         fate
     }
 
-    /// Where a command that was read from its line stands; `None` when it is not parked any more.
-    fn place_of(&self, item: &Item, envelope: &Envelope) -> Option<ParkedNow> {
+    /// Where a command that was read from its key queue stands; `None` when it is not parked any more.
+    fn place_of(&self, item: &BatchItem, envelope: &Envelope) -> Option<ParkedNow> {
         let there = self.facts.parked.get(&envelope.id.uuid()).copied();
         there.filter(|parked| item.parked.is_some() && parked.sequence == item.delivery.sequence)
     }
 
     fn leave(&mut self, envelope: &Envelope) {
-        *self.left.entry(line(envelope)).or_default() += 1;
+        *self.left.entry(key_queue(envelope)).or_default() += 1;
     }
 
     /// Whether it waits for its own sake.
-    fn waits(&self, item: &Item, envelope: &Envelope) -> Option<Park> {
+    fn waits(&self, item: &BatchItem, envelope: &Envelope) -> Option<Park> {
         let is_paused = self.facts.paused_names.contains(envelope.name.as_str())
             || envelope
                 .key
@@ -202,7 +155,7 @@ impl Lines<'_> {
     }
 
     /// Its time has passed, and nothing was decided about it before.
-    fn is_expired(&self, item: &Item) -> bool {
+    fn is_expired(&self, item: &BatchItem) -> bool {
         !item.work.is_ended()
             && item.expires_ns.is_some_and(|expires_ns| expires_ns <= self.facts.now_ns)
     }

@@ -27,15 +27,16 @@ use crate::{
     failpoint,
     life::{
         adopt::{self, AdoptError, Adoption, GoOnFrom},
+        end::WorkerError,
         migrate::{self, MigrateError, StreamFound},
         schema::FunctionsFound,
-        worker::{Worker, WorkerError},
+        worker::Worker,
     },
     metrics,
-    stream::StreamError,
+    stream::error::StreamError,
 };
 
-use settings::{config_of, text, with_settings};
+use settings::{config_of, metrics_addr, text, with_settings};
 
 /// What `--help` says about the program's end.
 const STATUSES: &str = "\
@@ -177,7 +178,10 @@ fn start(matches: &ArgMatches, handlers: Handlers) -> ExitCode {
             Ok(adoption) => runtime.block_on(run_adopt(&config, &adoption)),
             Err(message) => refuse(&message),
         },
-        _ => runtime.block_on(run_worker(config, handlers)),
+        _ => match metrics_addr(matches) {
+            Ok(addr) => runtime.block_on(run_worker(config, handlers, addr)),
+            Err(message) => refuse(&message),
+        },
     }
 }
 
@@ -263,8 +267,11 @@ async fn run_check(config: &Config) -> ExitCode {
     }
 }
 
-async fn run_worker(config: Config, handlers: Handlers) -> ExitCode {
-    let metrics_addr = config.metrics_addr;
+async fn run_worker(
+    config: Config,
+    handlers: Handlers,
+    metrics_addr: Option<SocketAddr>,
+) -> ExitCode {
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(stop.clone()) {
         error!(%error, "signals cannot be heard");

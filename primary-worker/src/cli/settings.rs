@@ -250,13 +250,6 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
         None | Some("false") => false,
         Some(other) => return Err(format!("take-over: {other:?} is neither true nor false")),
     };
-    config.metrics_addr = match text(matches, "metrics-addr") {
-        Some(addr) => Some(
-            addr.parse::<SocketAddr>()
-                .map_err(|_| format!("metrics-addr: {addr:?} is not of the form 127.0.0.1:9464"))?,
-        ),
-        None => None,
-    };
     let new = NewStream::default();
     config.new_stream = NewStream {
         replicas: number(matches, "stream-replicas", new.replicas)?,
@@ -265,6 +258,13 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     };
     config.validate().map_err(|error| error.to_string())?;
     Ok(config)
+}
+
+/// Where metrics are served, in Prometheus's format; nowhere when it is not said.
+pub(super) fn metrics_addr(matches: &ArgMatches) -> Result<Option<SocketAddr>, String> {
+    let Some(addr) = text(matches, "metrics-addr") else { return Ok(None) };
+    let wrong = |_| format!("metrics-addr: {addr:?} is not of the form 127.0.0.1:9464");
+    addr.parse().map(Some).map_err(wrong)
 }
 
 fn hours(duration: Duration) -> u64 {
@@ -299,6 +299,6 @@ mod tests {
             with_settings(Command::new("worker"), ALL).mut_args(|arg| arg.env(None::<&str>));
         let config = config_of(&command.get_matches_from(args)).unwrap();
         let database = DatabaseName::new("shop").unwrap();
-        assert!(config == Config::new(database, "postgres://a/b".to_owned(), "c".to_owned()));
+        assert!(config == Config::new(database, "postgres://a/b", "c"));
     }
 }

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics, primary};
+use crate::{metrics, store::owner};
 
 /// How long commits must have stopped, looked at in steps of this: a commit is followed by a
 /// heartbeat after one to two of them, which is within 200 ms.
@@ -68,7 +68,7 @@ pub(crate) async fn run(
             () = pulse.burst_ended() => false,
             () = stop.cancelled() => true,
         };
-        primary::heartbeat(&mut connection, epoch).await?;
+        owner::heartbeat(&mut connection, epoch).await?;
         metrics::heartbeat();
         if stopping {
             return Ok(());

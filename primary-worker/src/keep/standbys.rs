@@ -12,6 +12,8 @@
 use farwrite_schemas::Lsn;
 use sqlx::PgConnection;
 
+use crate::store::server;
+
 /// How far the required replicas have come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
@@ -29,22 +31,13 @@ pub(crate) async fn flushed(
     if required.is_empty() {
         return Ok(Flushed::All(Lsn(u64::MAX)));
     }
-    let rows: Vec<(String, Option<i64>)> = sqlx::query_as(
-        "SELECT n.name,
-                ((SELECT max(r.flush_lsn) FROM pg_stat_replication r
-                  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid AND s.slot_type = 'physical'
-                  WHERE n.name IN (r.application_name, s.slot_name)) - '0/0'::pg_lsn)::bigint
-         FROM unnest($1) n (name) WHERE n.name <> current_setting('cluster_name')",
-    )
-    .bind(required)
-    .fetch_all(connection)
-    .await?;
-    let missing: Vec<String> =
-        rows.iter().filter(|(_, lsn)| lsn.is_none()).map(|(name, _)| name.clone()).collect();
+    let standbys = server::standbys(connection, required).await?;
+    let unknown = standbys.iter().filter(|(_, lsn)| lsn.is_none());
+    let missing: Vec<String> = unknown.map(|(name, _)| name.clone()).collect();
     if !missing.is_empty() {
         return Ok(Flushed::Missing(missing));
     }
-    let lowest = rows.iter().filter_map(|(_, lsn)| *lsn).map(i64::unsigned_abs).min();
+    let lowest = standbys.into_iter().filter_map(|(_, lsn)| lsn).min();
     // None is left where only the primary itself was named.
-    Ok(Flushed::All(Lsn(lowest.unwrap_or(u64::MAX))))
+    Ok(Flushed::All(lowest.unwrap_or(Lsn(u64::MAX))))
 }

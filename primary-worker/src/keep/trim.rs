@@ -18,20 +18,19 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    life::{
-        takeover::{self, Takeover},
-        veto::MayAnswer,
-    },
-    metrics, primary, stream,
+    life::{may_answer::MayAnswer, take_over::read_progress, takeover::Takeover},
+    metrics,
+    store::{lanes, server, streams},
+    stream::identity,
 };
 
 use super::{
-    hints::Keeper,
+    keeper::HintKeeper,
     standbys::{Flushed, flushed},
 };
 
-/// Positions that wait for the replicas: with one a second, replicas that are that far behind get
-/// the older half's every second one.
+/// Positions that wait for the replicas, one a second. Beyond that number every second one of them is
+/// dropped: replicas that are so far behind are looked at less finely.
 const PROOFS_MAX: usize = 256;
 /// How long JetStream may take.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -120,7 +119,7 @@ impl Trimmer {
         &mut self,
         connection: &mut PgConnection,
         takeover: &Takeover,
-        keeper: &Keeper,
+        keeper: &HintKeeper,
         now: bool,
     ) -> Result<(), sqlx::Error> {
         let Some(required) = self.required.clone() else { return Ok(()) };
@@ -153,7 +152,7 @@ impl Trimmer {
         if !now || floor <= self.trimmed || !self.may_answer.now() {
             return Ok(());
         }
-        if record(connection, takeover, floor).await?
+        if streams::raise_trim_floor(connection, takeover.stream_id, floor, takeover.epoch).await?
             && let Err(reason) = self.purge(connection, floor).await
         {
             warn!(floor, reason, "the stream could not be trimmed");
@@ -166,9 +165,9 @@ impl Trimmer {
     async fn purge(&mut self, connection: &mut PgConnection, floor: u64) -> Result<(), String> {
         let name = &self.stream.cached_info().config.name;
         let purging = async {
-            let position = takeover::read_position(connection, name).await;
-            let position = position.map_err(|error| error.to_string())?;
-            let known = stream::verify(connection, &self.context, &self.stream, &position).await;
+            let progress = read_progress(connection, name).await;
+            let progress = progress.map_err(|error| error.to_string())?;
+            let known = identity::verify(connection, &self.context, &self.stream, &progress).await;
             known.map_err(|error| error.to_string())?;
             self.stream.purge().sequence(floor).await.map_err(|error| error.to_string())
         };
@@ -186,36 +185,11 @@ async fn prove(
     connection: &mut PgConnection,
     stream_id: i32,
 ) -> Result<Option<(Proof, i64)>, sqlx::Error> {
-    let row: Option<(i64, i64, i64)> = sqlx::query_as(
-        "SELECT min(sequence), max(anchor_sequence), (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
-         FROM farwrite.lanes WHERE stream_id = $1 HAVING count(*) > 0",
-    )
-    .bind(stream_id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some((low_water, anchor, now_ns)) = row else { return Ok(None) };
-    let floor = (low_water.unsigned_abs() + 1).min(anchor.unsigned_abs());
+    let Some(reached) = lanes::reached(connection, stream_id).await? else { return Ok(None) };
+    let floor = (reached.low_water + 1).min(reached.anchor);
     // After the rows: a commit that is seen is flushed.
-    let lsn = primary::flush_lsn(connection).await?;
-    Ok((floor > 0).then_some((Proof { floor, lsn }, now_ns)))
-}
-
-/// Writes the floor down before anything is dropped; false when this epoch is over.
-async fn record(
-    connection: &mut PgConnection,
-    takeover: &Takeover,
-    floor: u64,
-) -> Result<bool, sqlx::Error> {
-    let recorded = sqlx::query(
-        "UPDATE farwrite.streams s SET trim_floor = greatest(s.trim_floor, $2) FROM farwrite.owner o
-         WHERE s.stream_id = $1 AND o.epoch = $3",
-    )
-    .bind(takeover.stream_id)
-    .bind(floor.cast_signed())
-    .bind(takeover.epoch.0)
-    .execute(connection)
-    .await?;
-    Ok(recorded.rows_affected() == 1)
+    let lsn = server::flush_lsn(connection).await?;
+    Ok((floor > 0).then_some((Proof { floor, lsn }, reached.now_ns)))
 }
 
 #[cfg(test)]

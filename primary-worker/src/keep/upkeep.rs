@@ -10,12 +10,13 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     life::takeover::Takeover,
-    stream::StreamError,
+    store::{ledger, streams},
+    stream::error::StreamError,
     verdict::{Happened, Verdict},
 };
 
 use super::{
-    hints::{self, Keeper},
+    keeper::{self, HintKeeper},
     trim::Trimmer,
 };
 
@@ -40,11 +41,7 @@ pub(crate) async fn prepare(
     // A stream that was never applied from begins with its first message, however old.
     let oldest =
         (info.state.messages > 0).then(|| info.state.first_timestamp.unix_timestamp() as f64);
-    sqlx::query("UPDATE farwrite.streams SET low_water_at = to_timestamp($2) WHERE stream_id = $1 AND low_water_at IS NULL")
-        .bind(stream_id)
-        .bind(oldest)
-        .execute(&mut *connection)
-        .await?;
+    streams::begin_low_water(connection, stream_id, oldest).await?;
     make_days(connection, config).await?;
     Ok(())
 }
@@ -53,13 +50,13 @@ pub(crate) async fn prepare(
 pub(crate) async fn run(
     mut connection: PgConnection,
     config: &Config,
-    mut keeper: Keeper,
+    mut keeper: HintKeeper,
     mut trimmer: Trimmer,
     takeover: &Takeover,
 ) -> sqlx::Error {
     let mut rounds: u32 = 0;
     loop {
-        tokio::time::sleep(hints::EVERY).await;
+        tokio::time::sleep(keeper::EVERY).await;
         rounds = rounds.wrapping_add(1);
         let hinted = keeper.tick(&mut connection, takeover.stream_id).await;
         let kept = async {
@@ -86,7 +83,7 @@ async fn keep_house(
     rounds: u32,
 ) -> Result<(), sqlx::Error> {
     if rounds.is_multiple_of(LOW_WATER_EVERY) {
-        write_low_water(connection).await?;
+        streams::write_low_water(connection).await?;
     }
     if rounds.is_multiple_of(DAYS_EVERY) {
         make_days(connection, config).await?;
@@ -95,30 +92,8 @@ async fn keep_house(
     Ok(())
 }
 
-/// The lowest position of a stream's lanes, and the time of the message there: everything that is
-/// not settled is younger. Writes nothing when nothing moved, so that an idle database stays idle.
-async fn write_low_water(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE farwrite.streams s
-         SET low_water = l.sequence, low_water_at = coalesce(to_timestamp(l.sequence_at / 1e9), s.low_water_at)
-         FROM (SELECT DISTINCT ON (stream_id) stream_id, sequence, sequence_at
-               FROM farwrite.lanes ORDER BY stream_id, sequence) l
-         WHERE l.stream_id = s.stream_id AND s.low_water < l.sequence",
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 async fn make_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
-    let made: i32 = sqlx::query_scalar(
-        "SELECT farwrite.make_ledger_days(
-             least(now(), (SELECT min(low_water_at) FROM farwrite.streams), (SELECT to_timestamp(min(published_at) / 1e9) FROM farwrite.parked)) - make_interval(secs => $1),
-             now() + interval '2 days')",
-    )
-    .bind(config.ledger_keep.as_secs_f64())
-    .fetch_one(connection)
-    .await?;
+    let made = ledger::make_days(connection, config.ledger_keep).await?;
     if made > 0 {
         info!(made, "the ledger has new days");
     }
@@ -126,13 +101,7 @@ async fn make_days(connection: &mut PgConnection, config: &Config) -> Result<(),
 }
 
 async fn drop_days(connection: &mut PgConnection, config: &Config) -> Result<(), sqlx::Error> {
-    let dropped: i32 = sqlx::query_scalar(
-        "SELECT farwrite.drop_ledger_days(
-             least(now(), (SELECT min(low_water_at) FROM farwrite.streams), (SELECT to_timestamp(min(published_at) / 1e9) FROM farwrite.parked)) - make_interval(secs => $1))",
-    )
-    .bind(config.ledger_keep.as_secs_f64())
-    .fetch_one(connection)
-    .await?;
+    let dropped = ledger::drop_days(connection, config.ledger_keep).await?;
     if dropped > 0 {
         info!(dropped, "days of the ledger that are older than it keeps are dropped");
     }

@@ -1,5 +1,5 @@
-//! A batch that failed, or may well fail: run in parts, and its commands one by one where that fails,
-//! too. What a command does alone is judged.
+//! A batch that failed, or may well fail: applied in chunks, and one command at a time where that
+//! fails too. What a command does alone is judged.
 
 use std::time::Duration;
 
@@ -7,49 +7,51 @@ use tracing::{error, warn};
 
 use crate::{
     apply::{
-        attempt::{Care, FailedCommand, GUARDED_MAX, Settled},
+        failure::FailedCommand,
+        item::BatchItem,
         judge::{self, Next},
+        manner::{Care, GUARDED_MAX},
+        settled::Settled,
         work::Work,
     },
-    stream::delivery::Place,
+    life::end::ServiceEnd,
+    stream::position::StreamPosition,
 };
 
-use super::{
-    batch::Item,
-    run::{Lane, LaneEnd},
-};
+use super::open::Lane;
 
 /// First and longest pause before what was decided about a command is recorded again.
 const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 impl Lane {
     /// A batch that failed plain, or may well fail: guarded, and where that fails too, one by one.
-    pub(crate) async fn apply_in_parts(
+    pub(crate) async fn apply_in_chunks(
         &mut self,
-        mut items: &mut [Item],
-        end: Place,
-    ) -> Result<(), LaneEnd> {
+        mut items: &mut [BatchItem],
+        end: StreamPosition,
+    ) -> Result<(), ServiceEnd> {
         // Until a whole batch had no failure, the next ones begin guarded: where one in a hundred
         // is rejected, nine of ten batches would fail plain.
         self.guarded = false;
         while !items.is_empty() {
-            let offered = items.len().min(self.part);
-            let to = if offered == items.len() { end } else { self.place(&items[offered - 1]) };
-            let part = &mut items[..offered];
-            let done = match self.attempt(part, to, Care::Guarded).await? {
+            let offered = items.len().min(self.offered_max);
+            let to =
+                if offered == items.len() { end } else { self.position_after(&items[offered - 1]) };
+            let chunk = &mut items[..offered];
+            let done = match self.attempt(chunk, to, Care::Guarded).await? {
                 Ok(committed) => {
                     let done = committed.settled.len();
                     self.guarded |= committed.settled.iter().any(Settled::is_rejected);
-                    self.part =
-                        next_part(self.part, offered, done, self.shared.config.batch_max_commands);
-                    self.settle(&part[..done], committed).await?;
+                    let max = self.shared.config.batch_max_commands;
+                    self.offered_max = next_offered_max(self.offered_max, offered, done, max);
+                    self.settle(&chunk[..done], committed).await?;
                     done
                 }
                 Err(_) => {
                     let alone = offered.min(GUARDED_MAX);
                     for index in 0..alone {
                         let is_last = index + 1 == items.len();
-                        let to = if is_last { end } else { self.place(&items[index]) };
+                        let to = if is_last { end } else { self.position_after(&items[index]) };
                         self.apply_alone(&mut items[index], to, None).await?;
                     }
                     alone
@@ -63,10 +65,10 @@ impl Lane {
     /// One command in a transaction of its own: what happens to it now is its own doing.
     pub(crate) async fn apply_alone(
         &mut self,
-        item: &mut Item,
-        to: Place,
+        item: &mut BatchItem,
+        to: StreamPosition,
         failed: Option<FailedCommand>,
-    ) -> Result<(), LaneEnd> {
+    ) -> Result<(), ServiceEnd> {
         self.reconsider(item).await?;
         let mut last = failed;
         let mut pause = RECORD_PAUSE.0;
@@ -92,7 +94,7 @@ impl Lane {
     }
 
     /// Decides about a command that failed alone, and tells operators.
-    fn judge(&mut self, item: &mut Item, failed: FailedCommand) -> Result<(), LaneEnd> {
+    fn judge(&mut self, item: &mut BatchItem, failed: FailedCommand) -> Result<(), ServiceEnd> {
         let (lane, sequence) = (self.number, item.delivery.sequence);
         let code = failed.rejection.code.clone();
         if code == "FW003" {
@@ -102,12 +104,12 @@ impl Lane {
         let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
         let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
         match (next, &item.work) {
-            (Next::Refresh, _) => return Err(LaneEnd::World { lane, reason, blames: false }),
+            (Next::Refresh, _) => return Err(ServiceEnd::again(reason)),
             (Next::Again, _) => {
                 warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
             }
             (Next::Record, Work::Park(park)) => {
-                let reason = park.reason.word();
+                let reason = park.reason.as_str();
                 warn!(lane, sequence, id, attempts, code, reason, wait = ?park.wait, "parked");
             }
             (Next::Record, Work::DeadLetter { letter, .. }) => {
@@ -124,11 +126,10 @@ impl Lane {
     }
 }
 
-/// How many commands to offer to the next guarded attempt, after one of as many as `part`, or as there
-/// were. One settles as many as its subtransactions last for; what is offered beyond that is sent,
-/// and looked up, in vain.
-fn next_part(part: usize, offered: usize, done: usize, max: usize) -> usize {
-    if done < offered { done.max(1) } else { part.max(offered + offered / 4 + 1).min(max) }
+/// How many commands to offer to the next guarded attempt. One attempt settles as many commands as
+/// its subtransactions last for; what is offered beyond that is sent, and looked up, in vain.
+fn next_offered_max(before: usize, offered: usize, done: usize, max: usize) -> usize {
+    if done < offered { done.max(1) } else { before.max(offered + offered / 4 + 1).min(max) }
 }
 
 #[cfg(test)]
@@ -137,10 +138,10 @@ mod tests {
 
     #[test]
     fn as_many_are_offered_as_were_settled_and_more_while_all_are() {
-        assert_eq!(next_part(256, 256, 90, 256), 90);
-        assert_eq!(next_part(90, 90, 90, 256), 113);
-        assert_eq!(next_part(250, 250, 250, 256), 256);
-        assert_eq!(next_part(90, 3, 3, 256), 90, "there were no more");
-        assert_eq!((next_part(1, 1, 1, 256), next_part(1, 1, 0, 256)), (2, 1));
+        assert_eq!(next_offered_max(256, 256, 90, 256), 90);
+        assert_eq!(next_offered_max(90, 90, 90, 256), 113);
+        assert_eq!(next_offered_max(250, 250, 250, 256), 256);
+        assert_eq!(next_offered_max(90, 3, 3, 256), 90, "there were no more");
+        assert_eq!((next_offered_max(1, 1, 1, 256), next_offered_max(1, 1, 0, 256)), (2, 1));
     }
 }

@@ -29,9 +29,11 @@ use crate::{
     config::LANE_MAX_BYTES,
     metrics,
     stream::{
-        delivery::{Delivery, Place},
+        delivery::Delivery,
         key::lane_of,
-        reader::{Reader, ReaderEnd, Sink, Verified},
+        position::StreamPosition,
+        reader::{ReaderEnd, StreamReader},
+        sink::{Sink, Verified},
     },
 };
 
@@ -48,33 +50,33 @@ pub(crate) type Queued = (Delivery, OwnedSemaphorePermit);
 
 /// How far reading has come, and which lanes have a reader of their own.
 #[derive(Debug)]
-struct Progress {
+struct ReadProgress {
     /// What was read up to there is in its lane's queue, or beyond it; except for skipped lanes.
-    read_to: Place,
+    read_to: StreamPosition,
     /// By lane.
     skipped: Vec<bool>,
 }
 
 /// The progress, as the dispatcher, the lanes and their own readers share it.
 #[derive(Clone)]
-pub(crate) struct ReadTo(Arc<Mutex<Progress>>);
+pub(crate) struct ReadTo(Arc<Mutex<ReadProgress>>);
 
 impl ReadTo {
     pub(crate) fn new(sequence: u64, lanes: usize) -> Self {
-        let read_to = Place { sequence, at_ns: 0 };
-        Self(Arc::new(Mutex::new(Progress { read_to, skipped: vec![false; lanes] })))
+        let read_to = StreamPosition { sequence, at_ns: 0 };
+        Self(Arc::new(Mutex::new(ReadProgress { read_to, skipped: vec![false; lanes] })))
     }
 
     /// Up to where a lane with an empty queue has nothing left; `None` while it has a reader of its
     /// own.
-    pub(crate) fn of_lane(&self, lane: u32) -> Option<Place> {
+    pub(crate) fn of_lane(&self, lane: u32) -> Option<StreamPosition> {
         let progress = self.lock();
         let is_skipped = progress.skipped.get(lane as usize).copied().unwrap_or(true);
         (!is_skipped).then_some(progress.read_to)
     }
 
     /// What is in it is whole whatever happened to its last holder.
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, ReadProgress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,12 +157,12 @@ impl Dispatcher {
 
 impl Sink for Dispatcher {
     async fn take(&mut self, delivery: Delivery) -> bool {
-        let place = delivery.place();
+        let position = delivery.position();
         let lane = lane_of(&delivery, self.inlets.len());
         {
             let mut progress = self.read_to.lock();
             if progress.skipped[lane] {
-                progress.read_to = place;
+                progress.read_to = position;
                 return true;
             }
         }
@@ -170,12 +172,12 @@ impl Sink for Dispatcher {
             match tokio::time::timeout(FULL_FOR, self.inlets[lane].put(delivery)).await {
                 Ok(true) => {}
                 Ok(false) => return false,
-                Err(_) => self.skip(lane, place.sequence),
+                Err(_) => self.skip(lane, position.sequence),
             }
         }
         // After the message is in its queue: a lane that sees this sequence and an empty queue has
         // nothing left up to it.
-        self.read_to.lock().read_to = place;
+        self.read_to.lock().read_to = position;
         true
     }
 
@@ -199,7 +201,7 @@ impl OwnReader {
         loop {
             tries += 1;
             let name = format!("{name}-{tries}");
-            let reader = Reader::new(stream.clone(), name, self.next, None);
+            let reader = StreamReader::new(stream.clone(), name, self.next, None);
             match reader.run(&mut self).await {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.

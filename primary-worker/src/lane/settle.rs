@@ -1,9 +1,9 @@
-//! After the commit: telling whoever waits.
+//! After the commit: answering the callers that wait.
 //!
 //! The flush position is read at once after the commit, on the lane's own connection: read later
 //! it could lie inside somebody else's record, which no replica reaches until it is complete. It
-//! is read only when somebody waits. A reply that NATS does not take at once is dropped: whoever
-//! waits asks the outcome service, and a lane never waits for NATS. The answer to a command that
+//! is read only when somebody waits. A reply that NATS does not take at once is dropped: its
+//! caller asks the outcome service, and a lane never waits for NATS. The answer to a command that
 //! expires waits for the required standbys, in `confirm.rs`.
 
 use std::{sync::Arc, time::Instant};
@@ -16,20 +16,20 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
-    answers::outcomes,
     apply::{
-        attempt::{Committed, Settled},
+        item::BatchItem,
+        settled::{CommittedBatch, Settled},
         sort::id_reused,
     },
     failpoint::Failpoint,
     keep::{confirm::Unconfirmed, heartbeat::Pulse},
-    life::{takeover::Takeover, veto::MayAnswer},
+    life::{may_answer::MayAnswer, takeover::Takeover},
     metrics::{self, ReplyResult},
-    primary,
-    stream::delivery::Delivery,
+    store::server,
+    stream::{client::message_max_bytes, delivery::Delivery},
 };
 
-use super::{batch::Item, run::Shared};
+use super::context::LaneContext;
 
 /// Settles the batches of one lane.
 pub(crate) struct Settler {
@@ -43,7 +43,7 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &LaneContext) -> Self {
         Self {
             takeover: Arc::clone(&shared.takeover),
             client: shared.client.clone(),
@@ -54,22 +54,22 @@ impl Settler {
         }
     }
 
-    /// Replies to whoever waits for a command of a committed batch, and counts.
+    /// Answers the callers that wait for a command of a committed batch, and counts.
     pub(crate) async fn settle(
         &self,
         connection: &mut PgConnection,
-        items: &[Item],
-        committed: &Committed,
+        items: &[BatchItem],
+        committed: &CommittedBatch,
     ) -> Result<(), sqlx::Error> {
         let began = Instant::now();
         self.pulse.committed();
         let pairs = || items.iter().zip(&committed.settled);
-        let is_awaited = |(item, settled): (&Item, &Settled)| {
+        let is_awaited = |(item, settled): (&BatchItem, &Settled)| {
             matches!(settled, Settled::Ended { .. })
                 && (item.delivery.awaited || item.echoes.iter().any(|echo| echo.awaited))
         };
         if pairs().any(is_awaited) && self.may_answer.now() {
-            let lsn = primary::flush_lsn(connection).await?;
+            let lsn = server::flush_lsn(connection).await?;
             Failpoint::BeforeReply.pass();
             let bookmark = self.takeover.bookmark(lsn);
             for (item, settled) in pairs() {
@@ -87,7 +87,13 @@ impl Settler {
 
     /// Tells one outcome, where somebody waits for it. An echo that is another command under the
     /// same id is told so.
-    fn reply(&self, first: &Item, delivery: &Delivery, outcome: &Outcome, bookmark: &Bookmark) {
+    fn reply(
+        &self,
+        first: &BatchItem,
+        delivery: &Delivery,
+        outcome: &Outcome,
+        bookmark: &Bookmark,
+    ) {
         let Some(inbox) = delivery.header(headers::REPLY) else { return };
         let Ok(envelope) = &delivery.envelope else { return };
         if !is_inbox_of(inbox, &self.reply_prefix, envelope.origin.as_str()) {
@@ -103,7 +109,7 @@ impl Settler {
         let outcome = if is_other { Outcome::Rejected(id_reused()) } else { outcome.clone() };
         let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone(), record: None };
         // An output that no message can carry is left out; the ledger has it.
-        let max_bytes = outcomes::message_max_bytes(&self.client);
+        let max_bytes = message_max_bytes(&self.client);
         let Ok(payload) = reply.encode_within(max_bytes) else {
             return metrics::reply(ReplyResult::Dropped);
         };
@@ -131,7 +137,7 @@ fn is_inbox_of(inbox: &str, prefix: &str, origin: &str) -> bool {
     rest.len() <= 128 && rest.split('.').all(|token| !token.is_empty() && token.bytes().all(word))
 }
 
-fn count(items: &[Item], settled: &[Settled]) {
+fn count(items: &[BatchItem], settled: &[Settled]) {
     let mut words: [(&'static str, u64); 4] =
         [("applied", 0), ("rejected", 0), ("expired", 0), ("dead_lettered", 0)];
     let mut repeated = 0;

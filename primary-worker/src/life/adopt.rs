@@ -12,17 +12,23 @@
 use std::fmt;
 
 use async_nats::jetstream::{self, stream::Info};
-use sqlx::{Connection, PgConnection, PgTransaction};
+use sqlx::{Connection, PgConnection};
 use tracing::info;
 use uuid::Uuid;
 
 use crate::{
     config::Config,
     primary::{self, PrimaryError, Purpose},
-    stream::{self, StreamError},
+    store::{owner, streams},
+    stream::{
+        client,
+        error::StreamError,
+        find,
+        identity::{IDENTITY_KEY, identity_shown},
+    },
 };
 
-use super::{lease, schema};
+use super::schema;
 
 /// From where the worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +63,7 @@ pub(crate) struct Adoption {
     pub(crate) from: GoOnFrom,
     /// The stream is gone: it is made again, numbered on from what the database knows.
     pub(crate) recreate: bool,
-    /// Why, for whoever reads `farwrite.operations`.
+    /// Why, for those who read `farwrite.operations`.
     pub(crate) reason: String,
 }
 
@@ -102,7 +108,7 @@ pub(crate) enum AdoptError {
     /// There is a stream where one was to be made.
     #[error("stream {0} exists: leave --recreate out to go on with it")]
     Exists(String),
-    /// It does not hold that place.
+    /// It does not hold that sequence.
     #[error("stream {stream} holds {first} to {last}: go on from {first} to {}, or say first or next", last + 1)]
     NotThere {
         /// Which stream.
@@ -135,23 +141,26 @@ pub(crate) async fn adopt_stream(
     primary::check_server(&mut connection).await?;
     schema::check_migrated(&mut connection).await?;
     check_unowned(&mut connection).await?;
-    let (stream_id, low, high) = positions(&mut connection, config).await?;
-    let client = stream::connect(&config.nats_url).await?;
-    let found = stream::look_for(&client, &config.stream).await?;
+    let positions = streams::positions(&mut connection, &config.stream).await?;
+    let (stream_id, low, high) =
+        positions.ok_or_else(|| StreamError::NotRegistered(config.stream.clone()))?;
+    let client = client::connect(&config.nats_url).await?;
+    let found = find::look_for(&client, &config.stream).await?;
     let info = match (found, adoption.recreate) {
         (None, false) => return Err(AdoptError::Missing(config.stream.clone())),
         (Some(_), true) => return Err(AdoptError::Exists(config.stream.clone())),
-        (None, true) => stream::recreate(&client, config, high + 1).await?,
+        (None, true) => find::recreate(&client, config, high + 1).await?,
         (Some(found), false) => {
-            stream::check_contract(found.cached_info(), config)?;
+            find::check_contract(found.cached_info(), config)?;
             give_identity(&client, found.cached_info()).await?
         }
     };
-    let from = place(&info, adoption.from)?;
+    let from = next_sequence(&info, adoption.from)?;
     let mut tx = connection.begin().await?;
-    sqlx::query("LOCK TABLE farwrite.owner IN SHARE ROW EXCLUSIVE MODE").execute(&mut *tx).await?;
+    owner::lock(&mut tx).await?;
     check_unowned(&mut tx).await?;
-    let renumbered = write(&mut tx, stream_id, from, &info, adoption).await?;
+    let identity = identity_shown(&info)?;
+    let renumbered = streams::adopt(&mut tx, stream_id, from, identity, &adoption.reason).await?;
     tx.commit().await?;
     let adopted = Adopted { stream: config.stream.clone(), from, before: (low, high), renumbered };
     info!(%adopted, reason = adoption.reason);
@@ -159,39 +168,21 @@ pub(crate) async fn adopt_stream(
 }
 
 async fn check_unowned(connection: &mut PgConnection) -> Result<(), AdoptError> {
-    let owner = lease::owner(connection).await?;
-    if owner.state.is_free() { Ok(()) } else { Err(AdoptError::Owned) }
+    let state = owner::state(connection).await?;
+    if state.liveness.is_free() { Ok(()) } else { Err(AdoptError::Owned) }
 }
 
-/// The stream's row, and its lowest and highest position.
-async fn positions(
-    connection: &mut PgConnection,
-    config: &Config,
-) -> Result<(i32, u64, u64), AdoptError> {
-    let row: Option<(i32, i64, i64)> = sqlx::query_as(
-        "SELECT s.stream_id, coalesce(min(l.sequence), s.low_water), coalesce(max(l.sequence), s.low_water)
-         FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
-         WHERE s.name = $1 GROUP BY s.stream_id",
-    )
-    .bind(&config.stream)
-    .fetch_optional(connection)
-    .await?;
-    let (stream_id, low, high) =
-        row.ok_or_else(|| StreamError::NotRegistered(config.stream.clone()))?;
-    Ok((stream_id, low.unsigned_abs(), high.unsigned_abs()))
-}
-
-/// Gives a stream that is there an identity of its own: whoever knew it before knows it no longer,
-/// and hints that belong to sequences which come again are worth nothing.
+/// Gives a stream that is there a new identity: programs that knew the stream know it no longer, and
+/// hints that belong to sequences which come again are worth nothing.
 async fn give_identity(client: &async_nats::Client, info: &Info) -> Result<Info, AdoptError> {
     let mut config = info.config.clone();
-    config.metadata.insert(stream::IDENTITY_KEY.to_owned(), Uuid::new_v4().to_string());
+    config.metadata.insert(IDENTITY_KEY.to_owned(), Uuid::new_v4().to_string());
     let updated = jetstream::new(client.clone()).update_stream(config).await;
     updated.map_err(|error| StreamError::jetstream(&info.config.name, error).into())
 }
 
 /// The sequence that is read next.
-fn place(info: &Info, from: GoOnFrom) -> Result<u64, AdoptError> {
+fn next_sequence(info: &Info, from: GoOnFrom) -> Result<u64, AdoptError> {
     let state = &info.state;
     let last = state.last_sequence;
     let first = if state.messages == 0 { last + 1 } else { state.first_sequence };
@@ -203,25 +194,6 @@ fn place(info: &Info, from: GoOnFrom) -> Result<u64, AdoptError> {
             Err(AdoptError::NotThere { stream: info.config.name.clone(), first, last })
         }
     }
-}
-
-async fn write(
-    tx: &mut PgTransaction<'_>,
-    stream_id: i32,
-    from: u64,
-    info: &Info,
-    adoption: &Adoption,
-) -> Result<u64, AdoptError> {
-    let (created, identity) = stream::identity_shown(info)?;
-    let renumbered: i64 = sqlx::query_scalar("SELECT farwrite.adopt_stream($1, $2, $3, $4, $5)")
-        .bind(stream_id)
-        .bind(from.cast_signed())
-        .bind(created)
-        .bind(identity)
-        .bind(&adoption.reason)
-        .fetch_one(&mut **tx)
-        .await?;
-    Ok(renumbered.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -6,25 +6,32 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    keep::hints,
+    keep::keeper,
     primary::{self, PrimaryError, Purpose},
-    stream::{self, StreamError},
+    stream::{client, error::StreamError, find, identity},
 };
 
 use super::schema::{self, Found, FunctionsFound, PROTOCOL};
 
 /// Preparing did not succeed; what was done before stays, and running it again goes on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MigrateError {
     /// The server is not a primary that a worker can work on.
     #[error(transparent)]
     Primary(#[from] PrimaryError),
     /// A migration failed.
     #[error("the farwrite schema: {0}")]
-    Schema(#[from] sqlx::migrate::MigrateError),
+    Schema(sqlx::migrate::MigrateError),
     /// The stream could not be made, or is not one to work with.
     #[error(transparent)]
     Stream(#[from] StreamError),
+}
+
+impl From<sqlx::migrate::MigrateError> for MigrateError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Schema(error)
+    }
 }
 
 /// Brings the `farwrite` schema to this program's version, makes the stream where it is missing,
@@ -39,10 +46,10 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     primary::check_server(&mut connection).await?;
     let functions = schema::bring_up(&mut connection).await?;
     info!(version = schema::newest(), ?functions, "the farwrite schema is up to date");
-    let client = stream::connect(&config.nats_url).await?;
-    let stream = stream::create_or_check(&client, config).await?;
-    stream::register(&mut connection, config, &stream).await?;
-    hints::create(&client, config).await?;
+    let client = client::connect(&config.nats_url).await?;
+    let stream = find::create_or_check(&client, config).await?;
+    identity::register(&mut connection, config, &stream).await?;
+    keeper::create(&client, config).await?;
     connection.close().await.map_err(PrimaryError::from)?;
     info!(stream = config.stream, "the stream is ready");
     Ok(())
@@ -50,6 +57,7 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
 
 /// What `migrate` would find.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Checked {
     /// The newest step that the database has; 0 for none.
     pub found: i64,
@@ -69,6 +77,7 @@ pub struct Checked {
 
 /// What became of looking for the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StreamFound {
     /// It keeps the contract, and the database knows it.
     Ready,
@@ -121,16 +130,16 @@ async fn check_stream(
     config: &Config,
     has_schema: bool,
 ) -> Result<StreamFound, StreamError> {
-    let client = stream::connect(&config.nats_url).await?;
-    let Some(stream) = stream::look_for(&client, &config.stream).await? else {
+    let client = client::connect(&config.nats_url).await?;
+    let Some(stream) = find::look_for(&client, &config.stream).await? else {
         return Ok(StreamFound::Missing);
     };
     let info = stream.cached_info();
-    stream::check_contract(info, config)?;
+    find::check_contract(info, config)?;
     if !has_schema {
         return Ok(StreamFound::NotRegistered);
     }
-    match stream::check_identity(connection, info).await {
+    match identity::check_identity(connection, info).await {
         Ok(()) => Ok(StreamFound::Ready),
         Err(StreamError::NotRegistered(_)) => Ok(StreamFound::NotRegistered),
         Err(error) => Err(error),

@@ -1,10 +1,15 @@
 //! A worker's life: prepare, take over, serve, and begin again.
+//!
+//! `worker` has the states. Not here: what runs while a worker serves (`lane`, `keep`, `answers`).
 
 pub(crate) mod adopt;
+pub(crate) mod end;
 pub(crate) mod lease;
+pub(crate) mod may_answer;
 pub(crate) mod migrate;
 pub(crate) mod schema;
 pub(crate) mod serving;
+pub(crate) mod take_over;
 pub(crate) mod takeover;
 pub(crate) mod veto;
 pub(crate) mod worker;

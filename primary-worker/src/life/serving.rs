@@ -8,35 +8,38 @@ use std::{sync::Arc, time::Duration};
 
 use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    answers::outcomes::{self, OutcomesEnd},
+    answers::outcomes,
     keep::{
         confirm::{self, Unconfirmed},
-        heartbeat, hints,
+        heartbeat,
+        keeper::HintKeeper,
         trim::Trimmer,
         upkeep,
     },
-    lane::{
-        queue::Dispatcher,
-        run::{self, LaneEnd, Shared},
-    },
+    lane::{context::LaneContext, open::open, queue::Dispatcher},
     metrics,
-    primary::{PrimaryError, Purpose, Server},
+    primary::{PrimaryError, PrimaryServer, Purpose},
+    store::owner,
     stream::{
-        reader::{Reader, ReaderEnd, Verified},
-        unreadable::has_ended,
+        client::has_ended,
+        reader::{ReaderEnd, StreamReader},
+        sink::Verified,
     },
 };
 
 use super::{
-    lease::{self, LeaseEnd},
-    takeover::{self, Claim},
-    veto::{Veto, VetoEnd},
-    worker::{End, WorkerError},
+    end::{ServiceEnd, WorkerError},
+    lease,
+    takeover::Claim,
+    veto::Veto,
 };
 
 /// How long a batch in flight may take to finish once the worker is asked to stop; then it is
@@ -53,9 +56,9 @@ const READ_WITHIN: Duration = Duration::from_millis(500);
 
 /// A takeover with everything that it needs.
 pub(crate) struct Serving {
-    pub(crate) shared: Shared,
+    pub(crate) shared: LaneContext,
     pub(crate) stream: Verified,
-    pub(crate) server: Server,
+    pub(crate) server: PrimaryServer,
     pub(crate) lanes: Vec<PgConnection>,
     /// The session that stands for the owner.
     pub(crate) owner: PgConnection,
@@ -70,20 +73,14 @@ pub(crate) struct Serving {
 /// A task of a takeover, and how it ended.
 enum TaskEnd {
     /// With what hands messages to the lanes: dropped any sooner, they would end for want of them.
-    Reader {
-        end: ReaderEnd,
-        _inlets: Box<Dispatcher>,
-    },
-    Outcomes(OutcomesEnd),
-    Upkeep(sqlx::Error),
-    Lease(LeaseEnd),
-    Veto(VetoEnd),
-    Confirm(Result<(), sqlx::Error>),
+    Reader { end: ReaderEnd, _inlets: Box<Dispatcher> },
+    /// Any other task.
+    Other(ServiceEnd),
 }
 
 impl Serving {
     /// Serves until the first task ends or the worker is asked to stop.
-    pub(crate) async fn run(self, stop: &CancellationToken, claim: &mut Claim) -> End {
+    pub(crate) async fn run(self, stop: &CancellationToken, claim: &mut Claim) -> ServiceEnd {
         let Self {
             shared,
             stream,
@@ -96,26 +93,26 @@ impl Serving {
             unconfirmed,
             veto,
         } = self;
-        let Shared { config, takeover, client, pulse, .. } = &shared;
+        let LaneContext { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let position = takeover.position();
-        let next = position.low_water + 1;
+        let progress = takeover.progress();
+        let next = progress.low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
-        let (mut dispatcher, open_lanes) = run::open(&shared, lanes, &lanes_stop, &stream, &name);
+        let (mut dispatcher, open_lanes) = open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
-        let keeper = hints::Keeper::new(client, held, config, &takeover.hints);
+        let keeper = HintKeeper::new(client, held, config, &takeover.hints);
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
         let told_stream = held.clone();
-        let reader = Reader::new(stream, name, next, position.anchor);
+        let reader = StreamReader::new(stream, name, next, progress.anchor);
         tasks.spawn(async move {
             let end = reader.run(&mut dispatcher).await;
             TaskEnd::Reader { end, _inlets: Box::new(dispatcher) }
         });
         let mut lanes = JoinSet::new();
-        for lane in open_lanes {
-            lanes.spawn(lane.run());
+        for (number, lane) in (0..).zip(open_lanes) {
+            lanes.spawn(async move { (number, lane.run().await) });
         }
         let mut heart = JoinSet::new();
         let heart_stop = CancellationToken::new();
@@ -129,7 +126,7 @@ impl Serving {
             let may_answer = shared.may_answer.clone();
             let (client, takeover, stream) = (client.clone(), Arc::clone(takeover), told_stream);
             async move {
-                TaskEnd::Outcomes(
+                TaskEnd::Other(
                     outcomes::serve(client, &config, &takeover, &stream, &may_answer, outcomes)
                         .await,
                 )
@@ -138,65 +135,68 @@ impl Serving {
         tasks.spawn({
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
             async move {
-                TaskEnd::Upkeep(upkeep::run(control, &config, keeper, trimmer, &takeover).await)
+                let error = upkeep::run(control, &config, keeper, trimmer, &takeover).await;
+                TaskEnd::Other(ServiceEnd::again_of("upkeep", error))
             }
         });
         tasks.spawn({
             let (epoch, lease) = (takeover.epoch, config.lease);
-            async move { TaskEnd::Lease(lease::hold(owner, epoch, lease).await) }
+            async move { TaskEnd::Other(lease::hold(owner, epoch, lease).await) }
         });
         tasks.spawn({
             let (epoch, may_answer) = (takeover.epoch, shared.may_answer.clone());
-            async move { TaskEnd::Veto(veto.watch(epoch, may_answer).await) }
+            async move { TaskEnd::Other(veto.watch(epoch, may_answer).await) }
         });
         if let Some((answers, connection, required)) = unconfirmed {
             let client = client.clone();
             tasks.spawn(async move {
-                TaskEnd::Confirm(confirm::run(answers, connection, client, &required).await)
+                TaskEnd::Other(match confirm::run(answers, connection, client, &required).await {
+                    Ok(()) => ServiceEnd::Fatal(WorkerError::Task("confirming answers")),
+                    Err(error) => ServiceEnd::again_of("confirming answers", error),
+                })
             });
         }
         metrics::waiting(false);
         shared.health.ready();
         info!(epoch = %takeover.epoch, next, lanes = config.lanes, "serving");
-        let mut first_lane = None;
+        let mut ends = LaneEnds::default();
         let mut is_reading = true;
         let end = tokio::select! {
             biased;
-            () = stop.cancelled() => End::Stopped,
-            Some(end) = lanes.join_next() => {
-                first_lane = end.as_ref().ok().map(World::of);
-                lane_end(end)
+            () = stop.cancelled() => ServiceEnd::Stopped,
+            Some(ended) = lanes.join_next() => {
+                ends.note(&ended);
+                ended.map_or_else(|error| panicked(&error), |(_, end)| lane_ended(end))
             }
-            Some(end) = heart.join_next() => heart_end(end),
+            Some(end) = heart.join_next() => heart_ended(end),
             Some(end) = tasks.join_next() => match end {
                 Ok(end) => {
                     is_reading = !matches!(end, TaskEnd::Reader { .. });
-                    task_end(end)
+                    task_ended(end)
                 }
                 Err(error) => panicked(&error),
             },
         };
         lanes_stop.cancel();
-        let mut worlds: Vec<World> = first_lane.into_iter().collect();
         // Where only NATS's client has gone, nothing hurries: a command that is ended in its midst would
         // be counted as one that takes something down.
         let patience = async {
-            if has_ended(client) && matches!(end, End::Again(_)) {
+            if has_ended(client) && matches!(end, ServiceEnd::Again { .. }) {
                 let _ = tokio::time::timeout(config.statement_timeout, stop.cancelled()).await;
             }
             tokio::time::sleep(STOP_WITHIN).await;
         };
-        let is_drained = drain(lanes, &mut worlds, patience).await;
+        let is_drained = drain(lanes, &mut ends, patience).await;
         // After the last commit, and before the process goes: nobody else may be there to write.
         heart_stop.cancel();
         let beaten = tokio::time::timeout(BEAT_WITHIN, heart.join_next());
         if beaten.await.is_err() {
             warn!("the last heartbeat did not finish in time");
         }
-        if is_drained && worlds.iter().all(|world| matches!(world, World::Well)) {
+        if is_drained && ends.are_orderly {
             release(&server, takeover.epoch).await;
         }
-        claim.blameless = worlds.iter().filter_map(World::blameless).collect();
+        claim.blameless = ends.blameless;
         if is_reading && has_ended(client) {
             // It knows where the client was when it ended, whoever noticed first.
             let reader = async {
@@ -212,45 +212,44 @@ impl Serving {
     }
 }
 
-/// What a lane's end says about the world and about the command that ran.
-enum World {
-    /// The lane ended in good order.
-    Well,
-    /// The world failed, and the lane's command is not to blame.
-    Blameless(u32),
-    /// Something else.
-    Unwell,
+/// How the lanes of a takeover ended.
+struct LaneEnds {
+    /// Whether all of them ended in good order.
+    are_orderly: bool,
+    /// Lanes that ended because the primary was unavailable, through no doing of their command.
+    blameless: Vec<u32>,
 }
 
-impl World {
-    fn of(end: &LaneEnd) -> Self {
-        match end {
-            LaneEnd::Drained => Self::Well,
-            LaneEnd::World { lane, blames: false, .. } => Self::Blameless(*lane),
-            LaneEnd::World { .. } | LaneEnd::Fenced | LaneEnd::Broken(_) => Self::Unwell,
-        }
+impl Default for LaneEnds {
+    fn default() -> Self {
+        Self { are_orderly: true, blameless: Vec::new() }
     }
+}
 
-    fn blameless(&self) -> Option<u32> {
-        match self {
-            Self::Blameless(lane) => Some(*lane),
-            Self::Well | Self::Unwell => None,
+impl LaneEnds {
+    fn note(&mut self, ended: &Result<(u32, ServiceEnd), JoinError>) {
+        match ended {
+            Ok((_, ServiceEnd::Stopped)) => return,
+            Ok((lane, ServiceEnd::Again { blames: false, .. })) => self.blameless.push(*lane),
+            Ok((_, ServiceEnd::Again { .. } | ServiceEnd::Taken | ServiceEnd::Fatal(_)))
+            | Err(_) => {}
         }
+        self.are_orderly = false;
     }
 }
 
 /// Lets the batches in flight finish and be settled, as long as there is patience. Answers whether all
 /// did.
 async fn drain(
-    mut lanes: JoinSet<LaneEnd>,
-    worlds: &mut Vec<World>,
+    mut lanes: JoinSet<(u32, ServiceEnd)>,
+    ends: &mut LaneEnds,
     patience: impl Future<Output = ()>,
 ) -> bool {
     let is_drained = tokio::select! {
         biased;
         () = async {
-            while let Some(end) = lanes.join_next().await {
-                worlds.push(end.as_ref().map_or(World::Unwell, World::of));
+            while let Some(ended) = lanes.join_next().await {
+                ends.note(&ended);
             }
         } => true,
         () = patience => false,
@@ -264,10 +263,10 @@ async fn drain(
 
 /// Says in the database that the takeover ended in good order; where that does not work, the next
 /// one is careful for nothing.
-async fn release(server: &Server, epoch: Epoch) {
+async fn release(server: &PrimaryServer, epoch: Epoch) {
     let release = async {
         let mut control = server.connect(&Purpose::Control).await?;
-        takeover::release(&mut control, epoch).await?;
+        owner::release(&mut control, epoch).await?;
         Ok::<_, PrimaryError>(())
     };
     match tokio::time::timeout(RELEASE_WITHIN, release).await {
@@ -277,42 +276,37 @@ async fn release(server: &Server, epoch: Epoch) {
     }
 }
 
-fn heart_end(end: Result<Result<(), sqlx::Error>, tokio::task::JoinError>) -> End {
+/// The heartbeat was not asked to end.
+fn heart_ended(end: Result<Result<(), sqlx::Error>, JoinError>) -> ServiceEnd {
     match end {
-        Ok(Ok(())) => End::Fatal(WorkerError::Task("the heartbeat")),
-        Ok(Err(error)) => End::Again(format!("the heartbeat: {error}")),
+        Ok(Ok(())) => ServiceEnd::Fatal(WorkerError::Task("the heartbeat")),
+        Ok(Err(error)) => ServiceEnd::again_of("the heartbeat", error),
         Err(error) => panicked(&error),
     }
 }
 
-fn lane_end(end: Result<LaneEnd, tokio::task::JoinError>) -> End {
+/// A lane was not asked to end.
+fn lane_ended(end: ServiceEnd) -> ServiceEnd {
     match end {
-        Ok(LaneEnd::Fenced) => End::Taken,
-        Ok(LaneEnd::World { reason, .. }) => End::Again(format!("the primary: {reason}")),
-        Ok(LaneEnd::Broken(reason)) => End::Fatal(WorkerError::Broken(reason)),
-        Ok(LaneEnd::Drained) => End::Fatal(WorkerError::Task("a lane")),
-        Err(error) => panicked(&error),
+        ServiceEnd::Stopped => ServiceEnd::Fatal(WorkerError::Task("a lane")),
+        ServiceEnd::Again { reason, .. } => ServiceEnd::again_of("the primary", reason),
+        end @ (ServiceEnd::Taken | ServiceEnd::Fatal(_)) => end,
     }
 }
 
-fn task_end(end: TaskEnd) -> End {
+/// Another task was not asked to end.
+fn task_ended(end: TaskEnd) -> ServiceEnd {
     match end {
         TaskEnd::Reader { end: ReaderEnd::Stream(error), .. } => error.into(),
         TaskEnd::Reader { end: ReaderEnd::Closed, .. } => {
-            End::Fatal(WorkerError::Task("the reader"))
+            ServiceEnd::Fatal(WorkerError::Task("the reader"))
         }
-        TaskEnd::Reader { end: end @ ReaderEnd::ClientEnded, .. } => End::Again(end.to_string()),
-        TaskEnd::Upkeep(error) => End::Again(format!("upkeep: {error}")),
-        TaskEnd::Outcomes(error) => End::Again(error.to_string()),
-        TaskEnd::Confirm(Ok(())) => End::Fatal(WorkerError::Task("confirming answers")),
-        TaskEnd::Confirm(Err(error)) => End::Again(format!("confirming answers: {error}")),
-        TaskEnd::Veto(VetoEnd::Taken) => End::Taken,
-        TaskEnd::Lease(LeaseEnd::Taken) => End::Taken,
-        TaskEnd::Lease(LeaseEnd::World(reason)) => End::Again(format!("the lease: {reason}")),
+        TaskEnd::Reader { end: end @ ReaderEnd::ClientEnded, .. } => ServiceEnd::again(end),
+        TaskEnd::Other(end) => end,
     }
 }
 
-fn panicked(cause: &tokio::task::JoinError) -> End {
+fn panicked(cause: &JoinError) -> ServiceEnd {
     error!(%cause, "a task panicked");
-    End::Fatal(WorkerError::Task("a task"))
+    ServiceEnd::Fatal(WorkerError::Task("a task"))
 }

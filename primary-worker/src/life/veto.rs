@@ -10,13 +10,7 @@
 //! Whoever comes to take over is kept back by a record that its own history does not hold, unless
 //! its timeline is newer: then that takeover was lost in the failover, together with its commits.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_nats::{
     Client,
@@ -26,11 +20,11 @@ use farwrite_schemas::{Epoch, Subjects, Timeline};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::warn;
 
-use crate::{config::Config, keep::hints, stream::StreamError};
+use crate::{config::Config, store::history, stream::error::StreamError};
 
-use super::takeover::Takeover;
+use super::{end::ServiceEnd, may_answer::MayAnswer, takeover::Takeover};
 
 /// How often the record is read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,43 +35,16 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Who serves, as the broker has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct ServedRecord {
     epoch: Epoch,
     timeline: u32,
 }
 
-/// A record, and its place: 0 where there is none.
+/// A record, and its sequence: 0 where there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    record: Option<Record>,
+pub(crate) struct Served {
+    record: Option<ServedRecord>,
     sequence: u64,
-}
-
-/// Whether answers may leave: not while it cannot be told who serves.
-#[derive(Clone, Debug)]
-pub(crate) struct MayAnswer(Arc<AtomicBool>);
-
-impl Default for MayAnswer {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
-impl MayAnswer {
-    pub(crate) fn now(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, may: bool) {
-        if self.0.swap(may, Ordering::Relaxed) == may {
-            return;
-        }
-        if may {
-            info!("it can be told again who serves: answers leave");
-        } else {
-            error!("it cannot be told who serves: nobody is answered, and nothing is trimmed");
-        }
-    }
 }
 
 /// This primary's history lacks a takeover that the broker knows of.
@@ -100,43 +67,34 @@ pub(crate) struct Veto {
     subject: String,
 }
 
-/// How watching ended.
-#[derive(Debug)]
-pub(crate) enum VetoEnd {
-    /// Another worker serves.
-    Taken,
-}
-
 impl Veto {
     pub(crate) fn new(client: &Client, config: &Config) -> Self {
         let subjects = Subjects::new(config.database.clone());
         let subject = subjects.served(&config.stream);
-        Self { context: jetstream::new(client.clone()), stream: hints::name(config), subject }
+        Self { context: jetstream::new(client.clone()), stream: config.hints_stream(), subject }
     }
 
     /// Reads the record. Without its stream there is none, as before `migrate` has made it.
-    async fn read(&self) -> Result<Seen, String> {
-        let reading =
-            async {
-                let stream = match self.context.get_stream_no_info(&self.stream).await {
-                    Ok(stream) => stream,
-                    Err(error) => return Err(error.to_string()),
-                };
-                match stream.get_last_raw_message_by_subject(&self.subject).await {
-                    Ok(message) => Ok(Seen {
-                        // What cannot be read was written by a newer program: it is somebody's.
-                        record: Some(serde_json::from_slice(&message.payload).unwrap_or(Record {
-                            epoch: Epoch(uuid::Uuid::nil()),
-                            timeline: u32::MAX,
-                        })),
-                        sequence: message.sequence,
-                    }),
-                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                        Ok(Seen::default())
-                    }
-                    Err(error) => Err(error.to_string()),
-                }
+    async fn read(&self) -> Result<Served, String> {
+        let reading = async {
+            let stream = match self.context.get_stream_no_info(&self.stream).await {
+                Ok(stream) => stream,
+                Err(error) => return Err(error.to_string()),
             };
+            match stream.get_last_raw_message_by_subject(&self.subject).await {
+                Ok(message) => Ok(Served {
+                    // What cannot be read was written by a newer program: it is somebody's.
+                    record: Some(serde_json::from_slice(&message.payload).unwrap_or(
+                        ServedRecord { epoch: Epoch(uuid::Uuid::nil()), timeline: u32::MAX },
+                    )),
+                    sequence: message.sequence,
+                }),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    Ok(Served::default())
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        };
         timeout(WITHIN, reading).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 
@@ -144,18 +102,22 @@ impl Veto {
     ///
     /// # Errors
     /// JetStream's. It may pass.
-    pub(crate) async fn look(&self) -> Result<Seen, StreamError> {
+    pub(crate) async fn look(&self) -> Result<Served, StreamError> {
         self.read().await.map_err(|reason| StreamError::jetstream(&self.stream, reason))
     }
 
     /// Writes the record of a takeover that is committed, if nobody has written one since. False
     /// when somebody has.
-    pub(crate) async fn claim(&self, seen: Seen, takeover: &Takeover) -> Result<bool, StreamError> {
-        let record = Record { epoch: takeover.epoch, timeline: takeover.timeline.0 };
+    pub(crate) async fn claim(
+        &self,
+        served: Served,
+        takeover: &Takeover,
+    ) -> Result<bool, StreamError> {
+        let record = ServedRecord { epoch: takeover.epoch, timeline: takeover.timeline.0 };
         let payload = serde_json::to_vec(&record).unwrap_or_default();
         let message = PublishMessage::build()
             .payload(payload.into())
-            .expected_last_subject_sequence(seen.sequence);
+            .expected_last_subject_sequence(served.sequence);
         let error = |reason: String| StreamError::jetstream(&self.stream, reason);
         let publish = self.context.send_publish(self.subject.clone(), message).await;
         let publish = publish.map_err(|reason| error(reason.to_string()))?;
@@ -172,16 +134,16 @@ impl Veto {
     }
 
     /// Watches the record of an epoch until it is another one's.
-    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> VetoEnd {
+    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> ServiceEnd {
         let mut read_at = Instant::now();
         loop {
             sleep(LOOK_EVERY).await;
             match self.read().await {
-                Ok(Seen { record: Some(record), .. }) if record.epoch != epoch => {
+                Ok(Served { record: Some(record), .. }) if record.epoch != epoch => {
                     may_answer.set(false);
-                    let Record { epoch: other, timeline } = record;
+                    let ServedRecord { epoch: other, timeline } = record;
                     warn!(%epoch, %other, timeline, "the broker names another worker");
-                    return VetoEnd::Taken;
+                    return ServiceEnd::Taken;
                 }
                 Ok(_) => {
                     read_at = Instant::now();
@@ -197,22 +159,18 @@ impl Veto {
     }
 }
 
-impl Seen {
+impl Served {
     /// Whether a server may be taken over: its history holds the record, or is newer.
     pub(crate) async fn allows(
         &self,
         connection: &mut PgConnection,
         own: Timeline,
     ) -> Result<Result<(), Vetoed>, sqlx::Error> {
-        let Some(Record { epoch, timeline }) = self.record else { return Ok(Ok(())) };
+        let Some(ServedRecord { epoch, timeline }) = self.record else { return Ok(Ok(())) };
         if own.0 > timeline {
             return Ok(Ok(()));
         }
-        let holds: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM farwrite.history WHERE epoch = $1)")
-                .bind(epoch.0)
-                .fetch_one(connection)
-                .await?;
+        let holds = history::holds(connection, epoch).await?;
         Ok(if holds { Ok(()) } else { Err(Vetoed { served: timeline, own: own.0, epoch }) })
     }
 }

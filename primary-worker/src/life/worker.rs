@@ -1,4 +1,4 @@
-//! The worker's life: prepare, take over, serve; and again when the world fails.
+//! The worker's life: prepare, take over, serve; and again when the primary or the broker fails.
 //!
 //! ```text
 //! starting    => standing by  the primary and the stream are what they must be
@@ -21,59 +21,29 @@ use tracing::warn;
 
 use crate::{
     apply::{handler::Handlers, judge::Refreshed},
-    config::{Config, ConfigError},
+    config::{Config, SettingError},
     failpoint::Failpoint,
     keep::{confirm, heartbeat::Pulse, hints::Hints, upkeep},
-    lane::{run::Shared, suspects::Turns},
+    lane::{context::LaneContext, turns::SuspectTurns},
     metrics,
-    primary::{self, PrimaryError, Purpose, Start},
-    stream::{self, StreamError, reader::Verified, unreadable::Unreadable},
+    primary::{self, Purpose, ServerStart},
+    store::{owner, server},
+    stream::{client, find, identity, sink::Verified, unreadable::Unreadable},
 };
 
 use super::{
-    lease, schema,
+    end::{ServiceEnd, WorkerError},
+    lease,
+    may_answer::MayAnswer,
+    schema,
     serving::Serving,
-    takeover::{self, Claim, TakeoverError},
-    veto::{MayAnswer, Veto},
+    take_over::{read_progress, take_over},
+    takeover::Claim,
+    veto::Veto,
 };
 
 /// First and longest pause before the worker begins again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Why a worker ended, other than being asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// A setting breaks its rule.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The primary is not one to work on.
-    #[error(transparent)]
-    Primary(#[from] PrimaryError),
-    /// The stream is not one to work with, or not the one that the database knows.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// A handler committed or rolled back the batch's transaction.
-    #[error(
-        "a handler broke its promise, and the worker stops before more is lost: {0}. \
-             Look for the commands of the last batch in farwrite.ledger, and mend the handler"
-    )]
-    Broken(String),
-    /// A part of the worker ended unexpectedly.
-    #[error("{0} ended unexpectedly")]
-    Task(&'static str),
-}
-
-/// How one takeover's service ended.
-pub(crate) enum End {
-    /// It was asked to stop.
-    Stopped,
-    /// Something that may pass: begin again.
-    Again(String),
-    /// Another worker has taken over.
-    Taken,
-    /// Something that will not.
-    Fatal(WorkerError),
-}
 
 /// Applies the commands of one database, until it is asked to stop.
 ///
@@ -85,6 +55,7 @@ pub(crate) enum End {
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct Worker {
     config: Arc<Config>,
     handlers: Arc<Handlers>,
@@ -105,7 +76,7 @@ impl Worker {
     ///
     /// # Errors
     /// When a setting breaks its rule.
-    pub fn new(config: Config, handlers: Handlers) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, handlers: Handlers) -> Result<Self, SettingError> {
         config.validate()?;
         let health = Health::default();
         Ok(Self { config: Arc::new(config), handlers: Arc::new(handlers), health })
@@ -129,14 +100,14 @@ impl Worker {
         loop {
             let before = memory.claim.mine;
             match self.serve(&stop, &mut memory).await {
-                End::Stopped => return Ok(()),
-                End::Fatal(error) => return Err(error),
-                End::Again(reason) => {
+                ServiceEnd::Stopped => return Ok(()),
+                ServiceEnd::Fatal(error) => return Err(error),
+                ServiceEnd::Again { reason, .. } => {
                     metrics::waiting(true);
                     self.health.waiting(reason.as_str());
                     warn!(reason, "waiting, then beginning again");
                 }
-                End::Taken => {
+                ServiceEnd::Taken => {
                     metrics::stepped_back();
                     warn!("another worker has taken over this database: this one steps back");
                     memory.claim = Claim::default();
@@ -154,11 +125,11 @@ impl Worker {
     }
 
     /// From the first connection to the end of one takeover.
-    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> End {
+    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> ServiceEnd {
         // Starting may be broken off anywhere; serving must end in order, and does so by itself.
         let started = tokio::select! {
             biased;
-            () = stop.cancelled() => return End::Stopped,
+            () = stop.cancelled() => return ServiceEnd::Stopped,
             started = self.start(memory) => started,
         };
         match started {
@@ -168,14 +139,14 @@ impl Worker {
     }
 
     /// Everything that must hold before anything is read.
-    async fn start(&self, memory: &mut Memory) -> Result<Serving, End> {
+    async fn start(&self, memory: &mut Memory) -> Result<Serving, ServiceEnd> {
         let config = &self.config;
         let within = config.statement_timeout;
         let (server, mut owner) =
             primary::find(&config.database_url, within, &Purpose::Control).await?;
         primary::check_server(&mut owner).await?;
         schema::check_migrated(&mut owner).await?;
-        let client = stream::connect(&config.nats_url).await?;
+        let client = client::connect(&config.nats_url).await?;
         let context = async_nats::jetstream::new(client.clone());
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
         // not disturb the one that works.
@@ -185,23 +156,23 @@ impl Worker {
         }
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
-        let seen = veto.look().await?;
+        let served = veto.look().await?;
         if !memory.claim.forced {
-            let own = primary::timeline(&mut owner).await.map_err(PrimaryError::from)?;
-            let allowed = seen.allows(&mut owner, own).await.map_err(PrimaryError::from)?;
-            allowed.map_err(|vetoed| End::Again(vetoed.to_string()))?;
+            let own = server::timeline(&mut owner).await?;
+            let allowed = served.allows(&mut owner, own).await?;
+            allowed.map_err(ServiceEnd::again)?;
         }
-        let takeover = takeover::take_over(&mut owner, config, &memory.claim, hints).await?;
+        let takeover = take_over(&mut owner, config, &memory.claim, hints).await?;
         memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
-        if !veto.claim(seen, &takeover).await? {
-            return Err(End::Taken);
+        if !veto.claim(served, &takeover).await? {
+            return Err(ServiceEnd::Taken);
         }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
-        let start = Start::of(&mut owner).await.map_err(PrimaryError::from)?;
+        let start = ServerStart::of(&mut owner).await?;
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
-        let position = takeover.position();
-        let identity = stream::verify(&mut control, &context, &stream, &position).await?;
+        let progress = takeover.progress();
+        let identity = identity::verify(&mut control, &context, &stream, &progress).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
@@ -213,11 +184,11 @@ impl Worker {
             None => (None, None),
         };
         let unreadable = memory.unreadable.clone();
-        unreadable.settled(position.low_water);
+        unreadable.settled(progress.low_water);
         let stream = Verified { context, stream, identity, unreadable };
-        let shared = Shared {
+        let shared = LaneContext {
             may_answer: MayAnswer::default(),
-            turns: Turns::default(),
+            turns: SuspectTurns::default(),
             confirm,
             config: Arc::clone(config),
             takeover: Arc::new(takeover),
@@ -248,13 +219,17 @@ impl Worker {
     }
 
     /// Waits while another worker owns the database; answers whether it had to.
-    async fn stand_by(&self, owner: &mut PgConnection, memory: &mut Memory) -> Result<bool, End> {
+    async fn stand_by(
+        &self,
+        connection: &mut PgConnection,
+        memory: &mut Memory,
+    ) -> Result<bool, ServiceEnd> {
         let claim = &mut memory.claim;
         if claim.forced {
             return Ok(false);
         }
         if let Some(mine) = claim.mine {
-            if lease::owner(owner).await.map_err(PrimaryError::from)?.epoch == Some(mine) {
+            if owner::epoch(connection).await? == Some(mine) {
                 return Ok(false);
             }
             // Or a failover has taken the takeover back: then the database is free.
@@ -262,7 +237,7 @@ impl Worker {
             warn!(epoch = %mine, "another worker has taken over this database: this one steps back");
             *claim = Claim::default();
         }
-        let waited = lease::stand_by(owner, || {
+        let waited = lease::stand_by(connection, || {
             metrics::standing_by(true);
             metrics::waiting(false);
             // This worker is ready to take over from the one that serves.
@@ -270,7 +245,7 @@ impl Worker {
         });
         let waited = waited.await;
         metrics::standing_by(false);
-        Ok(waited.map_err(PrimaryError::from)?)
+        Ok(waited?)
     }
 }
 
@@ -279,31 +254,9 @@ async fn look_at_stream(
     connection: &mut PgConnection,
     context: &Context,
     config: &Config,
-) -> Result<Stream, End> {
-    let stream = stream::find(context, config).await?;
-    let position = takeover::read_position(connection, &config.stream).await?;
-    stream::verify(connection, context, &stream, &position).await?;
+) -> Result<Stream, ServiceEnd> {
+    let stream = find::find(context, config).await?;
+    let progress = read_progress(connection, &config.stream).await?;
+    identity::verify(connection, context, &stream, &progress).await?;
     Ok(stream)
-}
-
-impl From<PrimaryError> for End {
-    fn from(error: PrimaryError) -> Self {
-        if error.may_pass() { Self::Again(error.to_string()) } else { Self::Fatal(error.into()) }
-    }
-}
-
-impl From<StreamError> for End {
-    fn from(error: StreamError) -> Self {
-        if error.may_pass() { Self::Again(error.to_string()) } else { Self::Fatal(error.into()) }
-    }
-}
-
-impl From<TakeoverError> for End {
-    fn from(error: TakeoverError) -> Self {
-        match error {
-            TakeoverError::Sql(error) => PrimaryError::Sql(error).into(),
-            TakeoverError::Stream(error) => error.into(),
-            TakeoverError::Owned => Self::Again(error.to_string()),
-        }
-    }
 }

@@ -13,7 +13,7 @@ use sqlx::{PgConnection, types::Uuid};
 
 use crate::stream::{
     delivery::Delivery,
-    key::{lane_hash, line},
+    key::{key_queue, lane_hash},
 };
 
 use super::{
@@ -168,7 +168,7 @@ impl Back {
                     back.names.push(envelope.name.to_string());
                     back.versions.push(envelope.version.cast_signed());
                     back.keys.push(envelope.key.as_ref().map(|key| key.as_str().to_owned()));
-                    back.lines.push(line(envelope));
+                    back.lines.push(key_queue(envelope));
                     back.lane_hashes.push(lane_hash(envelope));
                 }
             }

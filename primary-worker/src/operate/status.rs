@@ -11,7 +11,7 @@ use sqlx::{PgConnection, types::Json};
 
 use crate::{
     life::schema::{self, PROTOCOL},
-    stream::{self, StreamError},
+    stream::{client, error::StreamError, find, identity},
 };
 
 use super::{
@@ -188,7 +188,7 @@ async fn look_at_streams(
     nats_url: &str,
     streams: &mut [StreamStatus],
 ) -> Result<Option<String>, OperateError> {
-    let client = match tokio::time::timeout(NATS_WITHIN, stream::connect(nats_url)).await {
+    let client = match tokio::time::timeout(NATS_WITHIN, client::connect(nats_url)).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => return Ok(Some(error.to_string())),
         Err(_) => return Ok(Some(format!("NATS did not answer within {NATS_WITHIN:?}"))),
@@ -213,12 +213,12 @@ impl StreamStatus {
         connection: &mut PgConnection,
         client: &async_nats::Client,
     ) -> Result<(), StreamError> {
-        let Some(stream) = stream::look_for(client, &self.stream).await? else {
+        let Some(stream) = find::look_for(client, &self.stream).await? else {
             let (stream, reason) = (self.stream.clone(), "there is none of this name".to_owned());
             return Err(StreamError::JetStream { stream, reason });
         };
         let info = stream.cached_info();
-        stream::check_identity(connection, info).await?;
+        identity::check_identity(connection, info).await?;
         let last = info.state.last_sequence;
         let first = if info.state.messages == 0 { last + 1 } else { info.state.first_sequence };
         let low_water = self.low_water.unsigned_abs();

@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use crate::config::Config;
 
-use super::{IDENTITY_KEY, StreamError};
+use super::{error::StreamError, identity::IDENTITY_KEY};
 
 /// Room for the subject and the headers of a command with the largest body.
 const HEADERS_MAX_BYTES: usize = 8 << 10;
 
 /// The stream that `migrate` makes.
-pub(super) fn new_stream(config: &Config, subjects: &Subjects) -> Stream {
+pub(crate) fn new_stream(config: &Config, subjects: &Subjects) -> Stream {
     Stream {
         name: config.stream.clone(),
         subjects: vec![subjects.all_commands()],
@@ -40,7 +40,7 @@ pub(super) fn new_stream(config: &Config, subjects: &Subjects) -> Stream {
 }
 
 /// Checks a stream's settings.
-pub(super) fn check(stream: &Stream, subjects: &Subjects) -> Result<(), StreamError> {
+pub(crate) fn check(stream: &Stream, subjects: &Subjects) -> Result<(), StreamError> {
     let broken = broken(stream, &subjects.all_commands());
     if broken.is_empty() {
         Ok(())
@@ -113,7 +113,7 @@ mod tests {
     fn the_stream_that_migrate_makes_keeps_the_contract_and_every_change_breaks_it() {
         let database = DatabaseName::new("shop").unwrap();
         let subjects = Subjects::new(database.clone());
-        let config = Config::new(database, "postgres://localhost".into(), "localhost".into());
+        let config = Config::new(database, "postgres://localhost", "localhost");
         let good = new_stream(&config, &subjects);
         assert!(check(&good, &subjects).is_ok());
         let changes: [fn(&mut Stream); 9] = [

@@ -5,19 +5,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
 
-/// A place in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The sequence of the message there.
-    pub(crate) sequence: u64,
-    /// The stream's time of it, in nanoseconds since 1970.
-    pub(crate) at_ns: i64,
-}
+use super::position::StreamPosition;
 
 /// A message of the stream, read once.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// Its place in the stream.
+    /// Its sequence in the stream.
     pub(crate) sequence: u64,
     /// The stream's time of it, in nanoseconds since 1970.
     pub(crate) at_ns: i64,
@@ -39,7 +32,7 @@ fn headers_of(message: &async_nats::Message) -> impl Iterator<Item = (&str, &str
 
 impl Delivery {
     /// Reads a message of the stream.
-    pub(super) fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
+    pub(crate) fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
         let mut awaited = false;
         let headers = headers_of(&message).inspect(|(name, _)| awaited |= *name == headers::REPLY);
         let envelope = decode_envelope(message.subject.as_str(), headers, &message.payload);
@@ -78,7 +71,7 @@ impl Delivery {
 
     /// A message that the client cannot read, as JetStream's API tells it: the subject with what is
     /// no text replaced, and without the headers.
-    pub(super) fn unread(raw: RawMessage) -> Self {
+    pub(crate) fn unread(raw: RawMessage) -> Self {
         let payload = BASE64_STANDARD.decode(raw.payload).unwrap_or_default();
         let at_ns = i64::try_from(raw.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
         let unread = Self::kept(raw.subject, Vec::new(), payload, raw.sequence, at_ns);
@@ -86,8 +79,8 @@ impl Delivery {
     }
 
     /// Where it is.
-    pub(crate) const fn place(&self) -> Place {
-        Place { sequence: self.sequence, at_ns: self.at_ns }
+    pub(crate) const fn position(&self) -> StreamPosition {
+        StreamPosition { sequence: self.sequence, at_ns: self.at_ns }
     }
 
     /// The command's body.

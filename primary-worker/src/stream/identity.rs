@@ -15,43 +15,30 @@ use farwrite_schemas::headers;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    IDENTITY_KEY, StreamError,
-    unreadable::{headers_of, stored},
+use crate::{
+    config::Config,
+    store::{streams, text::storable},
 };
+
+use super::{
+    error::StreamError,
+    position::{Anchor, StreamProgress},
+    stored::{headers_of, stored},
+};
+
+/// The key of the stream's metadata that holds its identity.
+pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";
 
 /// What makes a stream itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     name: String,
-    pub(super) created: String,
-    pub(super) id: Uuid,
-}
-
-/// A message that was applied: if the stream holds another one in its place, it is another stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Anchor {
-    /// Its place.
-    pub(crate) sequence: u64,
-    /// The stream's time of it, in nanoseconds since 1970.
-    pub(crate) at_ns: i64,
-    /// Its message id, if it had one.
-    pub(crate) id: Option<String>,
-}
-
-/// How far the database has come in a stream.
-#[derive(Clone, Debug)]
-pub(crate) struct Position {
-    /// Everything up to here (inclusive) is settled.
-    pub(crate) low_water: u64,
-    /// Something up to here (inclusive) is settled.
-    pub(crate) high_water: u64,
-    /// The last message that was applied, if one was.
-    pub(crate) anchor: Option<Anchor>,
+    created: String,
+    id: Uuid,
 }
 
 /// The identity that a stream shows.
-pub(super) fn of(info: &Info) -> Result<Identity, StreamError> {
+fn of(info: &Info) -> Result<Identity, StreamError> {
     let name = info.config.name.clone();
     let id = info.config.metadata.get(IDENTITY_KEY).and_then(|id| Uuid::try_parse(id).ok());
     let Some(id) = id else {
@@ -71,22 +58,15 @@ pub(crate) fn identity_of(stream: &Stream) -> String {
 }
 
 /// The identity that the database knows.
-pub(super) async fn known(
-    connection: &mut PgConnection,
-    stream: &str,
-) -> Result<Identity, StreamError> {
-    let row: Option<(String, Uuid)> =
-        sqlx::query_as("SELECT created, identity FROM farwrite.streams WHERE name = $1")
-            .bind(stream)
-            .fetch_optional(connection)
-            .await?;
-    let (created, id) = row.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))?;
+async fn known(connection: &mut PgConnection, stream: &str) -> Result<Identity, StreamError> {
+    let known = streams::identity(connection, stream).await?;
+    let (created, id) = known.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))?;
     Ok(Identity { name: stream.to_owned(), created, id })
 }
 
 impl Identity {
     /// Compares with what the stream shows.
-    pub(super) fn check(&self, info: &Info) -> Result<(), StreamError> {
+    pub(crate) fn check(&self, info: &Info) -> Result<(), StreamError> {
         let shown = of(info)?;
         if *self == shown {
             return Ok(());
@@ -98,20 +78,20 @@ impl Identity {
     }
 
     /// Compares identity, extent and anchor.
-    pub(super) async fn verify(
+    pub(crate) async fn verify(
         &self,
         context: &Context,
         stream: &Stream,
-        position: &Position,
+        progress: &StreamProgress,
     ) -> Result<(), StreamError> {
         let info = stream.get_info().await;
         let info = info.map_err(|error| StreamError::jetstream(&self.name, error))?;
         self.check(&info)?;
-        self.check_extent(&info, position)?;
+        self.check_extent(&info, progress)?;
         if sabotage::leaves_out("anchor") {
             return Ok(());
         }
-        check_anchor(self, context, position.anchor.as_ref()).await
+        check_anchor(self, context, progress.anchor.as_ref()).await
     }
 
     fn unknown(&self, reason: String) -> StreamError {
@@ -119,19 +99,19 @@ impl Identity {
     }
 
     /// Compares the stream's extent with the positions that the database holds.
-    fn check_extent(&self, info: &Info, position: &Position) -> Result<(), StreamError> {
+    fn check_extent(&self, info: &Info, progress: &StreamProgress) -> Result<(), StreamError> {
         let state = &info.state;
         let first =
             if state.messages == 0 { state.last_sequence + 1 } else { state.first_sequence };
-        if state.last_sequence < position.high_water {
+        if state.last_sequence < progress.high_water {
             Err(self.unknown(format!(
                 "it ends at sequence {}, and commands up to {} are applied: its tail is lost",
-                state.last_sequence, position.high_water
+                state.last_sequence, progress.high_water
             )))
-        } else if first > position.low_water + 1 {
+        } else if first > progress.low_water + 1 {
             Err(self.unknown(format!(
                 "it begins at sequence {first}, and commands from {} to {} are not applied: they are gone from it",
-                position.low_water + 1,
+                progress.low_water + 1,
                 first - 1
             )))
         } else {
@@ -146,16 +126,11 @@ pub(crate) async fn verify(
     connection: &mut PgConnection,
     context: &Context,
     stream: &Stream,
-    position: &Position,
+    progress: &StreamProgress,
 ) -> Result<Identity, StreamError> {
     let known = known(connection, &stream.cached_info().config.name).await?;
-    known.verify(context, stream, position).await?;
+    known.verify(context, stream, progress).await?;
     Ok(known)
-}
-
-/// What a message brought, as PostgreSQL can hold it: its texts have no character of code zero.
-pub(crate) fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }
 
 /// Compares the last message that was applied with the one that the stream holds in its place. Its id is
@@ -189,4 +164,33 @@ async fn check_anchor(
         id.as_deref().unwrap_or("none"),
         anchor.id.as_deref().unwrap_or("none"),
     )))
+}
+
+/// When a stream was created, and its identity, as the database keeps them.
+pub(crate) fn identity_shown(info: &Info) -> Result<(String, Uuid), StreamError> {
+    let Identity { created, id, .. } = of(info)?;
+    Ok((created, id))
+}
+
+/// Checks that a stream is the one that the database knows; its positions are not compared.
+pub(crate) async fn check_identity(
+    connection: &mut PgConnection,
+    info: &Info,
+) -> Result<(), StreamError> {
+    known(connection, &info.config.name).await?.check(info)
+}
+
+/// Writes the identity of a stream down that the database does not know yet, or checks that it is
+/// the one that it knows.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    config: &Config,
+    info: &Info,
+) -> Result<(), StreamError> {
+    let identity = of(info)?;
+    // A stream that was trimmed before this database knew it begins where it begins.
+    let low_water = info.state.first_sequence.saturating_sub(1);
+    streams::register(connection, &config.stream, &identity.created, identity.id, low_water)
+        .await?;
+    known(connection, &config.stream).await?.check(info)
 }

@@ -1,4 +1,4 @@
-//! Which lane a message belongs to, and which line it would wait in.
+//! Which lane a message belongs to, and which key queue it would wait in.
 
 use farwrite_schemas::Envelope;
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,9 +19,9 @@ pub(crate) fn lane_hash(envelope: &Envelope) -> i64 {
     (hash >> 1).cast_signed()
 }
 
-/// What a command waits in, when it must wait: all of a key stand in one line; without a key each
-/// stands alone.
-pub(crate) fn line(envelope: &Envelope) -> String {
+/// The key queue that a command waits in, when it must wait: all commands of a key share one; a
+/// command without a key has one of its own.
+pub(crate) fn key_queue(envelope: &Envelope) -> String {
     match &envelope.key {
         Some(key) => format!("k{key}"),
         None => format!("i{}", envelope.id),

@@ -20,24 +20,28 @@ use async_nats::jetstream::{
     self, Context,
     consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
 };
-use farwrite_schemas::CommandId;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::{Stream, StreamExt};
 use tracing::{info, warn};
 
+use crate::metrics;
+
 use super::{
-    StreamError,
+    client::has_ended,
     delivery::Delivery,
-    identity::{Anchor, Identity, Position, storable},
-    unreadable::{Unreadable, has_ended, is_unreadable, stored},
+    error::StreamError,
+    identity::Identity,
+    last_read::LastRead,
+    position::{Anchor, StreamProgress},
+    sink::{Sink, Verified},
+    stored::{is_unreadable, stored},
+    unreadable::{PULL_MAX_MESSAGES, Unreadable},
 };
 
 /// How often JetStream says that it is there while it has nothing to deliver.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long one pull request stands.
 const EXPIRES: Duration = Duration::from_secs(20);
-/// Messages in one pull: what may wait in the client, beside the lanes' own queues.
-pub(super) const PULL_MAX_MESSAGES: usize = 1_000;
 /// When JetStream forgets a consumer that nobody pulls from.
 const INACTIVE: Duration = Duration::from_secs(60);
 /// How often it is asked whether the client has connected again: what was on the way is lost, and a
@@ -49,7 +53,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 /// Why reading ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReaderEnd {
-    /// Whoever takes the messages has gone: the worker is stopping.
+    /// What takes the messages has gone: the worker is stopping.
     #[error("nobody takes what is read")]
     Closed,
     /// The client is of no further use.
@@ -60,70 +64,16 @@ pub(crate) enum ReaderEnd {
     Stream(#[from] StreamError),
 }
 
-/// Takes what the reader reads.
-pub(crate) trait Sink {
-    /// Takes a message; waits while there is no room for it. False when nobody takes any more.
-    async fn take(&mut self, delivery: Delivery) -> bool;
-    /// Is told how many messages of the stream are still to come.
-    fn remaining(&mut self, messages: u64);
-}
-
-/// A stream that was verified, to be read from.
-#[derive(Clone)]
-pub(crate) struct Verified {
-    pub(crate) context: Context,
-    pub(crate) stream: jetstream::stream::Stream,
-    pub(crate) identity: Identity,
-    pub(crate) unreadable: Unreadable,
-}
-
 /// Reads a stream from a position on.
-pub(crate) struct Reader {
+pub(crate) struct StreamReader {
     context: Context,
     stream: jetstream::stream::Stream,
     identity: Identity,
     name: String,
     next: u64,
     consumers: u32,
-    last: Option<Last>,
+    last: Option<LastRead>,
     unreadable: Unreadable,
-}
-
-/// The last message that was read, or applied before this reader began.
-struct Last {
-    sequence: u64,
-    at_ns: i64,
-    id: LastId,
-}
-
-/// A message's id, without a copy where it is a command's.
-enum LastId {
-    Command(CommandId),
-    Text(Option<String>),
-}
-
-impl Last {
-    fn of(delivery: &Delivery) -> Self {
-        let id = match &delivery.envelope {
-            Ok(envelope) => LastId::Command(envelope.id),
-            Err(_) => LastId::Text(delivery.message_id().map(storable)),
-        };
-        Self { sequence: delivery.sequence, at_ns: delivery.at_ns, id }
-    }
-
-    fn anchor(&self) -> Anchor {
-        let id = match &self.id {
-            LastId::Command(id) => Some(id.to_string()),
-            LastId::Text(id) => id.clone(),
-        };
-        Anchor { sequence: self.sequence, at_ns: self.at_ns, id }
-    }
-}
-
-impl From<Anchor> for Last {
-    fn from(Anchor { sequence, at_ns, id }: Anchor) -> Self {
-        Self { sequence, at_ns, id: LastId::Text(id) }
-    }
 }
 
 /// How one consumer ended.
@@ -140,7 +90,7 @@ enum ConsumerEnd {
     Other(StreamError),
 }
 
-impl Reader {
+impl StreamReader {
     /// Reads from `next` on, of a stream that holds `last`, if that is given; `name` begins the names
     /// of its consumers.
     pub(crate) fn new(
@@ -149,7 +99,7 @@ impl Reader {
         next: u64,
         last: Option<Anchor>,
     ) -> Self {
-        let last = last.map(Last::from);
+        let last = last.map(LastRead::from);
         Self { context, stream, identity, name, next, consumers: 0, last, unreadable }
     }
 
@@ -185,7 +135,7 @@ impl Reader {
                     gap = Some(found);
                 }
             }
-            crate::metrics::reader_restarted();
+            metrics::reader_restarted();
             let looks = is_known || ended_at.replace(self.next) == Some(self.next);
             if looks && let Err(end) = self.look(sink, gap).await {
                 return end;
@@ -260,7 +210,7 @@ impl Reader {
             Ok(consumer) => consumer,
             Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
         };
-        match self.identity.verify(&self.context, &self.stream, &self.position()).await {
+        match self.identity.verify(&self.context, &self.stream, &self.progress()).await {
             Ok(()) => {}
             Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
             Err(error) => return ConsumerEnd::Other(error),
@@ -317,9 +267,13 @@ impl Reader {
     }
 
     /// How far was read.
-    fn position(&self) -> Position {
+    fn progress(&self) -> StreamProgress {
         let read = self.next - 1;
-        Position { low_water: read, high_water: read, anchor: self.last.as_ref().map(Last::anchor) }
+        StreamProgress {
+            low_water: read,
+            high_water: read,
+            anchor: self.last.as_ref().map(LastRead::anchor),
+        }
     }
 
     async fn forward<E: std::fmt::Display>(
@@ -367,7 +321,7 @@ impl Reader {
             }
             sink.remaining(pending);
             let delivery = Delivery::read(message.message, sequence, at_ns);
-            let last = Last::of(&delivery);
+            let last = LastRead::of(&delivery);
             if !sink.take(delivery).await {
                 return ConsumerEnd::Closed;
             }

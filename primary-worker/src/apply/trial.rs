@@ -3,20 +3,18 @@
 use farwrite_schemas::Outcome;
 use sqlx::PgConnection;
 
-use crate::{
-    apply::{
-        attempt::{FailedCommand, Failure},
-        functions::Functions,
-        handler::Handlers,
-        judge::{self, Next, Refreshed},
-        staged,
-        work::{Known, Park, Work},
-    },
-    config::Config,
-    stream::delivery::Delivery,
-};
+use crate::{config::Config, stream::delivery::Delivery};
 
-use super::batch::Item;
+use super::{
+    failure::{FailedCommand, Failure},
+    functions::Functions,
+    handler::Handlers,
+    item::BatchItem,
+    judge::{self, Next, Refreshed},
+    resolve::Resolver,
+    staged,
+    work::{Park, Work},
+};
 
 /// What a try of one command came to; nothing of it is recorded.
 pub(crate) enum Attempted {
@@ -36,11 +34,11 @@ pub(crate) async fn attempt_for_trial(
 ) -> Result<Attempted, Failure> {
     let mut functions = Functions::default();
     functions.refresh(connection).await?;
-    let known = Known { config, handlers, functions: &functions };
-    let Some(work) = known.work_of(&delivery, None, true) else {
+    let resolver = Resolver { config, handlers, functions: &functions };
+    let Some(work) = resolver.work_of(&delivery, None, true) else {
         return Err(Failure::internal("a command has no work"));
     };
-    let mut item = Item::new(delivery, work, None, None);
+    let mut item = BatchItem::new(delivery, work, None, None);
     if !item.work.is_settled() {
         match staged::run_alone(connection, &item).await {
             Ok(outcome) => return Ok(Attempted::Ended(outcome)),
@@ -50,7 +48,7 @@ pub(crate) async fn attempt_for_trial(
                 let refreshed = Refreshed::default();
                 let (verdict, rejection) = (failed.verdict, failed.rejection.clone());
                 if judge::judge(&mut item, failed, config, &refreshed) == Next::Refresh {
-                    let again = FailedCommand { verdict, rejection, part: None };
+                    let again = FailedCommand { verdict, rejection, member: None };
                     judge::judge(&mut item, again, config, &refreshed);
                 }
             }

@@ -1,0 +1,41 @@
+//! The members of an atomic batch, read and resolved: data, and nothing else.
+
+use std::sync::Arc;
+
+use farwrite_schemas::{CommandId, CommandName, Fingerprint, Rejection};
+use serde_json::value::RawValue;
+
+use super::handler::AnyHandler;
+
+/// An atomic batch, read and resolved.
+pub(crate) struct Atomic {
+    pub(crate) members: Vec<Member>,
+}
+
+/// One of its commands.
+pub(crate) struct Member {
+    pub(crate) id: CommandId,
+    pub(crate) name: CommandName,
+    pub(crate) version: u32,
+    pub(crate) body: Box<RawValue>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) work: MemberWork,
+}
+
+/// How a member is applied.
+pub(crate) enum MemberWork {
+    /// By the function of that number.
+    Function(i32),
+    /// By a Rust handler.
+    Handler(Arc<dyn AnyHandler>),
+}
+
+/// The outputs of an atomic batch's members, in their order.
+pub(crate) type Outputs = Vec<Box<RawValue>>;
+
+/// Which member of a batch was refused, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) member: usize,
+    pub(crate) rejection: Rejection,
+}

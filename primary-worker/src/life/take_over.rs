@@ -1,0 +1,158 @@
+//! Becoming the one worker of a database.
+//!
+//! A takeover mints a random token, the epoch, and writes it into every lane's row. That is the
+//! fence (invariant 2): each batch begins by updating its lane's row under the epoch and from the
+//! position that it knows, and fails when either differs. Updating the rows also waits for batches
+//! in flight, so that the positions that a takeover reads are final. A token and not a counter: a
+//! failover rolls a counter back, and the number would be given twice.
+//!
+//! Every reconnection is a takeover of one's own. When another worker's database may be taken over
+//! is the affair of `lease.rs`; what is written here is right whenever it happens.
+
+use farwrite_internal::sabotage;
+use farwrite_schemas::Epoch;
+use sqlx::{Connection, PgConnection};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    keep::hints::Hints,
+    primary::LANE_APPLICATION,
+    store::{
+        history, lanes,
+        owner::{self, FormerOwner},
+        parked, server,
+        streams::{self, StreamRow},
+    },
+    stream::{
+        error::StreamError,
+        key::HASH_VERSION,
+        position::{LanePosition, StreamProgress},
+    },
+};
+
+use super::{
+    end::ServiceEnd,
+    takeover::{Claim, Takeover},
+};
+
+/// Reads how far the database has come, without taking over.
+pub(crate) async fn read_progress(
+    connection: &mut PgConnection,
+    stream: &str,
+) -> Result<StreamProgress, StreamError> {
+    let row = registered(connection, stream).await?;
+    let lanes = lanes::positions(connection, row.stream_id, None).await?;
+    Ok(if lanes.is_empty() {
+        StreamProgress::of(&[LanePosition::at(row.low_water)])
+    } else {
+        StreamProgress::of(&lanes)
+    })
+}
+
+async fn registered(connection: &mut PgConnection, stream: &str) -> Result<StreamRow, StreamError> {
+    let row = streams::by_name(connection, stream).await?;
+    row.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))
+}
+
+/// Takes over, over the session that will stand for the owner.
+pub(crate) async fn take_over(
+    connection: &mut PgConnection,
+    config: &Config,
+    wanted: &Claim,
+    hints: Hints,
+) -> Result<Takeover, ServiceEnd> {
+    let epoch = Epoch(Uuid::new_v4());
+    let mut tx = connection.begin().await?;
+    let before = claim(&mut tx, config, epoch, wanted).await?;
+    end_other_lanes(&mut tx, epoch).await?;
+    let stream = registered(&mut tx, &config.stream).await?;
+    let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
+    lanes::exonerate(&mut tx, stream.stream_id, &wanted.blameless).await?;
+    parked::count(&mut tx).await?;
+    // This worker may know commands that no worker knew.
+    parked::retry_unknown(&mut tx).await?;
+    let timeline = server::timeline(&mut tx).await?;
+    let flushed_lsn = before.flushed_lsn.as_deref();
+    history::begin_epoch(&mut tx, epoch, before.epoch, flushed_lsn, timeline).await?;
+    tx.commit().await?;
+    let database = config.database.clone();
+    let stream_id = stream.stream_id;
+    let unclean = before.unclean;
+    let takeover = Takeover { epoch, timeline, stream_id, lanes, unclean, hints, database };
+    let progress = takeover.progress();
+    info!(%epoch, timeline = timeline.0, low_water = progress.low_water, high_water = progress.high_water, "took over");
+    Ok(takeover)
+}
+
+/// Writes the owner's row. Takeovers queue up here: the second of two that found the database free
+/// finds it owned.
+async fn claim(
+    tx: &mut PgConnection,
+    config: &Config,
+    epoch: Epoch,
+    wanted: &Claim,
+) -> Result<FormerOwner, ServiceEnd> {
+    owner::lock(tx).await?;
+    let state = owner::state(tx).await?;
+    let is_mine = wanted.mine.is_some() && wanted.mine == state.epoch;
+    if !state.liveness.is_free() && !is_mine && !wanted.forced {
+        return Err(ServiceEnd::again("another worker owns this database"));
+    }
+    let before = owner::former(tx).await?;
+    if !sabotage::leaves_out("fence") {
+        owner::end_session(tx).await?;
+    }
+    owner::claim(tx, &config.database, epoch, &worker_name(), config.lease).await?;
+    Ok(before)
+}
+
+/// Ends the lane connections of former epochs, this worker's own broken ones too. A stopped process
+/// keeps its session, and an open transaction in it keeps a lane's row locked. What they were doing
+/// rolls back, and is done again from the position that stands.
+async fn end_other_lanes(tx: &mut PgConnection, epoch: Epoch) -> Result<(), sqlx::Error> {
+    if sabotage::leaves_out("fence") {
+        return Ok(());
+    }
+    let ended = server::end_other_lanes(tx, LANE_APPLICATION, epoch).await?;
+    if ended > 0 {
+        info!(ended, "ended the lane connections of a former epoch");
+    }
+    Ok(())
+}
+
+/// Writes the epoch into every lane of the database, and brings the stream's lanes to the wanted
+/// number: new rows begin at the lowest old position, where what is read again is known from the
+/// ledger.
+async fn claim_lanes(
+    tx: &mut PgConnection,
+    stream: &StreamRow,
+    wanted: u32,
+    epoch: Epoch,
+) -> Result<Vec<LanePosition>, sqlx::Error> {
+    lanes::claim_all(tx, epoch).await?;
+    let old = lanes::positions(tx, stream.stream_id, Some(stream.generation)).await?;
+    if stream.lanes == wanted && stream.hash_version == HASH_VERSION && old.len() == wanted as usize
+    {
+        return Ok(old);
+    }
+    let before = StreamProgress::of(&old);
+    let low_water = if old.is_empty() { stream.low_water } else { before.low_water };
+    let mut new = vec![LanePosition::at(low_water); wanted as usize];
+    // The newest anchor must survive the change: lane 0 keeps it.
+    if let Some(first) = new.first_mut() {
+        first.anchor = before.anchor;
+    }
+    let generation = stream.generation + 1;
+    lanes::replace(tx, stream.stream_id, generation, &new, epoch).await?;
+    streams::set_lanes(tx, stream.stream_id, generation, new.len(), HASH_VERSION).await?;
+    info!(lanes = wanted, from = low_water, "the number of lanes changed");
+    Ok(new)
+}
+
+/// Host and process, for people who look at the owner's row.
+fn worker_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
+}

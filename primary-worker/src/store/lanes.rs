@@ -1,0 +1,214 @@
+//! `farwrite.lanes`: where each lane stands, under which epoch, and which commands are suspects.
+
+use farwrite_schemas::Epoch;
+use sqlx::PgConnection;
+
+use crate::stream::position::{Anchor, LanePosition};
+
+/// A lane's row, under the epoch that may write it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaneKey {
+    pub(crate) stream_id: i32,
+    pub(crate) lane: u32,
+    pub(crate) epoch: Epoch,
+}
+
+/// The positions of a stream's lanes, of one generation or of all, by number.
+pub(crate) async fn positions(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    generation: Option<i32>,
+) -> Result<Vec<LanePosition>, sqlx::Error> {
+    let rows: Vec<(i64, i64, Option<i64>, Option<String>, Vec<i64>)> = sqlx::query_as(
+        "SELECT sequence, anchor_sequence, anchor_at, anchor_id, suspects FROM farwrite.lanes
+         WHERE stream_id = $1 AND generation = coalesce($2, generation) ORDER BY lane",
+    )
+    .bind(stream_id)
+    .bind(generation)
+    .fetch_all(connection)
+    .await?;
+    let lanes = rows.into_iter().map(|(sequence, anchor_sequence, anchor_at, id, suspects)| {
+        let sequence_of_anchor = anchor_sequence.unsigned_abs();
+        let anchor = anchor_at.map(|at_ns| Anchor { sequence: sequence_of_anchor, at_ns, id });
+        LanePosition { sequence: sequence.unsigned_abs(), anchor, suspects }
+    });
+    Ok(lanes.collect())
+}
+
+/// Writes the epoch into every lane of the database, and so waits for the batches in flight.
+pub(crate) async fn claim_all(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE farwrite.lanes SET epoch = $1")
+        .bind(epoch.0)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Puts new lanes in the place of a stream's.
+pub(crate) async fn replace(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    generation: i32,
+    lanes: &[LanePosition],
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM farwrite.lanes WHERE stream_id = $1")
+        .bind(stream_id)
+        .execute(&mut *connection)
+        .await?;
+    for (number, lane) in lanes.iter().enumerate() {
+        let anchor = lane.anchor.as_ref();
+        sqlx::query(
+            "INSERT INTO farwrite.lanes (stream_id, lane, generation, epoch, sequence, anchor_sequence, anchor_at, anchor_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(stream_id)
+        .bind(number as i32)
+        .bind(generation)
+        .bind(epoch.0)
+        .bind(lane.sequence.cast_signed())
+        .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
+        .bind(anchor.map(|anchor| anchor.at_ns))
+        .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Counts that a command is about to run alone, and remembers at most so many of them. Answers how
+/// often it was counted; `None` when the lane is another epoch's.
+pub(crate) async fn count_suspect(
+    connection: &mut PgConnection,
+    lane: LaneKey,
+    sequence: i64,
+    remembered_max: i32,
+) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE farwrite.lanes
+         SET suspects = (suspects || $4::bigint)[greatest(1, cardinality(suspects) + 2 - $5):]
+         WHERE stream_id = $1 AND lane = $2 AND epoch = $3
+         RETURNING cardinality(array_positions(suspects, $4))",
+    )
+    .bind(lane.stream_id)
+    .bind(lane.lane.cast_signed())
+    .bind(lane.epoch.0)
+    .bind(sequence)
+    .bind(remembered_max)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Forgets a suspect: it took nothing down.
+pub(crate) async fn acquit_suspect(
+    connection: &mut PgConnection,
+    lane: LaneKey,
+    sequence: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.lanes SET suspects = array_remove(suspects, $4)
+         WHERE stream_id = $1 AND lane = $2 AND epoch = $3",
+    )
+    .bind(lane.stream_id)
+    .bind(lane.lane.cast_signed())
+    .bind(lane.epoch.0)
+    .bind(sequence)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Takes the last count back of the suspects of these lanes.
+pub(crate) async fn exonerate(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    lanes: &[u32],
+) -> Result<(), sqlx::Error> {
+    let lanes: Vec<i32> = lanes.iter().map(|lane| lane.cast_signed()).collect();
+    sqlx::query(
+        "UPDATE farwrite.lanes SET suspects = trim_array(suspects, 1)
+         WHERE stream_id = $1 AND lane = ANY ($2) AND suspects <> '{}'",
+    )
+    .bind(stream_id)
+    .bind(lanes)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The lowest sequence that a stream's lanes have come to; 0 without lanes.
+pub(crate) async fn low_water(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<u64, sqlx::Error> {
+    let low_water: i64 = sqlx::query_scalar(
+        "SELECT coalesce(min(sequence), 0) FROM farwrite.lanes WHERE stream_id = $1",
+    )
+    .bind(stream_id)
+    .fetch_one(connection)
+    .await?;
+    Ok(low_water.unsigned_abs())
+}
+
+/// How far a stream's lanes have come, at a time of the primary's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LanesReached {
+    /// Everything up to here (inclusive) is settled or parked.
+    pub(crate) low_water: u64,
+    /// The sequence of the newest anchor; 0 before anything was applied.
+    pub(crate) anchor: u64,
+    pub(crate) now_ns: i64,
+}
+
+/// How far a stream's lanes have come; `None` without lanes.
+pub(crate) async fn reached(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<Option<LanesReached>, sqlx::Error> {
+    let row: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT min(sequence), max(anchor_sequence), (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
+         FROM farwrite.lanes WHERE stream_id = $1 HAVING count(*) > 0",
+    )
+    .bind(stream_id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(low_water, anchor, now_ns)| LanesReached {
+        low_water: low_water.unsigned_abs(),
+        anchor: anchor.unsigned_abs(),
+        now_ns,
+    }))
+}
+
+/// What is settled of a stream, at a time of the primary's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LanesSettled {
+    /// Everything up to here (inclusive) is settled or parked.
+    pub(crate) passed: u64,
+    /// The same, before the first parked command that has an expiry.
+    pub(crate) settled: u64,
+    pub(crate) now_ns: i64,
+}
+
+/// What is settled of a stream; `None` without lanes.
+pub(crate) async fn settled(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<Option<LanesSettled>, sqlx::Error> {
+    let row: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT min(l.sequence), least(min(l.sequence), (SELECT min(p.sequence) - 1 FROM farwrite.parked p
+                                        WHERE p.stream_id = $1 AND p.headers::text ILIKE '%farwrite-expires-at%')),
+                (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
+         FROM farwrite.lanes l WHERE l.stream_id = $1 HAVING count(*) > 0",
+    )
+    .bind(stream_id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(passed, settled, now_ns)| LanesSettled {
+        passed: passed.unsigned_abs(),
+        settled: settled.unsigned_abs(),
+        now_ns,
+    }))
+}

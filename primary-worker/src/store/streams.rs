@@ -1,0 +1,171 @@
+//! `farwrite.streams`: the streams that the database knows, and how far it has come in them.
+
+use farwrite_schemas::Epoch;
+use sqlx::{PgConnection, types::Uuid};
+
+/// A stream's row.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamRow {
+    pub(crate) stream_id: i32,
+    /// Raised whenever the lanes change.
+    pub(crate) generation: i32,
+    pub(crate) lanes: u32,
+    pub(crate) hash_version: i32,
+    pub(crate) low_water: u64,
+}
+
+/// A stream by its name.
+pub(crate) async fn by_name(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<StreamRow>, sqlx::Error> {
+    let row: Option<(i32, i32, i32, i32, i64)> = sqlx::query_as(
+        "SELECT stream_id, generation, lanes, hash_version, low_water
+         FROM farwrite.streams WHERE name = $1",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(stream_id, generation, lanes, hash_version, low_water)| StreamRow {
+        stream_id,
+        generation,
+        lanes: lanes.unsigned_abs(),
+        hash_version,
+        low_water: low_water.unsigned_abs(),
+    }))
+}
+
+/// When a stream was created and its identity, as they were registered.
+pub(crate) async fn identity(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<(String, Uuid)>, sqlx::Error> {
+    sqlx::query_as("SELECT created, identity FROM farwrite.streams WHERE name = $1")
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+}
+
+/// Registers a stream that is not registered yet.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    name: &str,
+    created: &str,
+    identity: Uuid,
+    low_water: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO farwrite.streams (name, created, identity, low_water)
+         VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(name)
+    .bind(created)
+    .bind(identity)
+    .bind(low_water.cast_signed())
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Notes that a stream's lanes are new ones.
+pub(crate) async fn set_lanes(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    generation: i32,
+    lanes: usize,
+    hash_version: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE farwrite.streams SET generation = $2, lanes = $3, hash_version = $4 WHERE stream_id = $1")
+        .bind(stream_id)
+        .bind(generation)
+        .bind(lanes as i32)
+        .bind(hash_version)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// A stream's lowest and highest position: of its lanes, or its low-water mark without lanes.
+pub(crate) async fn positions(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<(i32, u64, u64)>, sqlx::Error> {
+    let row: Option<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT s.stream_id, coalesce(min(l.sequence), s.low_water), coalesce(max(l.sequence), s.low_water)
+         FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
+         WHERE s.name = $1 GROUP BY s.stream_id",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(stream_id, low, high)| (stream_id, low.unsigned_abs(), high.unsigned_abs())))
+}
+
+/// Has the database go on from a sequence with a stream that has another identity now. Answers how
+/// many parked commands and dead letters got another number.
+pub(crate) async fn adopt(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    from: u64,
+    (created, identity): (String, Uuid),
+    reason: &str,
+) -> Result<u64, sqlx::Error> {
+    let renumbered: i64 = sqlx::query_scalar("SELECT farwrite.adopt_stream($1, $2, $3, $4, $5)")
+        .bind(stream_id)
+        .bind(from.cast_signed())
+        .bind(created)
+        .bind(identity)
+        .bind(reason)
+        .fetch_one(connection)
+        .await?;
+    Ok(renumbered.unsigned_abs())
+}
+
+/// Notes the time of a stream's oldest message, where nothing was ever applied from it.
+pub(crate) async fn begin_low_water(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    oldest_unix_s: Option<f64>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE farwrite.streams SET low_water_at = to_timestamp($2) WHERE stream_id = $1 AND low_water_at IS NULL")
+        .bind(stream_id)
+        .bind(oldest_unix_s)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// The lowest position of a stream's lanes, and the time of the message there: everything that is
+/// not settled is younger. Writes nothing when nothing moved, so that an idle database stays idle.
+pub(crate) async fn write_low_water(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.streams s
+         SET low_water = l.sequence, low_water_at = coalesce(to_timestamp(l.sequence_at / 1e9), s.low_water_at)
+         FROM (SELECT DISTINCT ON (stream_id) stream_id, sequence, sequence_at
+               FROM farwrite.lanes ORDER BY stream_id, sequence) l
+         WHERE l.stream_id = s.stream_id AND s.low_water < l.sequence",
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Writes down how far a stream is trimmed, before anything is dropped; false when the epoch is
+/// over.
+pub(crate) async fn raise_trim_floor(
+    connection: &mut PgConnection,
+    stream_id: i32,
+    floor: u64,
+    epoch: Epoch,
+) -> Result<bool, sqlx::Error> {
+    let raised = sqlx::query(
+        "UPDATE farwrite.streams s SET trim_floor = greatest(s.trim_floor, $2) FROM farwrite.owner o
+         WHERE s.stream_id = $1 AND o.epoch = $3",
+    )
+    .bind(stream_id)
+    .bind(floor.cast_signed())
+    .bind(epoch.0)
+    .execute(connection)
+    .await?;
+    Ok(raised.rows_affected() == 1)
+}

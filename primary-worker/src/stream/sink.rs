@@ -1,0 +1,22 @@
+//! What reading takes place between: a verified stream, and who takes its messages.
+
+use async_nats::jetstream::{self, Context};
+
+use super::{delivery::Delivery, identity::Identity, unreadable::Unreadable};
+
+/// Takes what the reader reads.
+pub(crate) trait Sink {
+    /// Takes a message; waits while there is no room for it. False when nobody takes any more.
+    async fn take(&mut self, delivery: Delivery) -> bool;
+    /// Is told how many messages of the stream are still to come.
+    fn remaining(&mut self, messages: u64);
+}
+
+/// A stream that was verified, to be read from.
+#[derive(Clone)]
+pub(crate) struct Verified {
+    pub(crate) context: Context,
+    pub(crate) stream: jetstream::stream::Stream,
+    pub(crate) identity: Identity,
+    pub(crate) unreadable: Unreadable,
+}
