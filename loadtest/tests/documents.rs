@@ -27,6 +27,20 @@ fn names(row: &str) -> Vec<(String, String)> {
     names
 }
 
+/// The text of a module, wherever below a folder it stands: its file, and the files of its folder.
+fn read_module(folder: &Path, module: &str, inside: bool, text: &mut String) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_named = path.file_stem().is_some_and(|stem| stem == module);
+        if path.is_dir() {
+            read_module(&path, module, inside || is_named, text)?;
+        } else if inside || is_named {
+            text.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_test_that_is_named_beside_a_feature_is_there() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
@@ -38,9 +52,10 @@ fn every_test_that_is_named_beside_a_feature_is_there() -> Result<()> {
                 continue;
             };
             let (module, test) = name.split_once("::").unwrap_or((&name, "*"));
-            let files =
-                folders.split(',').map(|folder| root.join(folder).join(format!("{module}.rs")));
-            let text: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+            let mut text = String::new();
+            for folder in folders.split(',') {
+                read_module(&root.join(folder), module, false, &mut text)?;
+            }
             let has_tests = text.contains("#[tokio::test") || text.contains("#[test]");
             let is_there = test == "*" && has_tests || text.contains(&format!("fn {test}("));
             ensure!(is_there, "{letter} {name} is named in the page, and is not there");
