@@ -8,7 +8,7 @@
 //! ```text
 //!                 ┌── embedded: one task, one connection ──── replica
 //!   callers → Board
-//!                 └── over NATS: Interest → / ← Progress ──── `lsn-watcher run` ──── replica
+//!                 └── over NATS: Interest → / ← Progress ──── `farwrite watcher run` ──── replica
 //! ```
 //!
 //! - **One loop for everybody.** However many callers wait, the replica is asked by one loop on

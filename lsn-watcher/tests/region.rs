@@ -4,7 +4,7 @@
 
 mod stage;
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use async_nats::{Client, ConnectOptions};
 use farwrite_devstack::{Devstack, Program};
@@ -41,8 +41,12 @@ async fn app(stack: &Devstack, region: &str) -> (Watcher, Client) {
 
 /// The program without settings, whatever this test was started with.
 fn bare() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lsn-watcher"));
-    command.arg("run");
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("farwrite");
+    let why = "build it first: cargo build --workspace --bins, or make test";
+    assert!(program.is_file(), "{}: {why}", program.display());
+    let mut command = Command::new(program);
+    command.args(["watcher", "run"]);
     for name in ["DATABASE", "REGION", "REPLICA_URL", "NATS_URL", "METRICS_ADDR", "LOG", "CONFIG"] {
         command.env_remove(format!("FARWRITE_{name}"));
     }
@@ -60,7 +64,7 @@ fn command(stack: &Devstack, region: &str) -> Command {
 }
 
 fn start(stack: &Devstack, region: &str) -> Program {
-    stack.spawn(command(stack, region), "lsn-watcher").unwrap()
+    stack.spawn(command(stack, region), "watcher").unwrap()
 }
 
 /// The value of one of the program's metrics.

@@ -9,31 +9,31 @@ pub(crate) const LANES_MAX: u32 = 64;
 /// Bytes of commands that wait for one lane: bounds the worker's memory with large bodies.
 pub(crate) const LANE_MAX_BYTES: usize = 8 << 20;
 /// How long the ledger keeps an outcome by default.
-pub(crate) const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);
+pub const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);
 /// How often a command may fail alone by chance: with the first pause of a second, doubling, its
 /// last attempt comes about four minutes after the first.
-pub(crate) const ATTEMPTS_MAX: u32 = 10;
+pub const ATTEMPTS_MAX: u32 = 10;
 /// How long a command that failed by chance waits before its third attempt; doubles each time.
-pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a command that nobody knows yet is kept: a day, longer than a rolling deploy.
-pub(crate) const UNKNOWN_KEEP: Duration = Duration::from_secs(86_400);
+pub const UNKNOWN_KEEP: Duration = Duration::from_secs(86_400);
 /// Commands that may be parked: at the stream's own default bound they would fill about a quarter
 /// of it.
-pub(crate) const PARKED_MAX: u64 = 1_000_000;
+pub const PARKED_MAX: u64 = 1_000_000;
 /// Commands of one key that may be parked.
-pub(crate) const PARKED_MAX_PER_KEY: u64 = 100_000;
+pub const PARKED_MAX_PER_KEY: u64 = 100_000;
 /// How long a batch may run: longer than any command should take, shorter than an operator's
 /// patience.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an owner may be silent before another worker takes over: longer than a pause of the
 /// process or a slow network, short enough to wait for.
-pub(crate) const LEASE: Duration = Duration::from_secs(5);
+pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a command stays in the stream at least after it was applied.
-pub(crate) const TRIM_MIN_AGE: Duration = Duration::from_secs(3_600);
+pub const TRIM_MIN_AGE: Duration = Duration::from_secs(3_600);
 /// Largest size of a new stream: a full stream refuses publishes.
-pub(crate) const STREAM_MAX_BYTES: i64 = 4 << 30;
+pub const STREAM_MAX_BYTES: i64 = 4 << 30;
 /// JetStream's duplicate window of a new stream: its own default.
-pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Everything that a worker needs to know. [`Config::new`] has the defaults; each method changes one
 /// setting.
@@ -272,6 +272,12 @@ impl Config {
     pub fn new_stream(mut self, new_stream: NewStream) -> Self {
         self.new_stream = new_stream;
         self
+    }
+
+    /// JetStream's name of the command stream.
+    #[must_use]
+    pub fn stream_name(&self) -> &str {
+        &self.stream
     }
 
     /// The name of the small stream that holds hints, and who serves.

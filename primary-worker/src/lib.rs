@@ -24,18 +24,17 @@
 //! | `keep` | hints, trimming, heartbeats, answers that wait for standbys |
 //! | `answers` | outcomes by id, and the lag |
 //! | `store` | the tables, one module each |
-//! | `operate`, `cli` | operators' acts, and the command line |
+//! | `operate` | what operators ask for and do |
 
 mod answers;
 mod apply;
-pub mod cli;
-mod config;
+pub mod config;
 pub mod failpoint;
 mod keep;
 mod lane;
 mod life;
 pub mod metrics;
-mod operate;
+pub mod operate;
 mod primary;
 mod store;
 mod stream;
@@ -45,6 +44,7 @@ mod verdict;
 pub use apply::handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use config::{Config, NewStream, SettingError};
 pub use farwrite_internal::Health;
+pub use life::adopt::{AdoptError, Adopted, Adoption, GoOnFrom, adopt_stream};
 pub use life::migrate::{Checked, MigrateError, StreamFound, check, migrate};
 pub use life::schema::FunctionsFound;
 pub use life::{end::WorkerError, worker::Worker};

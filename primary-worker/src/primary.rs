@@ -67,7 +67,7 @@ pub enum PrimaryError {
     TooOld(i32),
     /// `migrate` was not run, or by an older program.
     #[error(
-        "the farwrite schema is at version {found}, this program needs {needed}: run `primary-worker migrate`"
+        "the farwrite schema is at version {found}, this program needs {needed}: run `farwrite worker migrate`"
     )]
     NotMigrated {
         /// The newest migration found; 0 for none.
@@ -77,7 +77,7 @@ pub enum PrimaryError {
     },
     /// The functions are of an older program.
     #[error(
-        "the functions of the farwrite schema are not this program's, nor of a newer one that was installed after them: run `primary-worker migrate`"
+        "the functions of the farwrite schema are not this program's, nor of a newer one that was installed after them: run `farwrite worker migrate`"
     )]
     FunctionsPending,
     /// A newer program's `migrate` made the schema into one that this program cannot work on.
@@ -100,7 +100,7 @@ impl From<sqlx::Error> for PrimaryError {
 
 impl PrimaryError {
     /// Whether it may pass by itself, and waiting is right.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Sql(error) => Happened::of(error).verdict().may_pass(),
             Self::ConnectTimeout | Self::NoPrimary { .. } | Self::OtherServer { .. } => true,

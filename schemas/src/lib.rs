@@ -7,7 +7,7 @@
 //! form changes: what was once published must be readable for as long as a stream keeps it.
 //!
 //! The database's side is [`sql`]: the `farwrite` schema as SQL text, applied by
-//! `primary-worker migrate`.
+//! `farwrite worker migrate`.
 
 mod atomic;
 mod bookmark;

@@ -23,7 +23,7 @@ const STREAM_MAX_BYTES: &str = "8589934592";
 /// Which worker applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applier {
-    /// `primary-worker`, with functions of the database.
+    /// `farwrite worker`, with functions of the database.
     Functions,
     /// `bench-worker`, with a handler in Rust.
     Rust,
@@ -32,7 +32,7 @@ pub(super) enum Applier {
 impl Applier {
     const fn program(self) -> &'static str {
         match self {
-            Self::Functions => "primary-worker",
+            Self::Functions => "farwrite",
             Self::Rust => "bench-worker",
         }
     }
@@ -70,7 +70,7 @@ impl BenchStage {
     fn command(&self, applier: Applier, subcommand: &str, database: &str) -> Command {
         let program = if applier == Applier::Rust { &self.bench_worker } else { &self.worker };
         let mut command = Command::new(program);
-        command.arg(subcommand).args(["--database", database]);
+        command.args(["worker", subcommand, "--database", database]);
         command.args(["--database-url", &self.stack.primary().url(database)]);
         command.args(["--nats-url", &self.stack.nats().url()]);
         command

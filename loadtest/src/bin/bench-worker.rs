@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use farwrite::{
+    cli,
+    worker::{Handler, HandlerError, Handlers, HandlersError, Meta},
+};
 use farwrite_loadtest::bench::PutInRust;
-use farwrite_primary_worker::{Handler, HandlerError, Handlers, HandlersError, Meta, cli};
 use sqlx::PgConnection;
 
 struct PutHandler;
@@ -20,5 +23,5 @@ impl Handler<PutInRust> for PutHandler {
 }
 
 fn main() -> Result<ExitCode, HandlersError> {
-    Ok(cli::main("bench-worker", Handlers::new().register(PutHandler)?))
+    Ok(cli::main(Handlers::new().register(PutHandler)?))
 }

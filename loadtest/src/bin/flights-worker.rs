@@ -1,13 +1,15 @@
 //! `flights-worker`: a worker with handlers in Rust, in place of functions of the database.
 //!
-//! The program has all that `primary-worker` has (flags, files, metrics, exit statuses). A handler
-//! runs in the transaction of its batch. A handler does not look for duplicates, takes no lock for
+//! The program has every subcommand of `farwrite`. A handler runs in the transaction of its batch. A handler does not look for duplicates, takes no lock for
 //! the sake of order, and does not commit.
 
 use std::process::ExitCode;
 
+use farwrite::{
+    cli,
+    worker::{Handler, HandlerError, Handlers, HandlersError, Meta},
+};
 use farwrite_loadtest::flights::{Cancelled, Departed, Flight, Flown};
-use farwrite_primary_worker::{Handler, HandlerError, Handlers, HandlersError, Meta, cli};
 use sqlx::PgConnection;
 
 struct Depart;
@@ -86,5 +88,5 @@ async fn book(
 
 fn main() -> Result<ExitCode, HandlersError> {
     let handlers = Handlers::new().register(Depart)?.register(Cancel)?;
-    Ok(cli::main("flights-worker", handlers))
+    Ok(cli::main(handlers))
 }

@@ -39,8 +39,8 @@ pub(super) const APP: &str = "
 pub(super) fn worker_command(stack: &Devstack, subcommand: &str) -> Result<Command> {
     let urls = REGIONS.map(|region| Ok(stack.server(region)?.url(DATABASE)));
     let urls = urls.into_iter().collect::<Result<Vec<_>>>()?.join(",");
-    let mut command = Command::new(program("primary-worker")?);
-    command.arg(subcommand).args(["--database", DATABASE, "--database-url", &urls]);
+    let mut command = Command::new(program("farwrite")?);
+    command.args(["worker", subcommand, "--database", DATABASE, "--database-url", &urls]);
     command.args(["--nats-url", &stack.nats().url(), "--stream-max-bytes", "268435456"]);
     command.args(["--required-standbys", &REGIONS.join(","), "--trim-min-age-s", "5"]);
     command.args(["--lease-ms", "1000", "--retry-pause-ms", "20"]);

@@ -12,7 +12,7 @@ use crate::kit::file;
 
 /// What `--help` adds.
 const AFTER: &str = "\
-The programs primary-worker, lsn-watcher and flights-worker are looked for beside this one.
+The programs farwrite and flights-worker are looked for beside this one.
 
 The last line is `demo: PASS`, or `demo: FAIL` with the reason.
 
@@ -48,7 +48,7 @@ pub fn command() -> Command {
                 .value_name("KIND")
                 .default_value("sql")
                 .value_parser(["sql", "rust"])
-                .help("What applies the commands: functions of the database in primary-worker, or Rust in flights-worker"),
+                .help("What applies the commands: functions of the database in farwrite, or Rust in flights-worker"),
         )
         .arg(file("json", "Where every printed figure goes as JSON").default_value("target/farwrite/demo.json"))
         .after_help(AFTER)

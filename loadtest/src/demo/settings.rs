@@ -8,7 +8,7 @@ use farwrite_producer::Origin;
 /// What applies the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandlerKind {
-    /// Functions of the database, run by the stock `primary-worker`.
+    /// Functions of the database, run by `farwrite worker`.
     Sql,
     /// Handlers in Rust, in `flights-worker`.
     Rust,
@@ -26,7 +26,7 @@ impl HandlerKind {
     /// The program that runs it.
     pub(super) const fn program(self) -> &'static str {
         match self {
-            Self::Sql => "primary-worker",
+            Self::Sql => "farwrite",
             Self::Rust => "flights-worker",
         }
     }

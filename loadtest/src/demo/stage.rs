@@ -3,7 +3,7 @@
 //!
 //! The stack's reaper owns all processes, so that none stays behind after any end of the demo.
 
-use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use farwrite_devstack::{Devstack, Program};
@@ -39,17 +39,17 @@ impl DemoStage {
     pub(super) async fn set(settings: &DemoSettings) -> Result<Self> {
         // First of all: a missing program should not cost the start of a stack.
         let worker = program(settings.handler.program())?;
-        let (migrator, watcher) = (program("primary-worker")?, program("lsn-watcher")?);
+        let farwrite = program("farwrite")?;
         let stack =
             Devstack::builder().regions(&settings.regions).rtt(settings.rtt).start().await?;
-        prepare(&stack, migrator, settings.handler).await?;
+        prepare(&stack, &farwrite, settings.handler).await?;
         let worker_metrics = free_address()?;
-        let mut command = worker_command(&stack, worker, "run");
+        let mut command = worker_command(&stack, &worker, "run");
         command.args(["--metrics-addr", &worker_metrics.to_string()]);
         let worker = stack.spawn(command, settings.handler.program())?;
         let watched = watched(&settings.regions);
         let watcher = match watched {
-            Some(region) => Some(watch(&stack, watcher, region)?),
+            Some(region) => Some(watch(&stack, &farwrite, region)?),
             None => None,
         };
         let mut producers = Vec::with_capacity(settings.regions.len());
@@ -82,8 +82,7 @@ impl DemoStage {
     }
 
     fn check_programs(&self) -> Result<()> {
-        for (name, program) in
-            [("worker", Some(&self.worker)), ("lsn-watcher", self.watcher.as_ref())]
+        for (name, program) in [("worker", Some(&self.worker)), ("watcher", self.watcher.as_ref())]
         {
             if let Some(program) = program
                 && let Some(status) = program.status()?
@@ -139,9 +138,9 @@ pub(super) fn watched(regions: &[String]) -> Option<&String> {
     regions.get(1..)?.last()
 }
 
-fn worker_command(stack: &Devstack, program: PathBuf, subcommand: &str) -> Command {
+fn worker_command(stack: &Devstack, program: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(program);
-    command.arg(subcommand).args(["--database", DATABASE]);
+    command.args(["worker", subcommand, "--database", DATABASE]);
     command.args(["--database-url", &stack.primary().url(DATABASE)]);
     command.args(["--nats-url", &stack.nats().url()]);
     command
@@ -149,9 +148,9 @@ fn worker_command(stack: &Devstack, program: PathBuf, subcommand: &str) -> Comma
 
 /// What an operator and a developer do once: migrate, make the app's tables, register its
 /// functions.
-async fn prepare(stack: &Devstack, migrator: PathBuf, handler: HandlerKind) -> Result<()> {
+async fn prepare(stack: &Devstack, farwrite: &Path, handler: HandlerKind) -> Result<()> {
     stack.primary().create_database(DATABASE).await?;
-    let mut command = worker_command(stack, migrator, "migrate");
+    let mut command = worker_command(stack, farwrite, "migrate");
     command.args(["--stream-max-bytes", &STREAM_MAX_BYTES.to_string()]);
     command.args(["--duplicate-window-ms", &DUPLICATE_WINDOW.as_millis().to_string()]);
     run_to_end(stack, command, "migrate", PATIENCE).await?;
@@ -165,12 +164,12 @@ async fn prepare(stack: &Devstack, migrator: PathBuf, handler: HandlerKind) -> R
     Ok(())
 }
 
-fn watch(stack: &Devstack, program: PathBuf, region: &str) -> Result<Program> {
-    let mut command = Command::new(program);
-    command.args(["run", "--database", DATABASE, "--region", region]);
+fn watch(stack: &Devstack, farwrite: &Path, region: &str) -> Result<Program> {
+    let mut command = Command::new(farwrite);
+    command.args(["watcher", "run", "--database", DATABASE, "--region", region]);
     command.args(["--replica-url", &stack.replica(region)?.url(DATABASE)]);
     command.args(["--nats-url", &stack.nats_url(region)?]);
-    stack.spawn(command, "lsn-watcher")
+    stack.spawn(command, "watcher")
 }
 
 /// The producer of a region's app: over the region's own link to NATS, reading next door.

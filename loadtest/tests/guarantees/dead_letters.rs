@@ -169,7 +169,7 @@ async fn discarding_wants_a_reason_and_leaves_the_outcome() -> Result<()> {
     .fetch_all(&mut case.primary().await?)
     .await?;
     ensure!(noted == [(id.clone(), "unknown_command".into(), "sent by mistake".into())]);
-    let ran = case.run("outcome", &[&id, "--json"]).await?.ended(0)?;
+    let ran = case.run("find", &[&id, "--json"]).await?.ended(0)?;
     ensure!(ran.objects()?[0]["status"] == "dead_lettered", "{ran:?}");
     ensure!(case.count(DEAD).await? == 2);
     Ok(())

@@ -348,7 +348,7 @@ async fn a_trial_tells_the_outcome_and_leaves_nothing() -> Result<()> {
     let case = Case::new("trial", &[]).await?;
     let mut elsewhere = case.stack.primary().connect("postgres").await?;
     let error = Trial::begin(&mut elsewhere).await.err().context("begun without a schema")?;
-    ensure!(error.to_string().contains("run `primary-worker migrate`"), "{error}");
+    ensure!(error.to_string().contains("run `farwrite worker migrate`"), "{error}");
     let mut connection = case.primary().await?;
     let handlers = handlers()?;
     let mut trial = Trial::begin(&mut connection).await?;

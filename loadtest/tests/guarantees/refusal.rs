@@ -40,7 +40,7 @@ async fn asynchronous_commits_are_refused() -> Result<()> {
 async fn a_database_that_was_not_migrated_is_refused() -> Result<()> {
     let case = Case::new("not_migrated", &[]).await?;
     case.stack.primary().execute(&case.name, "DROP SCHEMA farwrite CASCADE").await?;
-    refuses(&case, &[], 2, "run `primary-worker migrate`").await
+    refuses(&case, &[], 2, "run `farwrite worker migrate`").await
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn functions_of_an_older_program_are_replaced_and_those_of_a_newer_one_sta
     let worker = case.worker()?;
     let status = worker.wait(DEADLINE).await?;
     ensure!(status.code() == Some(2), "{status}\n{}", worker.log_tail());
-    ensure!(worker.log().contains("run `primary-worker migrate`"), "{}", worker.log_tail());
+    ensure!(worker.log().contains("run `farwrite worker migrate`"), "{}", worker.log_tail());
     case.run("migrate", &[]).await?.ended(0)?;
     case.run("migrate", &["--check"]).await?.ended(0)?;
     let gone = "SELECT count(*) FROM pg_proc WHERE proname = 'gone'";

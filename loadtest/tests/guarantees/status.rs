@@ -24,7 +24,7 @@ async fn status_and_outcome_say_where_everything_stands() -> Result<()> {
 
     let outcome = async |message: &Message, environment: &[(&str, &str)]| {
         let id = message.id.to_string();
-        let ran = case.run_with("outcome", &[&id, "--json"], environment).await?.ended(0)?;
+        let ran = case.run_with("find", &[&id, "--json"], environment).await?.ended(0)?;
         ran.objects()?.pop().context("nothing")
     };
     let known = outcome(&applied, &[]).await?;
@@ -44,7 +44,7 @@ async fn status_and_outcome_say_where_everything_stands() -> Result<()> {
     let there = [("FARWRITE_DATABASE_URL", url.as_str())];
     ensure!(outcome(&applied, &there).await?["status"] == "applied");
     let nobody = CommandId::now().to_string();
-    let ran = case.run_with("outcome", &[&nobody], &there).await?.ended(1)?;
+    let ran = case.run_with("find", &[&nobody], &there).await?.ended(1)?;
     ensure!(ran.out.contains("is not known here") && ran.out.contains("replica"), "{ran:?}");
     // An act on a replica is refused before it is tried.
     case.run_with("cancel", &[&nobody, "--reason", "no"], &there).await?.ended(2)?;

@@ -62,7 +62,7 @@ impl Hints {
             Err(reason) => {
                 warn!(
                     reason,
-                    "no hints: after a failover, commands that had an expiry may expire the second time; run `primary-worker migrate`"
+                    "no hints: after a failover, commands that had an expiry may expire the second time; run `farwrite worker migrate`"
                 );
                 Self::default()
             }

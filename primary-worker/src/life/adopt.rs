@@ -32,7 +32,7 @@ use super::schema;
 
 /// From where the worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GoOnFrom {
+pub enum GoOnFrom {
     /// From the oldest message that the stream holds: nothing that is there is left out.
     First,
     /// Behind the newest: nothing that is there is applied.
@@ -58,26 +58,26 @@ impl std::str::FromStr for GoOnFrom {
 
 /// What an operator decided.
 #[derive(Clone, Debug)]
-pub(crate) struct Adoption {
+pub struct Adoption {
     /// From where to go on; of a stream that is made again from its beginning.
-    pub(crate) from: GoOnFrom,
+    pub from: GoOnFrom,
     /// The stream is gone: it is made again, numbered on from what the database knows.
-    pub(crate) recreate: bool,
+    pub recreate: bool,
     /// Why, for those who read `farwrite.operations`.
-    pub(crate) reason: String,
+    pub reason: String,
 }
 
 /// What was done.
 #[derive(Clone, Debug)]
-pub(crate) struct Adopted {
+pub struct Adopted {
     /// The stream's name.
-    pub(crate) stream: String,
+    pub stream: String,
     /// The sequence that is read next.
-    pub(crate) from: u64,
+    pub from: u64,
     /// The lowest and the highest position of the database before.
-    pub(crate) before: (u64, u64),
+    pub before: (u64, u64),
     /// How many parked commands and dead letters got another number.
-    pub(crate) renumbered: u64,
+    pub renumbered: u64,
 }
 
 impl fmt::Display for Adopted {
@@ -92,7 +92,7 @@ impl fmt::Display for Adopted {
 
 /// A stream was not adopted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AdoptError {
+pub enum AdoptError {
     /// The primary is not one to work on.
     #[error(transparent)]
     Primary(#[from] PrimaryError),
@@ -131,10 +131,7 @@ impl From<sqlx::Error> for AdoptError {
 /// # Errors
 /// When a worker owns the database, the stream is not there, or is not one to work with. Nothing is
 /// changed in the database then.
-pub(crate) async fn adopt_stream(
-    config: &Config,
-    adoption: &Adoption,
-) -> Result<Adopted, AdoptError> {
+pub async fn adopt_stream(config: &Config, adoption: &Adoption) -> Result<Adopted, AdoptError> {
     let within = config.statement_timeout;
     let (_, mut connection) =
         primary::find(&config.database_url, within, &Purpose::Operator).await?;

@@ -1,4 +1,4 @@
-//! Preparing a database and a stream: `primary-worker migrate`, and looking whether that is to be
+//! Preparing a database and a stream: `farwrite worker migrate`, and looking whether that is to be
 //! done.
 
 use sqlx::{Connection, PgConnection};

@@ -1,30 +1,27 @@
 //! Cancelling a command that has not ended.
 
 use farwrite_schemas::CommandId;
-use serde_json::json;
-use sqlx::PgConnection;
 
-use super::{End, OperateError, chunks, print::Printer};
+use super::{chunks, error::OperateError, operator::Operator};
 
-pub(super) async fn cancel(
-    connection: &mut PgConnection,
-    id: CommandId,
-    reason: &str,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let ended = chunks::held(connection, async |tx| {
-        sqlx::query_scalar::<_, Option<String>>("SELECT farwrite.cancel($1, $2)")
-            .bind(id.uuid())
-            .bind(reason)
-            .fetch_one(tx)
-            .await
-    })
-    .await?;
-    let object = json!({ "act": "cancel", "id": id, "cancelled": ended.is_none(), "ended": ended });
-    let text = match &ended {
-        None => format!("{id} is cancelled: it is recorded as rejected, and will not be applied"),
-        Some(ended) => format!("{id} was not cancelled: it had ended before, as {ended}"),
-    };
-    printer.say(&object, &text)?;
-    Ok(if ended.is_none() { End::Done } else { End::Partly })
+impl Operator {
+    /// Cancels a command that has not ended: it is recorded as rejected, and will not be applied.
+    /// Answers how it had ended before; `None` when it is cancelled.
+    ///
+    /// # Errors
+    /// When a lane stays busy, or the database fails.
+    pub async fn cancel(
+        &mut self,
+        id: CommandId,
+        reason: &str,
+    ) -> Result<Option<String>, OperateError> {
+        chunks::held(&mut self.connection, async |tx| {
+            sqlx::query_scalar::<_, Option<String>>("SELECT farwrite.cancel($1, $2)")
+                .bind(id.uuid())
+                .bind(reason)
+                .fetch_one(tx)
+                .await
+        })
+        .await
+    }
 }

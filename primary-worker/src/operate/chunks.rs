@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::OperateError;
+use super::error::OperateError;
 
 /// Most rows in one transaction.
 pub(super) const CHUNK_ROWS: i64 = 1_000;

@@ -7,29 +7,42 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs, types::Uuid};
 
-use super::OperateError;
+use super::{error::OperateError, operator::Operator};
 
 /// How many are listed or shown when nothing else is said: a few screens.
 const LIMIT: i64 = 100;
 /// How many may be listed at once: a table is put together in memory.
-pub(crate) const LIMIT_MAX: i64 = 100_000;
+pub const LIMIT_MAX: i64 = 100_000;
 
-/// What an operator says.
+/// What an operator says: all that is given must match.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Filter {
-    pub(crate) command: Option<String>,
-    pub(crate) key: Option<String>,
-    pub(crate) code: Option<String>,
-    pub(crate) older_than: Option<Duration>,
-    pub(crate) newer_than: Option<Duration>,
-    pub(crate) ids: Vec<Uuid>,
-    pub(crate) sequences: Vec<i64>,
-    pub(crate) limit: Option<i64>,
+pub struct Filter {
+    /// The command's name.
+    pub command: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+    /// Why it is parked or dead-lettered; of a parked one also the code of its last failure.
+    pub code: Option<String>,
+    /// Parked or dead-lettered before that long.
+    pub older_than: Option<Duration>,
+    /// Parked or dead-lettered since.
+    pub newer_than: Option<Duration>,
+    /// One of these command ids, where any is given.
+    pub ids: Vec<Uuid>,
+    /// One of these sequences, where any is given.
+    pub sequences: Vec<i64>,
+    /// At most so many.
+    pub limit: Option<i64>,
 }
 
-/// A filter that was begun: its times are fixed, its stream is known.
+/// A filter that was begun: its times are fixed, its stream is known. It remembers how far it was
+/// followed.
 #[derive(Debug)]
-pub(super) struct Chosen {
+pub struct Chosen {
+    /// The last row that was shown or acted on.
+    pub(super) after: Cursor,
+    /// How many were shown or acted on.
+    pub(super) seen: i64,
     filter: Filter,
     stream_id: Option<i32>,
     /// Seconds since 1970, by the database's clock.
@@ -79,32 +92,40 @@ pub(super) use utc;
 
 impl Filter {
     /// Whether it says anything: an act on everything wants to be called that.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         let Self { command, key, code, older_than, newer_than, ids, sequences, limit: _ } = self;
         let texts = [command, key, code].into_iter().all(Option::is_none);
         let times = older_than.is_none() && newer_than.is_none();
         texts && times && ids.is_empty() && sequences.is_empty()
     }
+}
 
-    /// Fixes what is meant.
-    pub(super) async fn begin(
-        self,
-        connection: &mut PgConnection,
+impl Operator {
+    /// Fixes what a filter means, in one stream or in all.
+    ///
+    /// # Errors
+    /// When the database knows no such stream, or fails.
+    pub async fn choose(
+        &mut self,
+        filter: Filter,
         stream: Option<&str>,
     ) -> Result<Chosen, OperateError> {
         let stream_id = match stream {
             None => None,
-            Some(name) => Some(stream_id(connection, name).await?),
+            Some(name) => Some(stream_id(&mut self.connection, name).await?),
         };
         let now: f64 = sqlx::query_scalar("SELECT extract(epoch FROM clock_timestamp())::float8")
-            .fetch_one(connection)
+            .fetch_one(&mut self.connection)
             .await?;
         let before = |age: Duration| now - age.as_secs_f64();
         Ok(Chosen {
+            after: FIRST,
+            seen: 0,
             stream_id,
-            not_after: self.older_than.map_or(now, before),
-            not_before: self.newer_than.map(before),
-            filter: self,
+            not_after: filter.older_than.map_or(now, before),
+            not_before: filter.newer_than.map(before),
+            filter,
         })
     }
 }
@@ -128,8 +149,20 @@ impl Chosen {
         self.filter.limit.unwrap_or(i64::MAX)
     }
 
+    /// How many were shown or acted on so far.
+    #[must_use]
+    pub const fn seen(&self) -> i64 {
+        self.seen
+    }
+
+    /// Notes that rows up to `last` were shown or acted on.
+    pub(super) fn passed(&mut self, last: Cursor, rows: i64) {
+        (self.after, self.seen) = (last, self.seen + rows);
+    }
+
     /// Whether single commands were named, which are then expected to be there.
-    pub(super) fn names_some(&self) -> bool {
+    #[must_use]
+    pub fn names_some(&self) -> bool {
         !(self.filter.ids.is_empty() && self.filter.sequences.is_empty())
     }
 
@@ -164,4 +197,10 @@ impl Chosen {
             .bind(after.1)
             .bind(limit)
     }
+}
+
+/// Sequences by stream, in their order.
+pub(super) fn by_stream(keys: &[Cursor]) -> Vec<(i32, Vec<i64>)> {
+    let chunks = keys.chunk_by(|a, b| a.0 == b.0);
+    chunks.map(|chunk| (chunk[0].0, chunk.iter().map(|key| key.1).collect())).collect()
 }

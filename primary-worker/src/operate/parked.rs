@@ -1,58 +1,83 @@
-//! Parked commands: looking at them, and having them tried at once.
+//! Parked commands: how they are read, and having them tried at once.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
-use sqlx::{PgConnection, types::Json, types::Uuid};
+use serde_json::value::RawValue;
+use sqlx::types::Uuid;
 
 use super::{
-    End, OperateError,
+    body::{hex, json_of},
     chunks::{self, CHUNK_ROWS},
-    dead_letters::{by_stream, in_full, nothing, or_dash},
-    filter::{Chosen, Cursor, FIRST, chosen, utc},
-    print::{self, Printer, age, first_line, hex, json_of},
+    error::OperateError,
+    filter::{Chosen, Cursor, by_stream, chosen, utc},
+    operator::Operator,
+    records::OperatorRecord,
 };
 
-/// A parked command as it is printed; with subject, headers and body where it is shown.
+/// A parked command; with subject, headers and body where it is shown.
 #[derive(Debug, Serialize, Deserialize)]
-struct Waiting {
-    stream: Option<String>,
-    sequence: i64,
-    id: Uuid,
-    command: String,
-    version: i32,
-    key: Option<String>,
-    reason: String,
-    /// Code and message of its last failure.
-    error: Option<Box<RawValue>>,
-    attempts: i32,
-    /// How many stand before it in its line; null while it is only scheduled.
-    ahead: Option<i64>,
-    age_seconds: f64,
-    /// Null where it waits until somebody resumes it.
-    due_in_seconds: Option<f64>,
-    due_at: Option<String>,
-    parked_at: String,
-    published_at: String,
-    body_bytes: i64,
+#[non_exhaustive]
+pub struct ParkedCommand {
+    /// The stream that it came from.
+    pub stream: Option<String>,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// Its command id.
+    pub id: Uuid,
+    /// Its name.
+    pub command: String,
+    /// The version of its body's form.
+    pub version: i32,
+    /// Its key.
+    pub key: Option<String>,
+    /// Why it is parked.
+    pub reason: String,
+    /// Its last failure: a [`LastFailure`].
+    pub error: Option<Box<RawValue>>,
+    /// How often it failed alone.
+    pub attempts: i32,
+    /// How many stand before it in its key queue; `None` while it is only scheduled.
+    pub ahead: Option<i64>,
+    /// How long it is parked.
+    pub age_seconds: f64,
+    /// `None` where it waits until somebody resumes it.
+    pub due_in_seconds: Option<f64>,
+    /// When that is.
+    pub due_at: Option<String>,
+    /// Since when it is parked.
+    pub parked_at: String,
+    /// When the stream stored it.
+    pub published_at: String,
+    /// Size of its body.
+    pub body_bytes: i64,
+    /// Where it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    subject: Option<String>,
+    pub subject: Option<String>,
+    /// Its headers, a list of pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    headers: Option<Box<RawValue>>,
+    pub headers: Option<Box<RawValue>>,
+    /// Its body, where it is JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    body: Option<Box<RawValue>>,
+    pub body: Option<Box<RawValue>>,
+    /// Its body, where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_hex: Option<String>,
+    pub body_hex: Option<String>,
+    /// Its body as it came.
+    #[serde(skip)]
+    pub body_raw: Vec<u8>,
 }
 
 /// A command's failure, as the worker writes it.
-#[derive(Deserialize)]
-struct Failure {
-    code: String,
-    message: String,
+#[derive(Debug, Deserialize)]
+#[non_exhaustive]
+pub struct LastFailure {
+    /// A code, such as an SQLSTATE.
+    pub code: String,
+    /// The same for people.
+    pub message: String,
 }
 
 /// What is parked, for JSON; who stands before it is counted up to a thousand.
-macro_rules! waiting {
+macro_rules! parked {
     ($more:literal) => {
         concat!(
             "SELECT s.name AS stream, w.sequence, w.command_id AS id, w.name AS command, w.version, w.order_key AS key,
@@ -73,150 +98,72 @@ macro_rules! waiting {
     };
 }
 
-const LIST: &str = concat!("SELECT to_json(r) FROM (", waiting!(""), ") r");
-
-const SHOW: &str = concat!(
-    "SELECT r.stream_id, to_json(r), (SELECT b.body FROM farwrite.parked b WHERE b.stream_id = r.stream_id AND b.sequence = r.sequence)
-     FROM (", waiting!(", w.stream_id, w.subject, w.headers"), ") r"
-);
-
 const KEYS: &str = concat!(
     "SELECT t.stream_id, t.sequence FROM farwrite.parked t WHERE",
     chosen!("parked_at", "(t.reason = $4 OR t.error->>'code' = $4)")
 );
 
-pub(super) async fn list(
-    connection: &mut PgConnection,
-    chosen: &Chosen,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let limit = chosen.listed();
-    let query = chosen.bind(sqlx::query_as(LIST), FIRST, limit + 1);
-    let mut parked: Vec<(Json<Waiting>,)> = query.fetch_all(connection).await?;
-    let more = parked.len() as i64 > limit;
-    parked.truncate(limit as usize);
-    if printer.json {
-        for (waiting,) in &parked {
-            printer.object(&waiting.0)?;
-        }
-    } else {
-        let rows: Vec<_> = parked.iter().map(|(waiting,)| waiting.0.row()).collect();
-        let head =
-            ["AGE", "SEQUENCE", "COMMAND", "KEY", "REASON", "ATTEMPTS", "DUE IN", "ID", "MESSAGE"];
-        printer.text(&print::table(head, &rows))?;
+impl OperatorRecord for ParkedCommand {
+    const LIST: &'static str = concat!("SELECT to_json(r) FROM (", parked!(""), ") r");
+
+    const SHOW: &'static str = concat!(
+    "SELECT r.stream_id, to_json(r), (SELECT b.body FROM farwrite.parked b WHERE b.stream_id = r.stream_id AND b.sequence = r.sequence)
+     FROM (", parked!(", w.stream_id, w.subject, w.headers"), ") r"
+);
+
+    fn sequence(&self) -> i64 {
+        self.sequence
     }
-    if more {
-        eprintln!("there are more: --limit N lists them");
+
+    fn set_body(&mut self, body: Vec<u8>) {
+        self.body = json_of(&body);
+        self.body_hex = self.body.is_none().then(|| hex(&body));
+        self.body_raw = body;
     }
-    Ok(End::Done)
 }
 
-pub(super) async fn show(
-    connection: &mut PgConnection,
-    chosen: &Chosen,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let mut after = FIRST;
-    let mut shown = 0;
-    // One at a time: bodies are large.
-    while shown < chosen.listed() {
-        let query = chosen.bind(sqlx::query_as(SHOW), after, 1);
-        let row: Option<(i32, Json<Waiting>, Option<Vec<u8>>)> =
-            query.fetch_optional(&mut *connection).await?;
-        let Some((stream_id, Json(mut waiting), body)) = row else { break };
-        after = (stream_id, waiting.sequence);
-        shown += 1;
-        let body = body.unwrap_or_default();
-        waiting.body = json_of(&body);
-        waiting.body_hex = waiting.body.is_none().then(|| hex(&body));
-        if printer.json {
-            printer.object(&waiting)?;
-        } else {
-            printer.text(&waiting.in_full(&body))?;
-        }
-    }
-    if shown == 0 { nothing(chosen, "parked command") } else { Ok(End::Done) }
-}
-
-pub(super) async fn release(
-    connection: &mut PgConnection,
-    chosen: &Chosen,
-    reason: &str,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let (mut after, mut left, mut done) = (FIRST, chosen.acted_on(), 0);
-    while left > 0 {
-        let query = chosen.bind(sqlx::query_as(KEYS), after, CHUNK_ROWS.min(left));
-        let keys: Vec<Cursor> = query.fetch_all(&mut *connection).await?;
-        let Some(last) = keys.last() else { break };
-        after = *last;
-        left -= keys.len() as i64;
-        let streams = by_stream(&keys);
-        done += chunks::held(connection, async |tx| {
-            let mut count = 0;
-            for (stream_id, sequences) in &streams {
-                let released: i32 = sqlx::query_scalar("SELECT farwrite.release($1, $2, $3)")
-                    .bind(stream_id)
-                    .bind(sequences)
-                    .bind(reason)
-                    .fetch_one(&mut *tx)
-                    .await?;
-                count += i64::from(released);
-            }
-            Ok(count)
-        })
-        .await?;
-    }
-    let text = format!("released {done} parked commands");
-    printer.say(&json!({ "act": "release", "done": done }), &text)?;
-    if done == 0 { nothing(chosen, "parked command") } else { Ok(End::Done) }
-}
-
-impl Waiting {
-    fn failure(&self) -> Option<Failure> {
+impl ParkedCommand {
+    /// Its last failure, where it failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<LastFailure> {
         serde_json::from_str(self.error.as_ref()?.get()).ok()
     }
+}
 
-    fn due_in(&self) -> String {
-        self.due_in_seconds.map_or_else(|| "on resume".to_owned(), age)
-    }
-
-    fn row(&self) -> [String; 9] {
-        [
-            age(self.age_seconds),
-            self.sequence.to_string(),
-            self.command.clone(),
-            or_dash(self.key.as_ref()),
-            self.reason.clone(),
-            self.attempts.to_string(),
-            self.due_in(),
-            self.id.to_string(),
-            first_line(&self.failure().map(|failure| failure.message).unwrap_or_default()),
-        ]
-    }
-
-    fn in_full(&self, body: &[u8]) -> String {
-        let error = self.failure().map(|failure| format!("{}: {}", failure.code, failure.message));
-        let due = match &self.due_at {
-            Some(at) => format!("{at} (in {})", self.due_in()),
-            None => "when somebody resumes it".to_owned(),
-        };
-        let lines = [
-            ("stream", or_dash(self.stream.as_ref())),
-            ("sequence", self.sequence.to_string()),
-            ("id", self.id.to_string()),
-            ("command", self.command.clone()),
-            ("version", self.version.to_string()),
-            ("key", or_dash(self.key.as_ref())),
-            ("reason", self.reason.clone()),
-            ("error", or_dash(error.as_ref())),
-            ("attempts", self.attempts.to_string()),
-            ("ahead", or_dash(self.ahead.as_ref())),
-            ("due", due),
-            ("parked", format!("{} ({} ago)", self.parked_at, age(self.age_seconds))),
-            ("published", self.published_at.clone()),
-            ("subject", or_dash(self.subject.as_ref())),
-        ];
-        in_full(&lines, self.headers.as_deref(), body, self.body.as_deref())
+impl Operator {
+    /// Has the parked commands that were chosen tried at once; answers how many.
+    ///
+    /// # Errors
+    /// When a lane stays busy, or the database fails: a first part is released, and its size is not
+    /// told.
+    pub async fn release(
+        &mut self,
+        chosen: &mut Chosen,
+        reason: &str,
+    ) -> Result<i64, OperateError> {
+        let mut done = 0;
+        while chosen.seen < chosen.acted_on() {
+            let chunk = CHUNK_ROWS.min(chosen.acted_on() - chosen.seen);
+            let query = chosen.bind(sqlx::query_as(KEYS), chosen.after, chunk);
+            let keys: Vec<Cursor> = query.fetch_all(&mut self.connection).await?;
+            let Some(last) = keys.last() else { break };
+            chosen.passed(*last, keys.len() as i64);
+            let streams = by_stream(&keys);
+            done += chunks::held(&mut self.connection, async |tx| {
+                let mut count = 0;
+                for (stream_id, sequences) in &streams {
+                    let released: i32 = sqlx::query_scalar("SELECT farwrite.release($1, $2, $3)")
+                        .bind(stream_id)
+                        .bind(sequences)
+                        .bind(reason)
+                        .fetch_one(&mut *tx)
+                        .await?;
+                    count += i64::from(released);
+                }
+                Ok(count)
+            })
+            .await?;
+        }
+        Ok(done)
     }
 }

@@ -1,14 +1,13 @@
-//! Putting dead letters back: parked at the ends of their keys' lines, in order of sequence, with
+//! Putting dead letters back: parked at the ends of their key queues, in order of sequence, with
 //! their ids, and applied like any command.
 //!
 //! A letter is read again from its raw bytes, as it was when it came. One that is still no command
 //! stays a dead letter. Of several letters with one id only the first is put back at a time, and
-//! none while a command with its id is parked: two of one id in one line would wait for each other.
+//! none while a command with its id is parked: two of one id in one key queue would wait for each other.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
-use serde_json::json;
 use sqlx::{PgConnection, types::Uuid};
 
 use crate::stream::{
@@ -17,11 +16,10 @@ use crate::stream::{
 };
 
 use super::{
-    End, OperateError,
     chunks::{self, CHUNK_BYTES, CHUNK_ROWS},
-    dead_letters::nothing,
-    filter::{Chosen, Cursor, FIRST, chosen},
-    print::{Printer, plain},
+    error::OperateError,
+    filter::{Chosen, Cursor, chosen},
+    operator::Operator,
 };
 
 /// A chunk of one stream: $12 is the most bytes of bodies, which a single letter may exceed.
@@ -39,15 +37,29 @@ type LetterRow = (i32, i64, String, String, Vec<u8>);
 
 /// A letter that stays where it is.
 #[derive(Debug, Serialize)]
-struct Left {
-    sequence: i64,
-    id: Option<Uuid>,
-    left: String,
+#[non_exhaustive]
+pub struct LetterLeft {
+    /// Its sequence in the stream.
+    pub sequence: i64,
+    /// Its command id, where it has one.
+    pub id: Option<Uuid>,
+    /// Why it stays.
+    pub left: String,
+}
+
+/// What became of some of the letters.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Requeued {
+    /// How many were put back.
+    pub done: i64,
+    /// Those that stay, in order of sequence.
+    pub left: Vec<LetterLeft>,
 }
 
 /// Letters that are to be put back, as the arrays of `farwrite.requeue`.
 #[derive(Debug, Default)]
-struct Back {
+struct LettersBack {
     sequences: Vec<i64>,
     ids: Vec<Uuid>,
     fingerprints: Vec<Uuid>,
@@ -58,55 +70,44 @@ struct Back {
     lane_hashes: Vec<i64>,
 }
 
-pub(super) async fn requeue(
-    connection: &mut PgConnection,
-    chosen: &Chosen,
-    reason: &str,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let (mut after, mut seen, mut done, mut stayed) = (FIRST, 0, 0, 0);
-    while seen < chosen.acted_on() {
-        let limit = CHUNK_ROWS.min(chosen.acted_on() - seen);
-        let query = chosen.bind(sqlx::query_as(CHUNK), after, limit).bind(CHUNK_BYTES);
-        let letters: Vec<LetterRow> = query.fetch_all(&mut *connection).await?;
+impl Operator {
+    /// Puts back the next of the dead letters that were chosen, in one transaction; `None` when
+    /// there are no more.
+    ///
+    /// # Errors
+    /// When a lane stays busy, or the database fails: these letters are as they were.
+    pub async fn requeue(
+        &mut self,
+        chosen: &mut Chosen,
+        reason: &str,
+    ) -> Result<Option<Requeued>, OperateError> {
+        let limit = CHUNK_ROWS.min(chosen.acted_on() - chosen.seen);
+        let query = chosen.bind(sqlx::query_as(CHUNK), chosen.after, limit).bind(CHUNK_BYTES);
+        let letters: Vec<LetterRow> = query.fetch_all(&mut self.connection).await?;
         let Some(last) = letters.last().map(|(stream_id, sequence, ..)| (*stream_id, *sequence))
         else {
-            break;
+            return Ok(None);
         };
-        after = last;
-        seen += letters.len() as i64;
-        let (back, mut left) = Back::read(letters);
+        chosen.passed(last, letters.len() as i64);
+        let (back, mut left) = LettersBack::read(letters);
+        let mut done = 0;
         if !back.ids.is_empty() {
-            let (count, not_now) = put_back(connection, last, &back, reason).await?;
-            done += i64::from(count);
+            let (count, not_now) = put_back(&mut self.connection, last, &back, reason).await?;
+            done = i64::from(count);
             left.extend(not_now);
         }
         left.sort_by_key(|left| left.sequence);
-        stayed += left.len();
-        for left in &left {
-            let id = left.id.map(|id| format!(", id {id}")).unwrap_or_default();
-            let text = format!("sequence {}{id}: {}", left.sequence, plain(&left.left));
-            printer.say(left, &text)?;
-        }
+        Ok(Some(Requeued { done, left }))
     }
-    let text = match stayed {
-        0 => format!("requeued {done} dead letters"),
-        _ => format!("requeued {done} dead letters; {stayed} stay where they are"),
-    };
-    printer.say(&json!({ "act": "requeue", "done": done, "left": stayed }), &text)?;
-    if seen == 0 {
-        return nothing(chosen, "dead letter");
-    }
-    Ok(if stayed == 0 { End::Done } else { End::Partly })
 }
 
 /// One transaction: all of these, or none. Answers how many, and those that cannot go back now.
 async fn put_back(
     connection: &mut PgConnection,
     (stream_id, _): Cursor,
-    back: &Back,
+    back: &LettersBack,
     reason: &str,
-) -> Result<(i32, Vec<Left>), OperateError> {
+) -> Result<(i32, Vec<LetterLeft>), OperateError> {
     chunks::held(connection, async |tx| {
         let parked: Vec<(Uuid, i64)> = sqlx::query_as(
             "SELECT command_id, sequence FROM farwrite.parked WHERE command_id = ANY ($1)",
@@ -135,9 +136,9 @@ async fn put_back(
     .await
 }
 
-impl Back {
+impl LettersBack {
     /// Reads letters again, as commands.
-    fn read(letters: Vec<LetterRow>) -> (Self, Vec<Left>) {
+    fn read(letters: Vec<LetterRow>) -> (Self, Vec<LetterLeft>) {
         let (mut back, mut left) = (Self::default(), Vec::new());
         let mut first: HashMap<Uuid, i64> = HashMap::new();
         for (_, sequence, subject, headers, body) in letters {
@@ -145,7 +146,7 @@ impl Back {
                 Ok(headers) => headers,
                 Err(error) => {
                     let why = format!("its headers cannot be read: {error}");
-                    left.push(Left { sequence, id: None, left: why });
+                    left.push(LetterLeft { sequence, id: None, left: why });
                     continue;
                 }
             };
@@ -153,12 +154,16 @@ impl Back {
             match &delivery.envelope {
                 Err(error) => {
                     let id = delivery.message_id().and_then(|id| Uuid::try_parse(id).ok());
-                    left.push(Left { sequence, id, left: format!("{}: {error}", error.code()) });
+                    left.push(LetterLeft {
+                        sequence,
+                        id,
+                        left: format!("{}: {error}", error.code()),
+                    });
                 }
                 Ok(envelope) => {
                     let id = envelope.id.uuid();
                     if let Some(first) = first.get(&id) {
-                        left.push(Left { sequence, id: Some(id), left: behind(*first) });
+                        left.push(LetterLeft { sequence, id: Some(id), left: behind(*first) });
                         continue;
                     }
                     first.insert(id, sequence);
@@ -177,12 +182,12 @@ impl Back {
     }
 
     /// Those whose id is not parked, and why the others stay.
-    fn without(&self, parked: &HashMap<Uuid, i64>) -> (Self, Vec<Left>) {
+    fn without(&self, parked: &HashMap<Uuid, i64>) -> (Self, Vec<LetterLeft>) {
         let (mut back, mut left) = (Self::default(), Vec::new());
         for (index, id) in self.ids.iter().enumerate() {
             let sequence = self.sequences[index];
             if let Some(first) = parked.get(id) {
-                left.push(Left { sequence, id: Some(*id), left: behind(*first) });
+                left.push(LetterLeft { sequence, id: Some(*id), left: behind(*first) });
                 continue;
             }
             back.sequences.push(sequence);

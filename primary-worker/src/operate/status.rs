@@ -14,119 +14,155 @@ use crate::{
     stream::{client, error::StreamError, find, identity},
 };
 
-use super::{
-    End, OperateError,
-    filter::utc,
-    is_replica,
-    pauses::{self, Pause},
-    print::{Printer, age, plain},
-};
+use super::{error::OperateError, filter::utc, operator::Operator, pauses::Pause};
 
 /// How long NATS may take to answer.
 const NATS_WITHIN: Duration = Duration::from_secs(5);
 
+/// Where a database stands.
 #[derive(Debug, Serialize)]
-struct Status {
-    schema: Schema,
+#[non_exhaustive]
+pub struct DatabaseStatus {
+    /// The schema's version, and this program's.
+    pub schema: SchemaStatus,
     /// Whether a replica was asked, which may be behind.
-    replica: bool,
-    owner: Option<Owner>,
+    pub replica: bool,
+    /// The worker that took over last; `None` before the first one.
+    pub owner: Option<OwnerStatus>,
     /// Why the ends of the streams are not known.
-    nats_error: Option<String>,
-    streams: Vec<StreamStatus>,
-    parked: Vec<Count>,
-    dead_letters: Vec<Count>,
-    pauses: Vec<Pause>,
+    pub nats_error: Option<String>,
+    /// The streams that the database knows, or the one that was asked for.
+    pub streams: Vec<StreamStatus>,
+    /// What is parked, by stream and reason.
+    pub parked: Vec<WaitingCount>,
+    /// The dead letters, by stream and reason.
+    pub dead_letters: Vec<WaitingCount>,
+    /// What is paused.
+    pub pauses: Vec<Pause>,
 }
 
+/// The version of the schema `farwrite`, and what it asks of workers.
 #[derive(Debug, Serialize)]
-struct Schema {
-    version: i64,
-    program_version: i64,
-    required_protocol: i32,
-    program_protocol: i32,
+#[non_exhaustive]
+pub struct SchemaStatus {
+    /// The database's.
+    pub version: i64,
+    /// The one that this program brings.
+    pub program_version: i64,
+    /// The protocol that the database asks for.
+    pub required_protocol: i32,
+    /// The one that this program speaks.
+    pub program_protocol: i32,
 }
 
 /// The worker that took over last.
 #[derive(Debug, Serialize, Deserialize)]
-struct Owner {
-    database: String,
-    worker: String,
-    epoch: String,
-    taken_at: String,
-    age_seconds: f64,
-    /// When it stopped in good order; null while it works, and after it went without a word.
-    released_at: Option<String>,
-    /// Its lanes' connections; null where this role may not see them.
-    lane_connections: Option<i64>,
+#[non_exhaustive]
+pub struct OwnerStatus {
+    /// Farwrite's name of the database.
+    pub database: String,
+    /// Host and process of the worker.
+    pub worker: String,
+    /// Its epoch.
+    pub epoch: String,
+    /// When it took over.
+    pub taken_at: String,
+    /// How long ago.
+    pub age_seconds: f64,
+    /// When it stopped in good order; `None` while it works, and after it went without a word.
+    pub released_at: Option<String>,
+    /// Its lanes' connections; `None` where this role may not see them.
+    pub lane_connections: Option<i64>,
 }
 
+/// How far the database has come in a stream.
 #[derive(Debug, Serialize, Deserialize)]
-struct StreamStatus {
+#[non_exhaustive]
+pub struct StreamStatus {
     #[serde(skip_serializing)]
     stream_id: i32,
-    stream: String,
-    lanes: i64,
+    /// JetStream's name of it.
+    pub stream: String,
+    /// How many lanes apply it.
+    pub lanes: i64,
     /// Everything up to here is settled or parked.
-    low_water: i64,
+    pub low_water: i64,
     /// Something up to here is.
-    high_water: i64,
-    /// The stream's last sequence; null while NATS does not tell.
+    pub high_water: i64,
+    /// The stream's last sequence; `None` while NATS does not tell.
     #[serde(default)]
-    last_sequence: Option<u64>,
+    pub last_sequence: Option<u64>,
+    /// How many sequences the position is behind it.
     #[serde(default)]
-    lag_commands: Option<u64>,
+    pub lag_commands: Option<u64>,
+    /// The age of the first message behind the position; 0 when there is none.
     #[serde(default)]
-    lag_seconds: Option<f64>,
+    pub lag_seconds: Option<f64>,
     /// What is wrong with the stream.
     #[serde(default)]
-    problem: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// How many wait for one reason.
 #[derive(Debug, Serialize, Deserialize)]
-struct Count {
-    stream: Option<String>,
-    reason: String,
-    commands: i64,
-    oldest_age_seconds: f64,
+#[non_exhaustive]
+pub struct WaitingCount {
+    /// The stream that they came from.
+    pub stream: Option<String>,
+    /// Why they wait.
+    pub reason: String,
+    /// How many.
+    pub commands: i64,
+    /// How long the oldest of them waits.
+    pub oldest_age_seconds: f64,
 }
 
-pub(super) async fn status(
-    connection: &mut PgConnection,
-    version: i64,
-    nats_url: &str,
-    stream: Option<&str>,
-    printer: &mut Printer,
-) -> Result<End, OperateError> {
-    let mut streams = read_streams(connection, stream).await?;
-    // The positions were read first: the streams' ends are not behind them.
-    let nats_error = look_at_streams(connection, nats_url, &mut streams).await?;
-    let status = Status {
-        schema: Schema {
-            version,
-            program_version: schema::newest(),
-            required_protocol: sqlx::query_scalar("SELECT farwrite.requires_protocol()")
-                .fetch_one(&mut *connection)
-                .await?,
-            program_protocol: PROTOCOL,
-        },
-        replica: is_replica(connection).await?,
-        owner: read_owner(connection).await?,
-        nats_error,
-        parked: counts(connection, PARKED, &streams).await?,
-        dead_letters: counts(connection, DEAD_LETTERS, &streams).await?,
-        pauses: pauses::read(connection).await?,
-        streams,
-    };
-    let is_whole =
-        status.nats_error.is_none() && status.streams.iter().all(|stream| stream.problem.is_none());
-    printer.say(&status, &status.in_full())?;
-    Ok(if is_whole { End::Done } else { End::Partly })
+impl Operator {
+    /// Where the database stands in one stream, or in all.
+    ///
+    /// # Errors
+    /// When the database knows no such stream, or fails. NATS being away is told in the answer.
+    pub async fn status(
+        &mut self,
+        nats_url: &str,
+        stream: Option<&str>,
+    ) -> Result<DatabaseStatus, OperateError> {
+        let replica = self.is_replica().await?;
+        let pauses = self.pauses().await?;
+        let connection = &mut self.connection;
+        let mut streams = read_streams(connection, stream).await?;
+        // The positions were read first: the streams' ends are not behind them.
+        let nats_error = look_at_streams(connection, nats_url, &mut streams).await?;
+        Ok(DatabaseStatus {
+            schema: SchemaStatus {
+                version: self.schema_version,
+                program_version: schema::newest(),
+                required_protocol: sqlx::query_scalar("SELECT farwrite.requires_protocol()")
+                    .fetch_one(&mut *connection)
+                    .await?,
+                program_protocol: PROTOCOL,
+            },
+            replica,
+            owner: read_owner(connection).await?,
+            nats_error,
+            parked: counts(connection, PARKED, &streams).await?,
+            dead_letters: counts(connection, DEAD_LETTERS, &streams).await?,
+            pauses,
+            streams,
+        })
+    }
 }
 
-async fn read_owner(connection: &mut PgConnection) -> Result<Option<Owner>, sqlx::Error> {
-    let row: Option<(Json<Owner>,)> = sqlx::query_as(concat!(
+impl DatabaseStatus {
+    /// Whether everything is known, and no stream has a problem.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.nats_error.is_none() && self.streams.iter().all(|stream| stream.problem.is_none())
+    }
+}
+
+async fn read_owner(connection: &mut PgConnection) -> Result<Option<OwnerStatus>, sqlx::Error> {
+    let row: Option<(Json<OwnerStatus>,)> = sqlx::query_as(concat!(
         "SELECT to_json(r) FROM (
              SELECT o.database_name AS database, o.worker, o.epoch, round(extract(epoch FROM clock_timestamp() - o.taken_at), 3) AS age_seconds, ",
         utc!("o.taken_at"), " AS taken_at, ", utc!("o.released_at"), " AS released_at,
@@ -176,9 +212,10 @@ async fn counts(
     connection: &mut PgConnection,
     sql: &'static str,
     streams: &[StreamStatus],
-) -> Result<Vec<Count>, sqlx::Error> {
+) -> Result<Vec<WaitingCount>, sqlx::Error> {
     let ids: Vec<i32> = streams.iter().map(|stream| stream.stream_id).collect();
-    let rows: Vec<(Json<Count>,)> = sqlx::query_as(sql).bind(ids).fetch_all(connection).await?;
+    let rows: Vec<(Json<WaitingCount>,)> =
+        sqlx::query_as(sql).bind(ids).fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(count,)| count.0).collect())
 }
 
@@ -241,29 +278,6 @@ impl StreamStatus {
         }
         Ok(())
     }
-
-    fn in_full(&self) -> String {
-        let Self { stream, lanes, low_water, high_water, .. } = self;
-        let mut text = format!("stream        {stream}\n");
-        text.push_str(&format!(
-            "  position    {low_water} (the furthest of {lanes} lanes: {high_water})\n"
-        ));
-        if let Some(last) = self.last_sequence {
-            text.push_str(&format!("  last        {last}\n"));
-        }
-        if let Some(lag) = self.lag_commands {
-            let old = self.lag_seconds.map_or_else(
-                || "none of them is in the stream any more".to_owned(),
-                |seconds| format!("the oldest {} old", age(seconds)),
-            );
-            let old = if lag == 0 { String::new() } else { format!(", {old}") };
-            text.push_str(&format!("  lag         {lag} commands{old}\n"));
-        }
-        if let Some(problem) = &self.problem {
-            text.push_str(&format!("  PROBLEM     {}\n", plain(problem)));
-        }
-        text
-    }
 }
 
 /// The age of the first message from `sequence` on; what is missing is passed over. `None` where
@@ -280,68 +294,4 @@ async fn oldest_age(stream: &Stream, sequence: u64) -> Result<Option<f64>, Strea
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let at = message.time.unix_timestamp_nanos() as f64 / 1e9;
     Ok(Some(((now - at).max(0.0) * 1e3).round() / 1e3))
-}
-
-impl Status {
-    fn in_full(&self) -> String {
-        let Schema { version, program_version, required_protocol, program_protocol } = &self.schema;
-        let mut text = format!(
-            "schema        version {version} (this program's: {program_version}), for workers of protocol {required_protocol} (this program's: {program_protocol})\n"
-        );
-        if self.replica {
-            text.push_str("server        a replica: it may be behind the primary\n");
-        }
-        text.push_str(&match &self.owner {
-            Some(owner) => owner.in_full(),
-            None => "owner         none yet\n".to_owned(),
-        });
-        if let Some(error) = &self.nats_error {
-            text.push_str(&format!("NATS          PROBLEM: {}\n", plain(error)));
-        }
-        text.extend(self.streams.iter().map(StreamStatus::in_full));
-        text.push_str(&section("parked", &self.parked));
-        text.push_str(&section("dead letters", &self.dead_letters));
-        if self.pauses.is_empty() {
-            text.push_str("paused        nothing\n");
-        }
-        for pause in &self.pauses {
-            text.push_str(&format!("paused        {}: {}\n", pause.target(), pause.why()));
-        }
-        text
-    }
-}
-
-fn section(name: &str, counts: &[Count]) -> String {
-    if counts.is_empty() {
-        return format!("{name:<14}none\n");
-    }
-    let line = |count: &Count| {
-        let Count { reason, commands, oldest_age_seconds, .. } = count;
-        format!(
-            "{name:<14}{commands} {}, the oldest for {}\n",
-            plain(reason),
-            age(*oldest_age_seconds)
-        )
-    };
-    counts.iter().map(line).collect()
-}
-
-impl Owner {
-    fn in_full(&self) -> String {
-        let state = match (&self.released_at, self.lane_connections) {
-            (Some(at), _) => format!("stopped in good order at {at}"),
-            (None, Some(0)) => {
-                "it has no connections: it is starting again, or gone without a word".to_owned()
-            }
-            (None, Some(lanes)) => format!("{lanes} lanes are connected"),
-            (None, None) => "not stopped".to_owned(),
-        };
-        format!(
-            "owner         {}, of the database {}, since {} ({})\n              {state}\n",
-            plain(&self.worker),
-            self.database,
-            self.taken_at,
-            age(self.age_seconds)
-        )
-    }
 }

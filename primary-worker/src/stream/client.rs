@@ -25,7 +25,7 @@ pub(crate) async fn connect(url: &str) -> Result<Client, StreamError> {
         None => ConnectOptions::new(),
     };
     options
-        .name("farwrite primary-worker")
+        .name("farwrite worker")
         // A request that comes while a cluster elects is dropped in silence; the client waits 10 s.
         .request_timeout(Some(REQUEST_TIMEOUT))
         .event_callback(|event| async move { tracing::info!(%event, "NATS") })

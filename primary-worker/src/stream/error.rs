@@ -34,7 +34,7 @@ pub enum StreamError {
     #[error(
         "stream {stream} is not the one that this database knows: {reason}. \
              Nothing more is read from it. Find out what happened to the stream before anything else; \
-             then `primary-worker adopt-stream` says from where to go on"
+             then `farwrite worker adopt-stream` says from where to go on"
     )]
     Unknown {
         /// The stream's name.
@@ -43,7 +43,7 @@ pub enum StreamError {
         reason: String,
     },
     /// The database was never told of it.
-    #[error("stream {0} is not registered in this database: run `primary-worker migrate`")]
+    #[error("stream {0} is not registered in this database: run `farwrite worker migrate`")]
     NotRegistered(String),
     /// The database failed while the stream was registered.
     #[error("the primary: {0}")]

@@ -45,7 +45,7 @@ fn of(info: &Info) -> Result<Identity, StreamError> {
         return Err(StreamError::Contract {
             stream: name,
             broken: vec![format!(
-                "its metadata has no {IDENTITY_KEY} (a UUID): it was not made by `primary-worker migrate`; add one"
+                "its metadata has no {IDENTITY_KEY} (a UUID): it was not made by `farwrite worker migrate`; add one"
             )],
         });
     };

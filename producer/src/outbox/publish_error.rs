@@ -64,7 +64,7 @@ pub enum PublishError {
         /// What is known.
         known: Known,
     },
-    /// No stream listens to the subject, until the deadline. Run `primary-worker migrate`, or
+    /// No stream listens to the subject, until the deadline. Run `farwrite worker migrate`, or
     /// check the database's name.
     #[error("no stream takes the subject {subject:?} of the command {id}; {known}")]
     UnknownStream {

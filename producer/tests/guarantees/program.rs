@@ -1,4 +1,4 @@
-//! The program `producer`: one line of JSON, and an exit status that a script can act on.
+//! The verbs of the program `farwrite`: one line of JSON, and an exit status that a script can act on.
 
 use std::process::Stdio;
 
@@ -6,12 +6,12 @@ use farwrite_schemas::headers;
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::stage::{LONG, Stage, Worker, header, within};
+use crate::stage::{LONG, Stage, Worker, farwrite, header, within};
 
 const ID: &str = "0192f5c0-8a7b-7cc3-b1a2-c3d4e5f60718";
 
-fn producer(stage: &Stage, verb: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_producer"));
+fn verb_of(stage: &Stage, verb: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(farwrite());
     command.env_clear().args([verb, "--database", stage.database.as_str(), "--origin", "jfk"]);
     command.args(["--nats-url", &stage.stack.nats().url()]).args(arguments);
     command.env("FARWRITE_TIMEOUT_MS", "700");
@@ -25,7 +25,7 @@ async fn end_of(mut command: Command) -> (Option<i32>, Value) {
 }
 
 async fn run(stage: &Stage, verb: &str, arguments: &[&str]) -> (Option<i32>, Value) {
-    end_of(producer(stage, verb, arguments)).await
+    end_of(verb_of(stage, verb, arguments)).await
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn options_become_headers_and_the_body_may_come_from_standard_input() {
         "a",
         "-",
     ];
-    let mut command = producer(&stage, "publish", &options);
+    let mut command = verb_of(&stage, "publish", &options);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"{\"n\": 1}").await.unwrap();
@@ -109,7 +109,7 @@ async fn every_verb_answers_in_json() {
     drop(worker.reader().await);
     let replica = worker.replica_url();
     let run = async |verb: &str, arguments: &[&str]| {
-        let mut command = producer(&stage, verb, arguments);
+        let mut command = verb_of(&stage, verb, arguments);
         command.env("FARWRITE_TIMEOUT_MS", "30000").env("FARWRITE_REPLICA_URL", &replica);
         end_of(command).await
     };

@@ -1,7 +1,7 @@
 //! What the tests share: the stack, streams, producers, and stand-ins for the other side.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -252,15 +252,11 @@ impl<'a> Worker<'a> {
     }
 
     fn spawn(&self, subcommand: &str) -> Program {
-        let test = std::env::current_exe().unwrap();
-        let program = test.parent().and_then(Path::parent).unwrap().join("primary-worker");
-        let why = "build it first: cargo build --workspace --bins, or make test";
-        assert!(program.is_file(), "{}: {why}", program.display());
         let Stage { stack, .. } = self.stage;
-        let mut command = Command::new(program);
+        let mut command = Command::new(farwrite());
         command
             .env_clear()
-            .arg(subcommand)
+            .args(["worker", subcommand])
             .env("FARWRITE_DATABASE", self.database())
             .env("FARWRITE_DATABASE_URL", self.primary_url())
             .env("FARWRITE_NATS_URL", stack.nats().url())
@@ -270,6 +266,15 @@ impl<'a> Worker<'a> {
             .env("FARWRITE_STREAM_MAX_BYTES", "67108864");
         stack.spawn(command, &format!("worker-{}", self.database())).unwrap()
     }
+}
+
+/// The program, built beside this test.
+pub(crate) fn farwrite() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("farwrite");
+    let why = "build it first: cargo build --workspace --bins, or make test";
+    assert!(program.is_file(), "{}: {why}", program.display());
+    program
 }
 
 /// Returns when the server has taken everything that the client sent before.

@@ -47,7 +47,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Prepares everything with `primary-worker migrate`; `migrate` are more flags for it.
+    /// Prepares everything with `farwrite worker migrate`; `migrate` are more flags for it.
     pub(crate) async fn new(test: &str, migrate: &[&str]) -> Result<Self> {
         Self::on(stack().await?, test, migrate).await
     }
@@ -67,7 +67,7 @@ impl Case {
         Ok(case)
     }
 
-    /// A subcommand of the worker program for this case.
+    /// A subcommand of `farwrite worker`, or of an operator's, for this case.
     pub(crate) fn spawn(
         &self,
         subcommand: &str,
@@ -107,7 +107,10 @@ impl Case {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Command> {
-        let mut command = Command::new(program("primary-worker")?);
+        let mut command = Command::new(program("farwrite")?);
+        if matches!(subcommand, "migrate" | "run" | "adopt-stream") {
+            command.arg("worker");
+        }
         command
             .arg(subcommand)
             .args(flags)
@@ -142,8 +145,8 @@ impl Case {
 
     /// The watcher program of a region, begun.
     pub(crate) fn watcher(&self, region: &str) -> Result<Program> {
-        let mut command = Command::new(program("lsn-watcher")?);
-        command.args(["run", "--database", &self.name, "--region", region]);
+        let mut command = Command::new(program("farwrite")?);
+        command.args(["watcher", "run", "--database", &self.name, "--region", region]);
         command.args(["--nats-url", &self.stack.nats_urls()]);
         command.args(["--replica-url", &self.stack.replica(region)?.url(&self.name)]);
         command.args(["--metrics-addr", "127.0.0.1:0"]);

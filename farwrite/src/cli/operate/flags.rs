@@ -1,21 +1,22 @@
 //! The operators' subcommands: their flags, and what they mean.
 
-use std::{process::ExitCode, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use farwrite_schemas::{CommandId, CommandName, Key};
 
-use crate::operate::{self, End, Filter, LIMIT_MAX, OperateError, Operation, Target};
+use crate::worker::operate::{Filter, LIMIT_MAX, PauseTarget};
 
-use super::settings::{Wanted, text, with_settings};
+use super::{
+    super::settings::{
+        DATABASE_URL, NATS_URL, STREAM, Setting, flag, group, log, needed, text, with_settings,
+    },
+    operation::Operation,
+};
 
-/// What they need: the database alone.
-const DATABASE: Wanted = Wanted { flags: &["database-url", "log"], log: "warn" };
-/// The same, where a stream may be chosen.
-const STREAMS: Wanted = Wanted { flags: &["database-url", "stream", "log"], log: "warn" };
-/// `status` looks at the stream too.
-const STATUS: Wanted =
-    Wanted { flags: &["database-url", "nats-url", "stream", "log"], log: "warn" };
+/// The streams that are asked about.
+const OF_STREAM: Setting =
+    Setting { help: "Only of this stream [default: all that the database knows]", ..STREAM };
 
 /// What `--help` says about the end of an operator's subcommand.
 const STATUSES: &str = "\
@@ -35,7 +36,7 @@ Exit status:
   2  the flags, the configuration or the primary are not usable; the message says what to change";
 
 /// All of them.
-pub(super) fn commands() -> Vec<Command> {
+pub(crate) fn commands() -> Vec<Command> {
     vec![
         group("dead-letters", "What nobody could apply").subcommands([
             listed(ask("list", "Lists dead letters, in order of sequence")),
@@ -50,15 +51,11 @@ pub(super) fn commands() -> Vec<Command> {
         ]),
         targeted(reasoned(act("pause", "Parks a command's name or a key from the next batch on, until it is resumed"), true)),
         targeted(act("resume", "Takes a pause back: what waits for it is tried at once")),
-        with_settings(ask("pauses", "Lists what is paused"), DATABASE),
-        reasoned(with_settings(act("cancel", "Rejects a command that has not ended, parked, in the stream or not published yet"), DATABASE), true).arg(id()),
-        with_settings(ask("outcome", "Says how a command ended, from the primary or any replica"), DATABASE).arg(id()),
-        with_settings(ask("status", "Says where the database stands: owner, position, lag, and what waits"), STATUS),
+        on_database(ask("pauses", "Lists what is paused"), []),
+        reasoned(on_database(act("cancel", "Rejects a command that has not ended, parked, in the stream or not published yet"), []), true).arg(id()),
+        on_database(ask("find", "Says how a command ended or what it waits for, from the primary or a replica"), []).arg(id()),
+        on_database(ask("status", "Says where the database stands: owner, position, lag, and what waits"), [NATS_URL, OF_STREAM]),
     ]
-}
-
-fn group(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true)
 }
 
 /// A subcommand that changes nothing.
@@ -79,8 +76,9 @@ fn id() -> Arg {
     Arg::new("id").value_name("ID").required(true).help("The command id")
 }
 
-fn flag(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help)
+/// The settings of all of them; more where `more` says so.
+fn on_database<const N: usize>(command: Command, more: [Setting; N]) -> Command {
+    with_settings(command, [DATABASE_URL].into_iter().chain(more).chain([log("warn")]))
 }
 
 fn listed(command: Command) -> Command {
@@ -102,7 +100,7 @@ fn acted_on(command: Command, wants_reason: bool) -> Command {
 }
 
 fn filtered(command: Command) -> Command {
-    with_settings(command, STREAMS)
+    on_database(command, [OF_STREAM])
         .arg(flag("command", "NAME", "Only commands of this name"))
         .arg(flag("key", "KEY", "Only commands of this key"))
         .arg(flag("code", "REASON", "Only for this reason, such as unknown_command; for parked ones also the code of the last failure"))
@@ -110,7 +108,6 @@ fn filtered(command: Command) -> Command {
         .arg(flag("newer-than", "DURATION", "Only those that wait for less long"))
         .arg(flag("id", "UUID", "Only this command id; may be given again").action(ArgAction::Append))
         .arg(flag("sequence", "N", "Only this sequence of the stream; may be given again").action(ArgAction::Append))
-        .mut_arg("stream", |arg| arg.help("Only of this stream [default: all that the database knows]"))
 }
 
 fn reasoned(command: Command, required: bool) -> Command {
@@ -122,7 +119,7 @@ fn reasoned(command: Command, required: bool) -> Command {
 }
 
 fn targeted(command: Command) -> Command {
-    with_settings(command, DATABASE)
+    on_database(command, [])
         .arg(flag("command", "NAME", "All commands of this name"))
         .arg(flag("key", "KEY", "All commands of this key"))
         .group(ArgGroup::new("what").args(["command", "key"]).required(true))
@@ -144,11 +141,8 @@ pub(super) fn operation(
         "pauses" => Ok(Operation::Pauses),
         "cancel" => reason(matches)
             .and_then(|reason| Ok(Operation::Cancel { id: command_id(matches)?, reason })),
-        "outcome" => command_id(matches).map(|id| Operation::Outcome { id }),
-        "status" => {
-            let nats_url = text(matches, "nats-url").ok_or("nats-url: missing".to_owned());
-            nats_url.map(|nats_url| Operation::Status { nats_url })
-        }
+        "find" => command_id(matches).map(|id| Operation::Find { id }),
+        "status" => needed(matches, "nats-url").map(|nats_url| Operation::Status { nats_url }),
         _ => return None,
     })
 }
@@ -208,14 +202,14 @@ fn reason(matches: &ArgMatches) -> Result<String, String> {
     }
 }
 
-fn target(matches: &ArgMatches) -> Result<Target, String> {
+fn target(matches: &ArgMatches) -> Result<PauseTarget, String> {
     match (text(matches, "command"), text(matches, "key")) {
         (Some(name), _) => {
-            CommandName::new(name).map(Target::Name).map_err(|error| error.to_string())
+            CommandName::new(name).map(PauseTarget::Name).map_err(|error| error.to_string())
         }
-        (None, key) => {
-            Key::new(key.unwrap_or_default()).map(Target::Key).map_err(|error| error.to_string())
-        }
+        (None, key) => Key::new(key.unwrap_or_default())
+            .map(PauseTarget::Key)
+            .map_err(|error| error.to_string()),
     }
 }
 
@@ -237,24 +231,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u32 = text.strip_suffix(unit).and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
     Ok(Duration::from_secs(u64::from(number) * seconds))
-}
-
-/// Does it, and ends the program.
-pub(super) async fn run(operation: Operation, matches: &ArgMatches) -> ExitCode {
-    let matches = innermost(matches);
-    let url = text(matches, "database-url").unwrap_or_default();
-    let stream = matches.try_get_one::<String>("stream").ok().flatten();
-    let json = matches.get_flag("json");
-    match operate::run(operation, &url, stream.map(String::as_str), json).await {
-        Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::Partly) => ExitCode::FAILURE,
-        // Whoever read it has seen enough.
-        Err(OperateError::Output(_)) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            if error.is_configuration() { ExitCode::from(2) } else { ExitCode::FAILURE }
-        }
-    }
 }
 
 /// The flags of the subcommand's subcommand, where it has one.

@@ -1,22 +1,12 @@
-//! `lsn-watcher`: one watcher for a region; see `lsn-watcher run --help`.
+//! `farwrite watcher run`: the watcher of a region with its metrics and readiness, until a signal.
 //!
-//! It is the library's [`watch_region`] with settings, a log, a metrics endpoint and signals. All
-//! that runs is owned by one `JoinSet`: the first task that ends ends the program, with a reason.
-
-mod cli;
+//! All that runs is owned by one `JoinSet`: the first task that ends ends the program, with a reason.
 
 use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use async_nats::{Client, ConnectOptions, Event};
-use farwrite_internal::{
-    Chain,
-    program::{
-        http, log,
-        settings::{self, SettingsError},
-    },
-};
-use farwrite_lsn_watcher::{Health, RegionError, metrics, watch_region};
+use farwrite_internal::{Health, program::http};
 use farwrite_schemas::{NatsCredentials, NatsServers};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
@@ -24,71 +14,37 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::cli::Settings;
+use crate::watcher::{RegionError, metrics, watch_region};
 
-const FAILED: u8 = 1;
-const BAD_SETTINGS: u8 = 2;
+use super::{
+    super::runtime::{FAILED, UNUSABLE},
+    flags::WatcherSettings,
+};
 
 /// Buckets of the wait histogram in seconds: around a round trip inside a region, around one
 /// between regions, and around people's deadlines.
 const WAIT_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-/// How long tasks may take to end after the last word.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// A NATS connection that is silent for two of these is made anew.
 const NATS_PING: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts to reach NATS: apps wait for this watcher meanwhile.
 const NATS_PAUSE: Duration = Duration::from_millis(500);
 
-fn main() -> ExitCode {
-    let matches = match settings::parse(cli::command()) {
-        Ok(matches) => matches,
-        // Prints help and version too, and ends with 0 for these and 2 for an error.
-        Err(SettingsError::Flags(error)) => error.exit(),
-        Err(error) => return refuse(&error),
-    };
-    let Some(run) = matches.subcommand_matches("run") else {
-        return ExitCode::from(BAD_SETTINGS);
-    };
-    match Settings::read(run) {
-        Ok(settings) => start(settings),
-        Err(error) => refuse(&error),
-    }
-}
-
-fn refuse(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("lsn-watcher: {}", Chain(error));
-    ExitCode::from(BAD_SETTINGS)
-}
-
-fn start(settings: Settings) -> ExitCode {
-    if log::start(settings.log.clone()).is_err() {
-        return ExitCode::from(FAILED);
-    }
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "the runtime cannot be started");
-                return ExitCode::from(FAILED);
-            }
-        };
-    let ended = runtime.block_on(run(settings));
-    runtime.shutdown_timeout(END_TIMEOUT);
-    match ended {
+pub(super) async fn run(settings: WatcherSettings) -> ExitCode {
+    match watch(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");
-            match error.downcast_ref() {
-                Some(RegionError::Config(_)) => ExitCode::from(BAD_SETTINGS),
-                _ => ExitCode::from(FAILED),
-            }
+            ExitCode::from(match error.downcast_ref() {
+                Some(RegionError::Config(_)) => UNUSABLE,
+                _ => FAILED,
+            })
         }
     }
 }
 
 /// Runs until a signal comes or a task ends.
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn watch(settings: WatcherSettings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut tasks: JoinSet<anyhow::Result<Infallible>> = JoinSet::new();
@@ -127,7 +83,7 @@ async fn connect(servers: NatsServers, health: Health) -> Result<Client, async_n
         None => ConnectOptions::new(),
     };
     options
-        .name("farwrite lsn-watcher")
+        .name("farwrite watcher")
         .retry_on_initial_connect()
         .ping_interval(NATS_PING)
         .reconnect_delay_callback(|attempt| {

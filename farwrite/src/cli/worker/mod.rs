@@ -1,0 +1,9 @@
+//! `farwrite worker`: what serves beside the primary, and what prepares the database for it.
+
+mod adopt;
+mod flags;
+mod migrate;
+mod run;
+mod settings;
+
+pub(crate) use flags::{command, start};
