@@ -4,7 +4,7 @@ use anyhow::Result;
 use farwrite_devstack::Devstack;
 
 use super::{
-    drain, flow, growth, paces, publish,
+    flow, full_streams, growth, paces, publish,
     settings::{BenchSettings, ScenarioFindings},
     slow_disk, waiters, wake_up, write,
 };
@@ -86,10 +86,10 @@ impl Scenario {
 
     pub(in crate::bench) async fn run(self, settings: &BenchSettings) -> Result<ScenarioFindings> {
         match self {
-            Self::Drain => drain::functions(settings).await,
-            Self::DrainRust => drain::rust(settings).await,
-            Self::Rejects => drain::rejects(settings).await,
-            Self::ManyHandlers => drain::many_handlers(settings).await,
+            Self::Drain => full_streams::functions(settings).await,
+            Self::DrainRust => full_streams::rust(settings).await,
+            Self::Rejects => full_streams::rejects(settings).await,
+            Self::ManyHandlers => full_streams::many_handlers(settings).await,
             Self::SlowDisk => slow_disk::run(settings).await,
             Self::Growth => growth::run(settings).await,
             Self::Flow => flow::run(settings).await,

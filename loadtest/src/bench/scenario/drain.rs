@@ -6,17 +6,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use async_nats::{Subject, jetstream};
-use farwrite_devstack::Devstack;
-use farwrite_primary_worker::Config;
 use tokio::time::Instant;
 
-use super::settings::{BODY_BYTES, BenchSettings, SMALL, ScenarioFindings};
 use crate::bench::{
-    baseline::{Direct, FromStream, OneByOne, Transaction, commands_for, subject},
+    baseline::subject,
     fill::{Filling, fill},
-    measure::{BenchTarget, Samples, against, row},
     put::Puts,
     stage::{Applier, BenchStage, PATIENCE},
 };
@@ -128,158 +124,4 @@ pub(super) async fn drain(stage: &BenchStage, load: Load) -> Result<Drained> {
     let expected = load.commands - refused;
     ensure!(applied == expected, "{applied} commands are in the database, not {expected}");
     Ok(Drained { per_second: load.commands as f64 / took.as_secs_f64(), peak_bytes })
-}
-
-/// The contestants: they empty a stream, or do the same work without a stream.
-#[derive(Clone, Copy)]
-enum Contestant {
-    Farwrite,
-    /// The one with this index of the connections.
-    Direct(usize),
-    Batched,
-    FromStream,
-    OneByOne,
-}
-
-/// Functions of the database, beside connections to the primary and the consumer of an afternoon.
-pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindings> {
-    const CONNECTIONS: [u32; 3] = [1, 8, 32];
-    let mut findings = ScenarioFindings::default();
-    for body_bytes in BODY_BYTES {
-        let stage = BenchStage::set(Devstack::builder()).await?;
-        stage.database("bench").await?;
-        let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
-        let connect = async |connections, transaction| {
-            Direct::connect(stage.primary(), "bench", connections, body_bytes, transaction).await
-        };
-        let mut direct = Vec::new();
-        for connections in CONNECTIONS {
-            direct.push(connect(connections, Transaction::Upsert).await?);
-        }
-        let mut batched = connect(Config::LANES, Transaction::Batch).await?;
-        let mut from_stream = FromStream::set(&stage.stack, "bench", body_bytes).await?;
-        let [mut ours, mut bare, mut limit] = [const { Samples::new() }; 3];
-        let (mut theirs, mut queue) = ([const { Samples::new() }; 3], Samples::default());
-        let load = Load::puts("bench", settings.commands, body_bytes);
-        let mut contestants = vec![
-            Contestant::Farwrite,
-            Contestant::OneByOne,
-            Contestant::Batched,
-            Contestant::FromStream,
-        ];
-        contestants.extend((0..CONNECTIONS.len()).map(Contestant::Direct));
-        // The first drain meets empty tables, which no other does.
-        drain(&stage, Load { commands: settings.commands / 4, ..load }).await?;
-        let mut random = fastrand::Rng::new();
-        for _ in settings.rounds() {
-            // What one contestant leaves behind (a checkpoint, rows to vacuum) meets each of the
-            // others.
-            random.shuffle(&mut contestants);
-            for contestant in &contestants {
-                match *contestant {
-                    Contestant::Farwrite => ours.push(drain(&stage, load).await?.per_second),
-                    Contestant::Direct(index) => {
-                        let rate = direct[index].run(settings.turn() / 2).await?;
-                        theirs[index].push(rate);
-                    }
-                    Contestant::Batched => bare.push(batched.run(settings.turn() / 2).await?),
-                    Contestant::FromStream => limit.push(from_stream.run(load.commands).await?),
-                    Contestant::OneByOne => {
-                        queue.push(one_by_one.run(commands_for(settings.turn())).await?);
-                    }
-                }
-            }
-        }
-        stage.strike().await?;
-        let measure = format!("commands applied, {body_bytes} B");
-        let row = |measure: &str, ours: &Samples| row("drain", measure, "/s", ours);
-        let targets = [None, None, Some(BenchTarget::RatioAtLeast(2.0))];
-        for ((connections, theirs), target) in CONNECTIONS.iter().zip(&theirs).zip(targets) {
-            let baseline = format!("direct, {connections}");
-            findings.rows.push(against(row(&measure, &ours), &ours, &baseline, theirs, target));
-        }
-        // No target: the rows show what Farwrite's promises cost, with and without the stream.
-        for (baseline, theirs) in [("bare batches", &bare), ("bare batches from a stream", &limit)]
-        {
-            findings.rows.push(against(row(&measure, &ours), &ours, baseline, theirs, None));
-        }
-        let seven = Some(BenchTarget::RatioAtLeast(7.0));
-        let beside_queue = row(&measure, &ours);
-        findings.rows.push(against(beside_queue, &ours, "one-by-one queue", &queue, seven));
-    }
-    Ok(findings)
-}
-
-/// A handler in Rust of one statement.
-pub(super) async fn rust(settings: &BenchSettings) -> Result<ScenarioFindings> {
-    let stage = BenchStage::set(Devstack::builder()).await?;
-    stage.database("bench").await?;
-    let mut one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
-    let load = Load {
-        applier: Applier::Rust,
-        names: CommandNames::One("item.put_in_rust"),
-        ..Load::puts("bench", settings.commands / 4, SMALL)
-    };
-    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
-    drain(&stage, Load { commands: load.commands / 2, ..load }).await?;
-    let mut random = fastrand::Rng::new();
-    for _ in settings.rounds() {
-        let mut turns = [Contestant::Farwrite, Contestant::OneByOne];
-        random.shuffle(&mut turns);
-        for contestant in turns {
-            if matches!(contestant, Contestant::Farwrite) {
-                ours.push(drain(&stage, load).await?.per_second);
-            } else {
-                theirs.push(one_by_one.run(commands_for(settings.turn())).await?);
-            }
-        }
-    }
-    stage.strike().await?;
-    let row = row("drain-rust", format!("commands applied, {SMALL} B"), "/s", &ours);
-    let target = Some(BenchTarget::RatioAtLeast(2.5));
-    let row = against(row, &ours, "one-by-one queue", &theirs, target);
-    Ok(ScenarioFindings { rows: vec![row], ..ScenarioFindings::default() })
-}
-
-/// Loads that take turns; the others are compared with the first.
-async fn compare<const N: usize>(
-    settings: &BenchSettings,
-    loads: [Load; N],
-) -> Result<[Samples; N]> {
-    let stage = BenchStage::set(Devstack::builder()).await?;
-    stage.database("bench").await?;
-    let mut samples = [const { Samples::new() }; N];
-    let first = loads.first().context("nothing to compare")?;
-    drain(&stage, *first).await?;
-    for _ in settings.rounds() {
-        for (load, samples) in loads.iter().zip(&mut samples) {
-            samples.push(drain(&stage, *load).await?.per_second);
-        }
-    }
-    stage.strike().await?;
-    Ok(samples)
-}
-
-/// Commands that the database refuses.
-pub(super) async fn rejects(settings: &BenchSettings) -> Result<ScenarioFindings> {
-    let clean = Load::puts("bench", settings.commands / 4, SMALL);
-    let parts = [(1, 0.6), (10, 0.5), (50, 0.5)];
-    let refused = parts.map(|(percent, _)| Load { refused_percent: percent, ..clean });
-    let [clean, one, ten, fifty] =
-        compare(settings, [clean, refused[0], refused[1], refused[2]]).await?;
-    let rows = parts.iter().zip([one, ten, fifty]).map(|((percent, bound), samples)| {
-        let row = row("rejects", format!("{percent} % rejected"), "/s", &samples);
-        against(row, &samples, "clean drain", &clean, Some(BenchTarget::RatioAtLeast(*bound)))
-    });
-    Ok(ScenarioFindings { rows: rows.collect(), ..ScenarioFindings::default() })
-}
-
-/// Twenty names in one stream.
-pub(super) async fn many_handlers(settings: &BenchSettings) -> Result<ScenarioFindings> {
-    let one = Load::puts("bench", settings.commands / 4, SMALL);
-    let [one, many] =
-        compare(settings, [one, Load { names: CommandNames::Numbered(20), ..one }]).await?;
-    let row = row("many-handlers", "20 names in one stream", "/s", &many);
-    let row = against(row, &many, "one name", &one, Some(BenchTarget::RatioAtLeast(0.8)));
-    Ok(ScenarioFindings { rows: vec![row], ..ScenarioFindings::default() })
 }

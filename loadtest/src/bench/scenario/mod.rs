@@ -3,6 +3,7 @@
 mod catalogue;
 mod drain;
 mod flow;
+mod full_streams;
 mod growth;
 mod paces;
 mod publish;
