@@ -20,7 +20,7 @@ enum Work {
     /// Connections to the primary.
     Direct(Direct),
     /// A stream of its own, of so many commands.
-    FromStream(FromStream, u64),
+    FromStream(Box<FromStream>, u64),
     /// The consumer of an afternoon.
     OneByOne(OneByOne),
 }
@@ -96,7 +96,7 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
         }
         let batches = direct(Config::LANES, Transaction::Batch).await?;
         let from_stream = FromStream::set(&stage.stack, "bench", body_bytes).await?;
-        let from_stream = Work::FromStream(from_stream, settings.commands);
+        let from_stream = Work::FromStream(Box::new(from_stream), settings.commands);
         let one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
         contestants.extend([
             // No target: these rows show what Farwrite's promises cost, with and without the stream.
