@@ -15,11 +15,11 @@ use crate::{
     build_error::{BuildError, variable},
     journal::{Journal, Keeping},
     limits::Limits,
-    link::{connection::Nats, inbox::Inbox, nats::Link, routes::Routes},
+    link::{connection::NatsSource, inbox::Inbox, nats::NatsLink, routes::Routes},
     metrics,
     outbox::{
         attempt::Attempts, gather::Gatherer, gathered::Wire, pace::Gather, send::Outbox,
-        target::Targets, turns::Turns,
+        target::Destinations, turns::KeyTurns,
     },
     pending::PendingCalls,
     producer::{Parts, Producer},
@@ -191,10 +191,10 @@ impl Builder {
         self.journal.as_ref().map_or(Ok(()), |journal| journal.limits.validate())?;
         metrics::describe();
         let nats = match (self.client, self.nats_url) {
-            (Some(client), _) => Nats::Client(client),
+            (Some(client), _) => NatsSource::Client(client),
             (None, Some(url)) => {
                 let options = self.nats_options.unwrap_or_default();
-                Nats::at(&url, options).map_err(BuildError::NatsUrl)?
+                NatsSource::at(&url, options).map_err(BuildError::NatsUrl)?
             }
             (None, None) => return Err(BuildError::NoNats),
         };
@@ -214,15 +214,15 @@ impl Builder {
             let (inbox, ack_timeout) = (inbox.prefix().to_owned(), limits.ack_timeout);
             Gatherer::open(self.gather, Wire { client, routes, inbox, ack_timeout })
         });
-        let link = Arc::new(Link { client, inbox, routes, ack_timeout: limits.ack_timeout });
+        let link = Arc::new(NatsLink { client, inbox, routes, ack_timeout: limits.ack_timeout });
         let database = subjects.database().clone();
         let reads = Arc::new(Reads::new(servers, database, limits.read_budget, limits.timeout));
         let calls = PendingCalls::new(limits.max_pending);
         let outbox = Outbox {
             link: Arc::clone(&link),
             calls: Arc::clone(&calls),
-            targets: Targets::new(subjects.clone(), origin.clone()),
-            turns: Arc::new(Turns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
+            targets: Destinations::new(subjects.clone(), origin.clone()),
+            turns: Arc::new(KeyTurns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
             journal: journal.clone(),
             attempts: Attempts::new(Arc::clone(&link), limits.max_in_flight, gatherer),
         };

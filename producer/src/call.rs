@@ -24,7 +24,7 @@ use crate::{
         invalid::InvalidCommand,
         prepared::Prepared,
         publish_error::PublishError,
-        terms::{self, Moment, Wishes},
+        terms::{self, CallTerms, CallTime},
     },
     producer::Producer,
     raw_command::RawCommand,
@@ -39,7 +39,7 @@ pub struct Call<O> {
     producer: Producer,
     id: CommandId,
     timeout: Duration,
-    wishes: Wishes,
+    wishes: CallTerms,
     also_in: Vec<Origin>,
     prepared: Result<Prepared, InvalidCommand>,
     output: PhantomData<fn() -> O>,
@@ -119,7 +119,7 @@ impl<O> Call<O> {
             producer: producer.clone(),
             id: CommandId::now(),
             timeout: producer.parts.limits.timeout,
-            wishes: Wishes::default(),
+            wishes: CallTerms::default(),
             also_in: Vec::new(),
             prepared,
             output: PhantomData,
@@ -144,12 +144,12 @@ impl<O> Call<O> {
     /// at all. So a retry of a command that was sent before can be refused here, though the first
     /// attempt was accepted: [`Producer::outcome`] tells.
     pub fn expires_at(self, time: SystemTime) -> Self {
-        self.wishing(|wishes| wishes.expires = Some(Moment::At(time)))
+        self.wishing(|wishes| wishes.expires = Some(CallTime::At(time)))
     }
 
     /// The same, counted from the call of the verb.
     pub fn expires_in(self, duration: Duration) -> Self {
-        self.wishing(|wishes| wishes.expires = Some(Moment::In(duration)))
+        self.wishing(|wishes| wishes.expires = Some(CallTime::In(duration)))
     }
 
     /// Has the command applied at this time at the earliest, by the database's clock. Until then it
@@ -160,12 +160,12 @@ impl<O> Call<O> {
     /// out, the command stays accepted and is applied when it is due. `publish` is the verb for
     /// what is not due soon; its outcome can be asked for by its id.
     pub fn not_before(self, time: SystemTime) -> Self {
-        self.wishing(|wishes| wishes.not_before = Some(Moment::At(time)))
+        self.wishing(|wishes| wishes.not_before = Some(CallTime::At(time)))
     }
 
     /// The same, counted from the call of the verb.
     pub fn delay(self, duration: Duration) -> Self {
-        self.wishing(|wishes| wishes.not_before = Some(Moment::In(duration)))
+        self.wishing(|wishes| wishes.not_before = Some(CallTime::In(duration)))
     }
 
     /// Says of the caller what row-level security and triggers may want to know: something that
@@ -198,7 +198,7 @@ impl<O> Call<O> {
         self.visible_in(regions)
     }
 
-    fn wishing(mut self, wish: impl FnOnce(&mut Wishes)) -> Self {
+    fn wishing(mut self, wish: impl FnOnce(&mut CallTerms)) -> Self {
         wish(&mut self.wishes);
         self
     }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use crate::{
     journal::{JournalState, Keeping},
     limits::Limits,
-    link::nats::Link,
+    link::nats::NatsLink,
     outbox::send::Outbox,
     pending::PendingCalls,
     questions::ask::Questions,
@@ -41,7 +41,7 @@ pub(crate) struct Parts {
     /// The regions that a call waits for where it says "everywhere".
     pub(crate) regions: Vec<Origin>,
     pub(crate) calls: Arc<PendingCalls>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<NatsLink>,
     pub(crate) outbox: Outbox,
     pub(crate) questions: Questions,
     pub(crate) reads: Arc<Reads>,
@@ -77,8 +77,8 @@ impl Producer {
         self.parts.journal.as_ref().map(|journal| journal.state())
     }
 
-    /// Takes a command out of the journal, whatever becomes of it: it will not be sent again. For
-    /// what a [`ReconcileReport`](crate::ReconcileReport) leaves to the app. False when it is not
+    /// Takes a command out of the journal, so that it is not sent again. For the commands that a
+    /// [`ReconcileReport`](crate::ReconcileReport) leaves to the app. False when the command is not
     /// in the journal.
     pub fn forget(&self, id: CommandId) -> bool {
         self.parts.journal.as_ref().is_some_and(|journal| journal.forget(id))

@@ -95,7 +95,7 @@ impl Producer {
         self.parts.reads.read_at(bookmark).await
     }
 
-    /// A bookmark of what was just read on a connection: whoever waits for it elsewhere sees at
+    /// A bookmark of what was just read on a connection. A reader that waits for it elsewhere sees at
     /// least that, so that an app which hops between regions never goes back in time.
     ///
     /// Ask after the read, on the same connection. `None` where no worker has ever taken over.

@@ -1,7 +1,7 @@
 //! Bookmarks that only the app can have made.
 //!
-//! Whoever may send a bookmark may make a server wait for it. A wait is bounded, so that a forged one
-//! costs little; but a browser has no business to choose, and a key keeps it from doing so.
+//! A sender of a bookmark can make a server wait for it. A wait is bounded, so that a forged bookmark
+//! costs little. Still, a browser has no business to choose one, and a key keeps it from doing so.
 
 use std::fmt;
 

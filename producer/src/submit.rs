@@ -8,8 +8,8 @@
 //!                  └─ the reply may overtake the acknowledgement ─┘
 //! ```
 //!
-//! Whoever answers first wins; both tell what the ledger holds. A duplicate is asked for at once,
-//! because the reply went to the inbox of the copy that was stored, and because only the ledger can
+//! The first answer wins, and both tell what the ledger holds. A duplicate is asked for at once, for
+//! two reasons. The reply went to the inbox of the copy that was stored, and only the ledger can
 //! tell whether that copy had the same body.
 
 use std::fmt;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     link::routes::ReplyRoute,
     metrics,
-    outbox::entered::Entered,
+    outbox::entered::EnteredCall,
     producer::Parts,
     questions::last_heard::LastHeard,
     submit_error::{RawOutput, SubmitError},
@@ -35,7 +35,7 @@ pub struct Committed<O> {
     pub id: CommandId,
     /// What the command answered.
     pub output: O,
-    /// A position at or behind the commit: whoever holds it can wait for it in any region.
+    /// A position at or behind the commit: its holder can wait for it in any region.
     pub bookmark: Bookmark,
 }
 
@@ -50,20 +50,20 @@ impl<O> fmt::Debug for Committed<O> {
 /// A call that has entered, and waits for its reply, too.
 #[derive(Debug)]
 pub(crate) struct Awaiting {
-    pub(crate) entered: Entered,
+    pub(crate) entered: EnteredCall,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) reply: ReplyRoute,
 }
 
 /// A command that was applied, with its output as it came.
 #[derive(Debug)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedCommand {
     pub(crate) id: CommandId,
     pub(crate) output: RawOutput,
     pub(crate) bookmark: Bookmark,
 }
 
-impl Applied {
+impl AppliedCommand {
     /// Reads the output as its type.
     pub(crate) fn committed<O: DeserializeOwned>(self) -> Result<Committed<O>, SubmitError> {
         let Self { id, output: raw, bookmark } = self;
@@ -81,7 +81,7 @@ impl Parts {
         &self,
         awaiting: Awaiting,
         tell_accepted: impl FnOnce(),
-    ) -> Result<Applied, SubmitError> {
+    ) -> Result<AppliedCommand, SubmitError> {
         let began = awaiting.entered.began;
         let deadline = awaiting.entered.deadline;
         let result = match self.outcome_of(awaiting, tell_accepted).await {
@@ -127,13 +127,19 @@ impl Parts {
     }
 
     /// What a reply says; an output that was left out of it is read from the ledger.
-    async fn applied(&self, reply: Reply, deadline: Instant) -> Result<Applied, SubmitError> {
+    async fn applied(
+        &self,
+        reply: Reply,
+        deadline: Instant,
+    ) -> Result<AppliedCommand, SubmitError> {
         let Reply { id, outcome, bookmark, .. } = reply;
         match outcome {
-            Outcome::Applied { output } => Ok(Applied { id, output: RawOutput(output), bookmark }),
+            Outcome::Applied { output } => {
+                Ok(AppliedCommand { id, output: RawOutput(output), bookmark })
+            }
             Outcome::AppliedLarge { output_bytes } => {
                 match self.questions.read_output(id, &bookmark, deadline).await {
-                    Ok(output) => Ok(Applied { id, output: RawOutput(output), bookmark }),
+                    Ok(output) => Ok(AppliedCommand { id, output: RawOutput(output), bookmark }),
                     Err(cause) => {
                         Err(SubmitError::OutputNotRead { id, output_bytes, bookmark, cause })
                     }
@@ -151,7 +157,7 @@ impl Parts {
 }
 
 /// The reply came before the acknowledgement: it proves that the command was accepted.
-fn overtaken(entered: &Entered) {
+fn overtaken(entered: &EnteredCall) {
     if let Some(turn) = &entered.turn {
         turn.resolve(entered.message.id);
     }

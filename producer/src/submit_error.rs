@@ -68,8 +68,8 @@ pub enum SubmitError {
         last_heard: LastHeard,
     },
     /// It was applied; its output is too large for a message, and could not be read from the
-    /// database either. Whoever has a connection to the primary, or to a replica that has reached
-    /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
+    /// database either. A connection to the primary, or to a replica that has
+    /// reached the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
     #[error(
         "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {cause}. \
          Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"

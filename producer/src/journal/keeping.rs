@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     metrics,
-    outbox::{message::Message, target::Targets},
+    outbox::{message::Message, target::Destinations},
 };
 
 /// An open journal. Dropping it writes what is still to be written, and blocks meanwhile.
@@ -55,7 +55,7 @@ impl Keeping {
             JournalPlace::File { path, sync } => {
                 let owner =
                     JournalOwner { database: subjects.database().clone(), origin: origin.clone() };
-                let targets = Targets::new(subjects.clone(), origin.clone());
+                let targets = Destinations::new(subjects.clone(), origin.clone());
                 let at = path.clone();
                 let reading = tokio::task::spawn_blocking(move || {
                     let (file, bytes) = JournalFile::open(&path)?;
@@ -76,7 +76,7 @@ impl Keeping {
         mut book: JournalBook,
         sync: FileSync,
         owner: &JournalOwner,
-        targets: &Targets,
+        targets: &Destinations,
     ) -> Result<Self, JournalError> {
         let damage = recover(bytes, owner, targets, &mut book);
         let damage = damage.map_err(|strange| file.strange(strange))?;

@@ -9,7 +9,7 @@ use super::{
     book::{JournalBook, StoredAt},
     record::{self, Damage, Head, SentRecord},
 };
-use crate::outbox::{message::Message, target::Targets, terms::Terms};
+use crate::outbox::{message::Message, target::Destinations, terms::Terms};
 
 /// Whose journal it is.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl JournalOwner {
 pub(super) fn recover(
     bytes: &[u8],
     owner: &JournalOwner,
-    targets: &Targets,
+    targets: &Destinations,
     book: &mut JournalBook,
 ) -> Result<Damage, Strange> {
     let mut is_owned = false;
@@ -86,7 +86,7 @@ pub(super) fn recover(
     Ok(damage)
 }
 
-fn message(sent: SentRecord<'_>, body: &[u8], targets: &Targets) -> Result<Message, Strange> {
+fn message(sent: SentRecord<'_>, body: &[u8], targets: &Destinations) -> Result<Message, Strange> {
     let SentRecord { id, version, key, expires_at_ms, not_before_ms, context, .. } = sent;
     let strange = |what: &str| Strange::Unreadable(format!("{what} of {id} has no {what}'s form"));
     Ok(Message {

@@ -12,14 +12,14 @@ use farwrite_schemas::{NatsCredentials, NatsServers};
 use crate::link::{inbox::Inbox, routes::Routes};
 
 /// How to reach NATS.
-pub(crate) enum Nats {
+pub(crate) enum NatsSource {
     /// A connection of the producer's own.
     Connect { servers: Vec<ServerAddr>, options: Box<ConnectOptions> },
     /// A connection that the app brings.
     Client(Client),
 }
 
-impl Nats {
+impl NatsSource {
     /// Reads one URL or several joined by commas, with their credentials.
     pub(crate) fn at(url: &str, options: ConnectOptions) -> std::io::Result<Self> {
         let NatsServers { urls, credentials } = NatsServers::parse(url);
@@ -54,14 +54,14 @@ impl Nats {
     }
 }
 
-/// Takes note of an event. Whatever cannot be tied to a call is only logged.
+/// Takes note of an event. An event that cannot be tied to a call is only logged.
 fn notice(event: &Event, inbox: &str, routes: &Routes) {
     match event {
         Event::Connected => routes.reconnected(),
         Event::ServerError(ServerError::Other(text)) => match read_violation(text) {
-            Some(Violation::Publish(subject)) => routes.deny(subject),
-            Some(Violation::Subscription(subject)) if subject == inbox => routes.deafen(),
-            Some(Violation::Subscription(_)) | None => {
+            Some(PermissionViolation::Publish(subject)) => routes.deny(subject),
+            Some(PermissionViolation::Subscription(subject)) if subject == inbox => routes.deafen(),
+            Some(PermissionViolation::Subscription(_)) | None => {
                 tracing::warn!(error = text.as_str(), "NATS reports an error");
             }
         },
@@ -76,22 +76,25 @@ fn notice(event: &Event, inbox: &str, routes: &Routes) {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Violation<'a> {
+enum PermissionViolation<'a> {
     Publish(&'a str),
     Subscription(&'a str),
 }
 
 /// Reads `Permissions Violation for Publish to "<subject>"`, the server's words since its first
 /// version; they are compared without case, as the client itself does.
-fn read_violation(text: &str) -> Option<Violation<'_>> {
+fn read_violation(text: &str) -> Option<PermissionViolation<'_>> {
     let after = |words: &str| {
         let head = text.get(..words.len())?;
         let rest = text.get(words.len()..)?;
         head.eq_ignore_ascii_case(words).then(|| rest.split('"').next())?
     };
-    after("Permissions Violation for Publish to \"").map(Violation::Publish).or_else(|| {
-        after("Permissions Violation for Subscription to \"").map(Violation::Subscription)
-    })
+    after("Permissions Violation for Publish to \"").map(PermissionViolation::Publish).or_else(
+        || {
+            after("Permissions Violation for Subscription to \"")
+                .map(PermissionViolation::Subscription)
+        },
+    )
 }
 
 #[cfg(test)]
@@ -100,9 +103,9 @@ mod tests {
 
     #[test]
     fn several_servers_are_joined_by_commas() {
-        let servers = |url| match Nats::at(url, ConnectOptions::new()) {
-            Ok(Nats::Connect { servers, .. }) => servers.len(),
-            Ok(Nats::Client(_)) | Err(_) => 0,
+        let servers = |url| match NatsSource::at(url, ConnectOptions::new()) {
+            Ok(NatsSource::Connect { servers, .. }) => servers.len(),
+            Ok(NatsSource::Client(_)) | Err(_) => 0,
         };
         assert_eq!(servers("nats://a:b@one:4222, nats://two"), 2);
         assert_eq!(servers("localhost"), 1);
@@ -113,11 +116,11 @@ mod tests {
     fn a_violation_names_its_subject() {
         let publish = "Permissions Violation for Publish to \"farwrite.shop.cmd.jfk.order.place\"";
         let subject = "farwrite.shop.cmd.jfk.order.place";
-        assert_eq!(read_violation(publish), Some(Violation::Publish(subject)));
+        assert_eq!(read_violation(publish), Some(PermissionViolation::Publish(subject)));
         let lower = publish.to_lowercase();
-        assert_eq!(read_violation(&lower), Some(Violation::Publish(subject)));
+        assert_eq!(read_violation(&lower), Some(PermissionViolation::Publish(subject)));
         let listen = "Permissions Violation for Subscription to \"a.*\" using queue \"q\"";
-        assert_eq!(read_violation(listen), Some(Violation::Subscription("a.*")));
+        assert_eq!(read_violation(listen), Some(PermissionViolation::Subscription("a.*")));
         for text in ["", "Stale Connection", "Permissions Violation for Publish to \u{e9}"] {
             assert_eq!(read_violation(text), None, "{text:?}");
         }

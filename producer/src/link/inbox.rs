@@ -88,7 +88,7 @@ impl Drop for Inbox {
     }
 }
 
-/// Hands a message to whoever waits for it. What nobody waits for is counted and forgotten.
+/// Hands a message to its waiter. A message without a waiter is counted and forgotten.
 fn route(routes: &Routes, start: usize, message: Message) {
     let word = message.subject.get(start..).unwrap_or_default();
     let was_waited_for = match (word.as_bytes().first(), word.get(1..).unwrap_or_default()) {

@@ -11,7 +11,7 @@ use crate::link::{inbox::Inbox, routes::Routes};
 
 /// A client with an inbox.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct NatsLink {
     pub(crate) client: Client,
     pub(crate) inbox: Inbox,
     pub(crate) routes: Arc<Routes>,
@@ -19,7 +19,7 @@ pub(crate) struct Link {
     pub(crate) ack_timeout: Duration,
 }
 
-impl Link {
+impl NatsLink {
     /// Whether NATS is connected at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected

@@ -7,7 +7,7 @@ use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::link::{nats::Link, routes::Arrival};
+use crate::link::{nats::NatsLink, routes::Arrival};
 
 /// Why one question was not answered.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Unanswered {
     }
 }
 
-impl Link {
+impl NatsLink {
     /// Asks once.
     pub(crate) async fn question(
         &self,

@@ -1,14 +1,13 @@
 //! Who waits for which message of the inbox.
 //!
 //! Two tables under one lock. A **token** is a number in the reply subject of one publish or one
-//! question: whatever comes back on it, also the server's "no responders", belongs to that one
-//! waiter. A **reply** belongs to everyone in this producer who submitted that id with that
-//! fingerprint, however many they are: the worker answers one of them, all are served. The
-//! fingerprint is part of the reply's subject, so that a late reply never answers another body
-//! under the same id.
+//! question. Every message on it, also the server's "no responders", belongs to that one waiter. A
+//! **reply** belongs to every call in this producer that submitted that id with that fingerprint:
+//! the worker answers one of them, and all are served. The fingerprint is part of the reply's
+//! subject, so that a late reply never answers another body under the same id.
 //!
-//! A waiter is a guard: when its caller goes, its entry goes. Nothing is ever left in the tables
-//! but what somebody waits for, which is why they need no bound of their own.
+//! A waiter is a guard: when its caller goes, its entry goes. The tables hold only what somebody
+//! waits for, so that they need no bound of their own.
 
 use std::{
     collections::HashMap,
@@ -37,7 +36,7 @@ pub(crate) enum Arrival {
 type ReplyKey = (CommandId, Uuid);
 
 #[derive(Debug)]
-struct Waiting {
+struct TokenWaiter {
     subject: Subject,
     sender: oneshot::Sender<Arrival>,
 }
@@ -45,7 +44,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Tables {
     last_number: u64,
-    tokens: HashMap<u64, Waiting>,
+    tokens: HashMap<u64, TokenWaiter>,
     replies: HashMap<ReplyKey, Vec<(u64, oneshot::Sender<Reply>)>>,
 }
 
@@ -69,7 +68,7 @@ impl Routes {
         let mut tables = self.tables();
         tables.last_number += 1;
         let token = tables.last_number;
-        tables.tokens.insert(token, Waiting { subject, sender });
+        tables.tokens.insert(token, TokenWaiter { subject, sender });
         AnswerRoute { routes: Arc::clone(self), token, arrival, has_come: false }
     }
 
@@ -88,13 +87,13 @@ impl Routes {
         ReplyRoute { routes: Arc::clone(self), key, number, reply }
     }
 
-    /// Hands an answer to whoever waits on the token; false when nobody does any more.
+    /// Hands an answer to the waiter of the token; false when there is none any more.
     pub(crate) fn deliver_answer(&self, token: u64, message: Message) -> bool {
         let waiting = self.tables().tokens.remove(&token);
         waiting.is_some_and(|waiting| waiting.sender.send(Arrival::Message(message)).is_ok())
     }
 
-    /// Hands a reply to everyone who waits for it; false when nobody does any more.
+    /// Hands a reply to all its waiters; false when there are none any more.
     pub(crate) fn deliver_reply(&self, fingerprint: Uuid, reply: &Reply) -> bool {
         let waiting = self.tables().replies.remove(&(reply.id, fingerprint)).unwrap_or_default();
         let mut was_waited_for = false;
@@ -110,7 +109,7 @@ impl Routes {
     /// publishes are in flight, one that was stored just before could be among them; the ledger
     /// knows, and so does its id.
     pub(crate) fn deny(&self, subject: &str) {
-        let denied: Vec<Waiting> = {
+        let denied: Vec<TokenWaiter> = {
             let mut tables = self.tables();
             let of_subject = tables.tokens.extract_if(|_, waiting| &*waiting.subject == subject);
             of_subject.map(|(_, waiting)| waiting).collect()

@@ -21,23 +21,24 @@ use tokio::{
 
 use crate::{
     backoff,
-    link::{nats::Link, routes::Arrival},
+    link::{nats::NatsLink, routes::Arrival},
     metrics,
     outbox::{
-        answer::{Failure, Stored, read_answer},
+        answer::{Acknowledgement, read_answer},
+        failure::AttemptFailure,
         gather::{End, Gatherer, Way},
         message::Message,
-        progress::{Sent, Tries},
+        progress::{Attempted, Tries},
     },
 };
 
 /// How something ended, or that the time is up.
-pub(super) type Timed = Result<Result<Stored, Failure>, Elapsed>;
+pub(super) type AttemptEnd = Result<Result<Acknowledgement, AttemptFailure>, Elapsed>;
 
 /// What attempts are made with, and how many may be under way.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    link: Arc<Link>,
+    link: Arc<NatsLink>,
     in_flight: Semaphore,
     max_in_flight: usize,
     /// `None` where every command is published alone.
@@ -45,7 +46,11 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    pub(crate) fn new(link: Arc<Link>, max_in_flight: usize, gatherer: Option<Gatherer>) -> Self {
+    pub(crate) fn new(
+        link: Arc<NatsLink>,
+        max_in_flight: usize,
+        gatherer: Option<Gatherer>,
+    ) -> Self {
         Self { link, in_flight: Semaphore::new(max_in_flight), max_in_flight, gatherer }
     }
 
@@ -61,15 +66,15 @@ impl Attempts {
         message: &Arc<Message>,
         deadline: Instant,
         tries: &mut Tries,
-        sent: Sent,
-    ) -> Timed {
+        sent: Attempted,
+    ) -> AttemptEnd {
         let mut backoff = backoff::publishing();
         let mut sent = sent;
         loop {
             // Out of time in the middle of one, it may be out.
             let result = self.attempt(message, deadline, tries, sent).await?;
             tries.is_out = false;
-            sent = Sent::Before;
+            sent = Attempted::Before;
             let failure = match result {
                 Ok(stored) => return Ok(Ok(stored)),
                 Err(failure) => failure,
@@ -93,17 +98,17 @@ impl Attempts {
         message: &Arc<Message>,
         deadline: Instant,
         tries: &mut Tries,
-        sent: Sent,
-    ) -> Timed {
+        sent: Attempted,
+    ) -> AttemptEnd {
         if let Err(closed) = self.check_open() {
             return Ok(Err(closed));
         }
         // The semaphore is never closed.
         let Ok(_slot) = timeout_at(deadline, self.in_flight.acquire()).await? else {
-            return Ok(Err(Failure::Closed));
+            return Ok(Err(AttemptFailure::Closed));
         };
         let way = match (&self.gatherer, sent) {
-            (Some(gatherer), Sent::Never) => gatherer.enter(message),
+            (Some(gatherer), Attempted::Never) => gatherer.enter(message),
             (Some(_) | None, _) => Way::Alone(None),
         };
         let place = match way {
@@ -134,13 +139,13 @@ impl Attempts {
     }
 
     /// Whether something can be sent, and answered.
-    fn check_open(&self) -> Result<(), Failure> {
+    fn check_open(&self) -> Result<(), AttemptFailure> {
         // While disconnected the client would keep every attempt and send them all in the end.
         if !self.link.is_connected() {
-            return Err(Failure::NotConnected);
+            return Err(AttemptFailure::NotConnected);
         }
         if self.link.is_deaf() {
-            return Err(Failure::Deaf { inbox: self.link.inbox.subject(), sent: false });
+            return Err(AttemptFailure::Deaf { inbox: self.link.inbox.subject(), sent: false });
         }
         Ok(())
     }
@@ -151,7 +156,7 @@ impl Attempts {
         left: Instant,
         deadline: Instant,
         tries: &mut Tries,
-    ) -> Timed {
+    ) -> AttemptEnd {
         // Silence until then is the attempt's end, or the call's.
         let until = |from: Instant| deadline.min(from + self.link.ack_timeout);
         let silent = |until: Instant, elapsed: Elapsed, failure| match until < deadline {
@@ -167,32 +172,32 @@ impl Attempts {
         );
         let sent_until = until(left);
         match timeout_at(sent_until, sending).await {
-            Err(elapsed) => return silent(sent_until, elapsed, Failure::NotSent),
+            Err(elapsed) => return silent(sent_until, elapsed, AttemptFailure::NotSent),
             Ok(Err(error)) => return Ok(Err(self.not_sent(error.kind()))),
             Ok(Ok(())) => tries.is_out = true,
         }
         // Where the client's queue was full, it went out later.
         let answered_until = until(Instant::now());
         Ok(match timeout_at(answered_until, answer.arrival()).await {
-            Err(elapsed) => return silent(answered_until, elapsed, Failure::Unanswered),
-            Ok(Arrival::Denied) => Err(Failure::Denied),
+            Err(elapsed) => return silent(answered_until, elapsed, AttemptFailure::Unanswered),
+            Ok(Arrival::Denied) => Err(AttemptFailure::Denied),
             Ok(Arrival::Deaf) => {
-                Err(Failure::Deaf { inbox: self.link.inbox.subject(), sent: true })
+                Err(AttemptFailure::Deaf { inbox: self.link.inbox.subject(), sent: true })
             }
             Ok(Arrival::Message(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
-                Err(Failure::NoStream)
+                Err(AttemptFailure::NoStream)
             }
             Ok(Arrival::Message(answer)) => read_answer(&answer.payload),
         })
     }
 
-    fn not_sent(&self, kind: PublishErrorKind) -> Failure {
+    fn not_sent(&self, kind: PublishErrorKind) -> AttemptFailure {
         match kind {
             PublishErrorKind::MaxPayloadExceeded => {
-                Failure::OverServerLimit { limit_bytes: self.link.client.max_payload() }
+                AttemptFailure::OverServerLimit { limit_bytes: self.link.client.max_payload() }
             }
             // Subjects are made of checked names, so that only the closed client is left.
-            PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Failure::Closed,
+            PublishErrorKind::InvalidSubject | PublishErrorKind::Send => AttemptFailure::Closed,
         }
     }
 }

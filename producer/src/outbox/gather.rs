@@ -33,7 +33,8 @@ use uuid::Uuid;
 use crate::{
     metrics,
     outbox::{
-        answer::{Failure, Stored, StoredBatch},
+        answer::{Acknowledgement, StoredBatch},
+        failure::AttemptFailure,
         gathered::{BatchEnd, Why, Wire},
         message::Message,
         pace::{Gather, Leave, Left, Pace},
@@ -56,9 +57,9 @@ pub(crate) enum End {
     /// It is to be sent alone, now; nothing was stored.
     Alone(Option<Place>),
     /// It is stored.
-    Stored(Stored),
+    Stored(Acknowledgement),
     /// It left in a batch, and may have been stored.
-    InDoubt(Failure),
+    InDoubt(AttemptFailure),
 }
 
 /// How a message leaves.
@@ -312,7 +313,7 @@ impl Batch {
             BatchEnd::Stored(StoredBatch { stream, first_sequence }) => {
                 for (waiter, sequence) in waiters.into_iter().zip(first_sequence..) {
                     let (stream, duplicate) = (stream.clone(), false);
-                    waiter.end(End::Stored(Stored { stream, sequence, duplicate }));
+                    waiter.end(End::Stored(Acknowledgement { stream, sequence, duplicate }));
                 }
             }
             BatchEnd::Refused(_) => {
@@ -347,7 +348,7 @@ impl Waiting {
         let end = (&mut caller.waiting.ended).await;
         caller.was_told = true;
         // The task only ends with the producer, or by a fault: then nothing is known.
-        end.unwrap_or(End::InDoubt(Failure::Unanswered))
+        end.unwrap_or(End::InDoubt(AttemptFailure::Unanswered))
     }
 
     /// Takes it out. True when it was there, or was let go without having left.

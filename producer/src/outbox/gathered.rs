@@ -17,7 +17,8 @@ use crate::{
         routes::{AnswerRoute, Arrival, Routes},
     },
     outbox::{
-        answer::{Failure, Reason, StoredBatch, read_batch_answer},
+        answer::{StoredBatch, read_batch_answer},
+        failure::{AttemptFailure, Reason},
         message::Message,
     },
 };
@@ -51,7 +52,7 @@ pub(crate) enum BatchEnd {
     Refused(Why),
     /// Each may have been stored; the answer tells of no other way to find out than to send it
     /// again.
-    InDoubt(Failure),
+    InDoubt(AttemptFailure),
 }
 
 /// Why a batch was refused.
@@ -77,13 +78,13 @@ impl Wire {
         };
         let arrival = match timeout(self.ack_timeout, answer.arrival()).await {
             Ok(arrival) => arrival,
-            Err(_) => return BatchEnd::InDoubt(Failure::Unanswered),
+            Err(_) => return BatchEnd::InDoubt(AttemptFailure::Unanswered),
         };
         match arrival {
             Arrival::Denied => BatchEnd::Refused(Why::Other),
             Arrival::Deaf => {
                 let inbox = format!("{}*", self.inbox).into();
-                BatchEnd::InDoubt(Failure::Deaf { inbox, sent: true })
+                BatchEnd::InDoubt(AttemptFailure::Deaf { inbox, sent: true })
             }
             Arrival::Message(answer) if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                 BatchEnd::Refused(Why::Other)
@@ -117,12 +118,12 @@ impl Wire {
     }
 }
 
-fn conclude(answer: Result<StoredBatch, Failure>) -> BatchEnd {
+fn conclude(answer: Result<StoredBatch, AttemptFailure>) -> BatchEnd {
     match answer {
         Ok(stored) => BatchEnd::Stored(stored),
-        Err(Failure::Refused(refusal)) => match (refusal.reason, refusal.code) {
+        Err(AttemptFailure::Refused(refusal)) => match (refusal.reason, refusal.code) {
             // A disk that fails may do so in the middle of a commit.
-            (Reason::Unavailable, _) => BatchEnd::InDoubt(Failure::Refused(refusal)),
+            (Reason::Unavailable, _) => BatchEnd::InDoubt(AttemptFailure::Refused(refusal)),
             (_, DISABLED) => BatchEnd::Refused(Why::Impossible),
             (_, TOO_MANY_MESSAGES) => BatchEnd::Refused(Why::TooMany),
             _ => BatchEnd::Refused(Why::Other),

@@ -1,7 +1,7 @@
 //! A command made ready for the wire: serialised once, sent as often as it takes.
 //!
-//! Everything that an attempt needs is here and does not change between attempts: the same id, the
-//! same bytes, the same subject. That is what makes a retry harmless. The body is [`Bytes`], so an
+//! Everything that an attempt needs is here and does not change between attempts: the id, the bytes,
+//! the subject. So a retry is harmless. The body is [`Bytes`], so an
 //! attempt copies nothing; headers are made for each attempt, because the client consumes them.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, Fingerprint, Key, headers};
 
-use crate::outbox::{target::Target, terms::Terms};
+use crate::outbox::{target::Destination, terms::Terms};
 
 // Names that are made when the program is compiled cost no allocation when a header is set.
 const COMMAND_ID: HeaderName = HeaderName::from_static(headers::COMMAND_ID);
@@ -25,7 +25,7 @@ const REPLY: HeaderName = HeaderName::from_static(headers::REPLY);
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) id: CommandId,
-    pub(crate) target: Arc<Target>,
+    pub(crate) target: Arc<Destination>,
     pub(crate) version: u32,
     pub(crate) key: Option<Key>,
     pub(crate) body: Bytes,
@@ -69,7 +69,7 @@ impl Message {
 
 /// What tells this command from another under the same id.
 pub(crate) fn fingerprint(
-    target: &Target,
+    target: &Destination,
     version: u32,
     key: Option<&Key>,
     body: &[u8],

@@ -8,6 +8,7 @@ pub(crate) mod accepted;
 pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod entered;
+pub(crate) mod failure;
 pub(crate) mod gather;
 pub(crate) mod gathered;
 pub(crate) mod invalid;

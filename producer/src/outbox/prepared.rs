@@ -10,19 +10,19 @@ use farwrite_schemas::{BODY_MAX_BYTES, CommandId, Fingerprint, Key};
 use tokio::time::Instant;
 
 use crate::outbox::{
-    entered::Entered,
+    entered::EnteredCall,
     invalid::InvalidCommand,
     message::{Message, fingerprint},
     publish_error::{Known, PublishError, SizeLimit},
     send::Outbox,
-    target::Target,
-    terms::{Terms, Wishes},
+    target::Destination,
+    terms::{CallTerms, Terms},
 };
 
 /// A command without its id.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    target: Arc<Target>,
+    target: Arc<Destination>,
     version: u32,
     key: Option<Key>,
     body: Bytes,
@@ -38,7 +38,7 @@ impl Prepared {
     pub(crate) fn checked(
         id: CommandId,
         prepared: Result<Self, InvalidCommand>,
-        wishes: Wishes,
+        wishes: CallTerms,
     ) -> Result<(Self, Terms), PublishError> {
         let invalid = |cause| PublishError::Invalid { id, cause };
         let prepared = prepared.map_err(invalid)?;
@@ -75,7 +75,7 @@ impl Outbox {
         prepared: Prepared,
         terms: Terms,
         reply: Option<Box<str>>,
-    ) -> Result<Entered, PublishError> {
+    ) -> Result<EnteredCall, PublishError> {
         let began = Instant::now();
         let limit = self.calls.limit();
         let call = self.calls.enter().ok_or(PublishError::TooManyPending { id, limit })?;
@@ -85,6 +85,6 @@ impl Outbox {
                 PublishError::TooManyBlockedKeys { id, blocked: self.turns.counts().1 }
             })?;
         let message = Arc::new(Message { id, target, version, key, body, terms, reply });
-        Ok(Entered { message, turn, began, deadline: began + timeout, _call: call })
+        Ok(EnteredCall { message, turn, began, deadline: began + timeout, _call: call })
     }
 }

@@ -4,25 +4,25 @@
 
 use farwrite_schemas::CommandId;
 
-use crate::{journal::JournalHold, outbox::answer::Failure};
+use crate::{journal::JournalHold, outbox::failure::AttemptFailure};
 
 /// How far a message has come.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
-    pub(crate) stage: Stage,
+pub(crate) struct PublishProgress {
+    pub(crate) stage: PublishStage,
     pub(crate) tries: Tries,
     /// Its hold on the journal, where there is one.
     pub(crate) kept: Option<JournalHold>,
 }
 
-impl Progress {
+impl PublishProgress {
     /// Of a message that is in the journal already.
     pub(crate) fn of_kept(kept: JournalHold) -> Self {
-        Self { stage: Stage::default(), tries: Tries::default(), kept: Some(kept) }
+        Self { stage: PublishStage::default(), tries: Tries::default(), kept: Some(kept) }
     }
 }
 
-impl Drop for Progress {
+impl Drop for PublishProgress {
     /// A publish that is dropped leaves what was sent in the journal, and nothing else.
     fn drop(&mut self) {
         if self.tries.in_doubt()
@@ -35,7 +35,7 @@ impl Drop for Progress {
 
 /// What a publish is doing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Stage {
+pub(crate) enum PublishStage {
     /// An earlier call of its key is not over.
     #[default]
     Queued,
@@ -53,7 +53,7 @@ pub(crate) struct Tries {
     /// An attempt may have stored the message.
     pub(super) maybe_stored: bool,
     /// How the last attempt that is over failed.
-    pub(super) last: Option<Failure>,
+    pub(super) last: Option<AttemptFailure>,
 }
 
 impl Tries {
@@ -65,7 +65,7 @@ impl Tries {
 
 /// Whether a message may be in the stream already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum Attempted {
     Never,
     Before,
 }
@@ -76,5 +76,5 @@ pub(crate) enum Unsent {
     /// The time is up.
     OutOfTime,
     /// An attempt failed in a way that another one would repeat.
-    Final(Failure),
+    Final(AttemptFailure),
 }

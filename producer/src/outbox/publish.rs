@@ -5,10 +5,11 @@ use crate::{
     metrics,
     outbox::{
         accepted::Accepted,
-        answer::{Failure, Reason, Refusal, Stored},
-        entered::Entered,
+        answer::Acknowledgement,
+        entered::EnteredCall,
+        failure::{AttemptFailure, Reason, Refusal},
         message::Message,
-        progress::{Progress, Stage, Unsent},
+        progress::{PublishProgress, PublishStage, Unsent},
         publish_error::{Known, PublishError, SizeLimit, WaitingFor},
         send::Outbox,
     },
@@ -16,12 +17,15 @@ use crate::{
 
 impl Outbox {
     /// Publishes a call that has its place, and counts how that ended.
-    pub(crate) async fn publish(&self, entered: &mut Entered) -> Result<Accepted, PublishError> {
-        let mut progress = Progress::default();
-        let Entered { message, turn, deadline, began, .. } = entered;
+    pub(crate) async fn publish(
+        &self,
+        entered: &mut EnteredCall,
+    ) -> Result<Accepted, PublishError> {
+        let mut progress = PublishProgress::default();
+        let EnteredCall { message, turn, deadline, began, .. } = entered;
         let id = message.id;
         match self.send(message, turn.as_mut(), *deadline, &mut progress).await {
-            Ok(Stored { stream, sequence, duplicate }) => {
+            Ok(Acknowledgement { stream, sequence, duplicate }) => {
                 metrics::published(began.elapsed(), duplicate);
                 Ok(Accepted { id, stream, sequence, duplicate })
             }
@@ -38,7 +42,7 @@ impl Outbox {
     pub(crate) fn explain(
         &self,
         message: &Message,
-        progress: &Progress,
+        progress: &PublishProgress,
         unsent: Unsent,
     ) -> PublishError {
         let id = message.id;
@@ -47,47 +51,51 @@ impl Outbox {
         let known = if in_doubt { Known::MaybeAccepted } else { Known::NotAccepted };
         let failure = match (unsent, progress.stage) {
             (Unsent::Final(failure), _) => failure,
-            (Unsent::OutOfTime, Stage::Queued) => {
+            (Unsent::OutOfTime, PublishStage::Queued) => {
                 return PublishError::TimedOut { id, waiting: WaitingFor::Turn, known };
             }
-            (Unsent::OutOfTime, Stage::Resolving(unresolved)) => {
+            (Unsent::OutOfTime, PublishStage::Resolving(unresolved)) => {
                 return PublishError::KeyBlocked { id, unresolved };
             }
-            (Unsent::OutOfTime, Stage::Sending) => match progress.tries.last.clone() {
+            (Unsent::OutOfTime, PublishStage::Sending) => match progress.tries.last.clone() {
                 Some(failure) => failure,
-                None if in_doubt => Failure::Unanswered,
-                None => Failure::NotSent,
+                None if in_doubt => AttemptFailure::Unanswered,
+                None => AttemptFailure::NotSent,
             },
         };
         let too_large =
             |limit| PublishError::TooLarge { id, bytes: message.body.len(), limit, known };
         let waiting_for = |waiting| PublishError::TimedOut { id, waiting, known };
         match failure {
-            Failure::NotConnected => PublishError::NoConnection { id, known },
+            AttemptFailure::NotConnected => PublishError::NoConnection { id, known },
             // Silence has a reason where the connection is gone by now.
-            Failure::NotSent | Failure::Unanswered | Failure::Garbled
+            AttemptFailure::NotSent | AttemptFailure::Unanswered | AttemptFailure::Garbled
                 if !self.link.is_connected() =>
             {
                 PublishError::NoConnection { id, known }
             }
-            Failure::NotSent => waiting_for(WaitingFor::Slot),
-            Failure::Unanswered | Failure::Garbled => waiting_for(WaitingFor::Acknowledgement),
-            Failure::Closed => PublishError::Closed { id, known },
-            Failure::NoStream => PublishError::UnknownStream { id, subject: subject(), known },
-            Failure::OverServerLimit { limit_bytes: bytes } => {
+            AttemptFailure::NotSent => waiting_for(WaitingFor::Slot),
+            AttemptFailure::Unanswered | AttemptFailure::Garbled => {
+                waiting_for(WaitingFor::Acknowledgement)
+            }
+            AttemptFailure::Closed => PublishError::Closed { id, known },
+            AttemptFailure::NoStream => {
+                PublishError::UnknownStream { id, subject: subject(), known }
+            }
+            AttemptFailure::OverServerLimit { limit_bytes: bytes } => {
                 too_large(SizeLimit::Server { bytes })
             }
-            Failure::Denied => PublishError::NotPermitted { id, subject: subject(), known },
-            Failure::Deaf { inbox, .. } => {
+            AttemptFailure::Denied => PublishError::NotPermitted { id, subject: subject(), known },
+            AttemptFailure::Deaf { inbox, .. } => {
                 PublishError::NotPermitted { id, subject: inbox.to_string(), known }
             }
-            Failure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
+            AttemptFailure::Unjournaled(Unjournaled::Full { commands, bytes }) => {
                 PublishError::JournalFull { id, commands, bytes }
             }
-            Failure::Unjournaled(Unjournaled::Failed(cause)) => {
+            AttemptFailure::Unjournaled(Unjournaled::Failed(cause)) => {
                 PublishError::JournalFailed { id, cause }
             }
-            Failure::Refused(Refusal { reason, code, description }) => match reason {
+            AttemptFailure::Refused(Refusal { reason, code, description }) => match reason {
                 Reason::Full => PublishError::QueueFull { id, description, known },
                 Reason::TooLarge => too_large(SizeLimit::Stream),
                 Reason::BeingStored => waiting_for(WaitingFor::Acknowledgement),

@@ -5,7 +5,7 @@
 //! turn of the key ─▶ [the unresolved message before it] ─▶ [the journal] ─▶ attempts
 //! ```
 //!
-//! Every wait on the way ends at the deadline. What was learnt by then is in the [`Progress`].
+//! Every wait on the way ends at the deadline. What was learnt by then is in the [`PublishProgress`].
 
 use std::sync::Arc;
 
@@ -14,14 +14,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     journal::{JournalHold, Keeping},
-    link::nats::Link,
+    link::nats::NatsLink,
     outbox::{
-        answer::{Failure, Stored},
-        attempt::{Attempts, Timed},
+        answer::Acknowledgement,
+        attempt::{AttemptEnd, Attempts},
+        failure::AttemptFailure,
         message::Message,
-        progress::{Progress, Sent, Stage, Tries, Unsent},
-        target::Targets,
-        turns::{Turn, Turns},
+        progress::{Attempted, PublishProgress, PublishStage, Tries, Unsent},
+        target::Destinations,
+        turns::{KeyTurn, KeyTurns},
     },
     pending::PendingCalls,
 };
@@ -29,10 +30,10 @@ use crate::{
 /// Everything that a publish passes.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<NatsLink>,
     pub(crate) calls: Arc<PendingCalls>,
-    pub(crate) targets: Targets,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) targets: Destinations,
+    pub(crate) turns: Arc<KeyTurns>,
     pub(crate) journal: Option<Arc<Keeping>>,
     pub(crate) attempts: Attempts,
 }
@@ -50,15 +51,15 @@ impl Outbox {
         self.attempts.in_flight()
     }
 
-    /// Sends a message in its turn, until it is acknowledged or the time is up. Whatever is not
-    /// resolved by then blocks its key.
+    /// Sends a message in its turn, until it is acknowledged or the time is up. A message that is
+    /// not resolved by then blocks its key.
     pub(crate) async fn send(
         &self,
         message: &Arc<Message>,
-        turn: Option<&mut Turn>,
+        turn: Option<&mut KeyTurn>,
         deadline: Instant,
-        progress: &mut Progress,
-    ) -> Result<Stored, Unsent> {
+        progress: &mut PublishProgress,
+    ) -> Result<Acknowledgement, Unsent> {
         let Some(turn) = turn else {
             let sent = self.journal_and_send(message, deadline, progress).await;
             return conclude(sent, message, None, progress);
@@ -67,19 +68,19 @@ impl Outbox {
         conclude(sent, message, Some(turn), progress)
     }
 
-    /// Sends a message again that is in the journal, in its key's turn, which has come. Whatever
-    /// else blocks the key was sent after it, and stays behind it.
+    /// Sends a message again that is in the journal, in its key's turn, which has come. A message
+    /// that blocks the key was sent after this one, and stays behind it.
     pub(crate) async fn send_again(
         &self,
         message: &Arc<Message>,
-        turn: Option<&Turn>,
+        turn: Option<&KeyTurn>,
         deadline: Instant,
-        progress: &mut Progress,
-    ) -> Result<Stored, Unsent> {
-        progress.stage = Stage::Sending;
+        progress: &mut PublishProgress,
+    ) -> Result<Acknowledgement, Unsent> {
+        progress.stage = PublishStage::Sending;
         let sent = self
             .attempts
-            .until_acknowledged(message, deadline, &mut progress.tries, Sent::Before)
+            .until_acknowledged(message, deadline, &mut progress.tries, Attempted::Before)
             .await;
         conclude(sent, message, turn, progress)
     }
@@ -87,21 +88,21 @@ impl Outbox {
     async fn send_in_turn(
         &self,
         message: &Arc<Message>,
-        turn: &mut Turn,
+        turn: &mut KeyTurn,
         deadline: Instant,
-        progress: &mut Progress,
-    ) -> Timed {
+        progress: &mut PublishProgress,
+    ) -> AttemptEnd {
         timeout_at(deadline, turn.come()).await?;
         // The same id again resolves itself.
         if let Some(before) = turn.unresolved().filter(|before| before.id != message.id) {
-            progress.stage = Stage::Resolving(before.id);
+            progress.stage = PublishStage::Resolving(before.id);
             let mut tries = Tries::default();
             match self
                 .attempts
-                .until_acknowledged(&before, deadline, &mut tries, Sent::Before)
+                .until_acknowledged(&before, deadline, &mut tries, Attempted::Before)
                 .await?
             {
-                Ok(Stored { stream, sequence, .. }) => {
+                Ok(Acknowledgement { stream, sequence, .. }) => {
                     turn.resolve(before.id);
                     let journal = self.journal.as_ref();
                     if let Some(kept) =
@@ -123,26 +124,28 @@ impl Outbox {
         &self,
         message: &Arc<Message>,
         deadline: Instant,
-        progress: &mut Progress,
-    ) -> Timed {
-        progress.stage = Stage::Sending;
+        progress: &mut PublishProgress,
+    ) -> AttemptEnd {
+        progress.stage = PublishStage::Sending;
         if let Some(journal) = &self.journal {
             match timeout_at(deadline, JournalHold::enter(journal, message)).await? {
                 Ok(kept) => progress.kept = Some(kept),
-                Err(unjournaled) => return Ok(Err(Failure::Unjournaled(unjournaled))),
+                Err(unjournaled) => return Ok(Err(AttemptFailure::Unjournaled(unjournaled))),
             }
         }
-        self.attempts.until_acknowledged(message, deadline, &mut progress.tries, Sent::Never).await
+        self.attempts
+            .until_acknowledged(message, deadline, &mut progress.tries, Attempted::Never)
+            .await
     }
 }
 
 /// What the end of a publish means for its key and its journal entry.
 fn conclude(
-    sent: Timed,
+    sent: AttemptEnd,
     message: &Arc<Message>,
-    turn: Option<&Turn>,
-    progress: &mut Progress,
-) -> Result<Stored, Unsent> {
+    turn: Option<&KeyTurn>,
+    progress: &mut PublishProgress,
+) -> Result<Acknowledgement, Unsent> {
     let in_doubt = progress.tries.in_doubt();
     let (result, is_settled) = match sent {
         Ok(Ok(stored)) => (Ok(stored), true),
@@ -157,7 +160,7 @@ fn conclude(
         Some(turn) if in_doubt => turn.block(message),
         Some(_) | None => {}
     }
-    if let Ok(Stored { stream, sequence, .. }) = &result
+    if let Ok(Acknowledgement { stream, sequence, .. }) = &result
         && let Some(kept) = progress.kept.take()
     {
         kept.stored(stream, *sequence);

@@ -15,14 +15,14 @@ use crate::limits::REMEMBERED_NAMES;
 
 /// A command name with the subject that its commands go to.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct Destination {
     pub(crate) name: CommandName,
     pub(crate) subject: Subject,
     /// A command that went there alone was acknowledged.
     is_answered: AtomicBool,
 }
 
-impl Target {
+impl Destination {
     /// Commands that go there are answered.
     pub(crate) fn answered(&self) {
         if !self.is_answered() {
@@ -38,13 +38,13 @@ impl Target {
 
 /// The subjects of the names that were used, made once each.
 #[derive(Debug)]
-pub(crate) struct Targets {
+pub(crate) struct Destinations {
     subjects: Subjects,
     origin: Origin,
-    remembered: Mutex<HashMap<Box<str>, Arc<Target>>>,
+    remembered: Mutex<HashMap<Box<str>, Arc<Destination>>>,
 }
 
-impl Targets {
+impl Destinations {
     pub(crate) fn new(subjects: Subjects, origin: Origin) -> Self {
         Self { subjects, origin, remembered: Mutex::default() }
     }
@@ -53,14 +53,14 @@ impl Targets {
     ///
     /// # Errors
     /// When it cannot be a command's name.
-    pub(crate) fn of(&self, name: &str) -> Result<Arc<Target>, farwrite_schemas::NameError> {
+    pub(crate) fn of(&self, name: &str) -> Result<Arc<Destination>, farwrite_schemas::NameError> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(target) = remembered.get(name) {
             return Ok(Arc::clone(target));
         }
         let name = CommandName::new(name)?;
         let subject = self.subjects.command(&self.origin, &name).into();
-        let target = Arc::new(Target { name, subject, is_answered: AtomicBool::default() });
+        let target = Arc::new(Destination { name, subject, is_answered: AtomicBool::default() });
         if remembered.len() < REMEMBERED_NAMES {
             remembered.insert(target.name.as_str().into(), Arc::clone(&target));
         }
@@ -74,9 +74,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn targets() -> Targets {
+    pub(crate) fn targets() -> Destinations {
         let database = DatabaseName::new("shop").unwrap();
-        Targets::new(Subjects::new(database), Origin::new("jfk").unwrap())
+        Destinations::new(Subjects::new(database), Origin::new("jfk").unwrap())
     }
 
     #[test]

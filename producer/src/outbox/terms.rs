@@ -14,20 +14,20 @@ use crate::outbox::invalid::InvalidCommand;
 
 /// A point in time, or one that is counted from the verb's call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Moment {
+pub(crate) enum CallTime {
     At(SystemTime),
     In(Duration),
 }
 
-/// What a call wishes for its command.
+/// What a call asks for its command: times as the caller gave them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes {
-    pub(crate) expires: Option<Moment>,
-    pub(crate) not_before: Option<Moment>,
+pub(crate) struct CallTerms {
+    pub(crate) expires: Option<CallTime>,
+    pub(crate) not_before: Option<CallTime>,
     pub(crate) context: Option<Box<str>>,
 }
 
-/// The same as the command's headers say it.
+/// What the command's headers say: times as points in time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) expires_at_ms: Option<u64>,
@@ -35,7 +35,7 @@ pub(crate) struct Terms {
     pub(crate) context: Option<Box<str>>,
 }
 
-impl Wishes {
+impl CallTerms {
     /// Counts from `now`, and checks what can be checked before anything is sent.
     pub(crate) fn terms(self, now: SystemTime) -> Result<Terms, InvalidCommand> {
         let Self { expires, not_before, context } = self;
@@ -48,7 +48,7 @@ impl Wishes {
             .map(|moment| moment.unix_ms(now, headers::NOT_BEFORE, almost_a_ms))
             .transpose()?;
         if let Some(expires_at_ms) = expires_at_ms {
-            let now_ms = Moment::At(now).unix_ms(now, headers::EXPIRES_AT, Duration::ZERO)?;
+            let now_ms = CallTime::At(now).unix_ms(now, headers::EXPIRES_AT, Duration::ZERO)?;
             if expires_at_ms <= now_ms {
                 return Err(InvalidCommand::Expired { expires_at_ms });
             }
@@ -60,7 +60,7 @@ impl Wishes {
     }
 }
 
-impl Moment {
+impl CallTime {
     fn unix_ms(
         self,
         now: SystemTime,
@@ -81,7 +81,7 @@ impl Moment {
 
 /// Writes a context as its header carries it.
 pub(crate) fn context(context: impl Serialize) -> Result<Box<str>, InvalidCommand> {
-    // By way of a value: whatever raw text was put into it becomes one line of plain JSON.
+    // By way of a value: raw text within it becomes one line of plain JSON.
     let value = serde_json::to_value(context)?;
     let text = value.to_string();
     match value {
@@ -101,23 +101,26 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
     }
 
-    fn terms(expires: Option<Moment>, not_before: Option<Moment>) -> Result<Terms, InvalidCommand> {
-        Wishes { expires, not_before, context: None }.terms(at_ms(1_000))
+    fn terms(
+        expires: Option<CallTime>,
+        not_before: Option<CallTime>,
+    ) -> Result<Terms, InvalidCommand> {
+        CallTerms { expires, not_before, context: None }.terms(at_ms(1_000))
     }
 
     #[test]
     fn times_are_counted_from_the_call_in_whole_milliseconds() {
         let half = Duration::from_micros(500);
-        let made = terms(Some(Moment::In(half * 5)), Some(Moment::In(half))).unwrap();
+        let made = terms(Some(CallTime::In(half * 5)), Some(CallTime::In(half))).unwrap();
         assert_eq!((made.expires_at_ms, made.not_before_ms), (Some(1_002), Some(1_001)));
-        let made = terms(Some(Moment::At(at_ms(7_000))), Some(Moment::At(at_ms(10)))).unwrap();
+        let made = terms(Some(CallTime::At(at_ms(7_000))), Some(CallTime::At(at_ms(10)))).unwrap();
         assert_eq!((made.expires_at_ms, made.not_before_ms), (Some(7_000), Some(10)));
     }
 
     #[test]
     fn what_could_never_be_applied_is_refused() {
-        let in_ms = |ms| Some(Moment::In(Duration::from_millis(ms)));
-        let at = |ms| Some(Moment::At(at_ms(ms)));
+        let in_ms = |ms| Some(CallTime::In(Duration::from_millis(ms)));
+        let at = |ms| Some(CallTime::At(at_ms(ms)));
         let expired = |made| matches!(made, Err(InvalidCommand::Expired { .. }));
         assert!(expired(terms(in_ms(0), None)));
         assert!(expired(terms(at(1_000), None)));
@@ -128,8 +131,8 @@ mod tests {
         assert!(terms(in_ms(5), in_ms(4)).is_ok());
         let time = |made| matches!(made, Err(InvalidCommand::Time { .. }));
         let before_1970 = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        assert!(time(terms(Some(Moment::At(before_1970)), None)));
-        assert!(time(terms(None, Some(Moment::In(Duration::MAX)))));
+        assert!(time(terms(Some(CallTime::At(before_1970)), None)));
+        assert!(time(terms(None, Some(CallTime::In(Duration::MAX)))));
         assert!(time(terms(None, at(HEADER_TIME_MAX_MS.unsigned_abs() + 1))));
     }
 

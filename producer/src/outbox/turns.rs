@@ -33,7 +33,7 @@ use crate::{metrics, outbox::message::Message};
 pub(crate) struct TooManyBlocked;
 
 #[derive(Debug, Default)]
-struct Queue {
+struct KeyCalls {
     holder: Option<u64>,
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
     unresolved: Option<Arc<Message>>,
@@ -42,13 +42,13 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Keys {
     last_number: u64,
-    queues: HashMap<Key, Queue>,
+    queues: HashMap<Key, KeyCalls>,
     blocked_bytes: usize,
 }
 
 /// The queues of all keys.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct KeyTurns {
     keys: Mutex<Keys>,
     /// Keys that are blocked; changed only while `keys` is locked. A turn that reads it was given
     /// to its holder under that lock, and so sees what the holders before it did to their key:
@@ -58,7 +58,7 @@ pub(crate) struct Turns {
     max_blocked_bytes: usize,
 }
 
-impl Turns {
+impl KeyTurns {
     pub(crate) fn new(max_blocked_keys: usize, max_blocked_bytes: usize) -> Self {
         Self {
             keys: Mutex::default(),
@@ -83,11 +83,11 @@ impl Turns {
     ///
     /// # Errors
     /// When too much is blocked already, and this key is not among it.
-    pub(crate) fn enter(self: &Arc<Self>, key: &Key) -> Result<Turn, TooManyBlocked> {
+    pub(crate) fn enter(self: &Arc<Self>, key: &Key) -> Result<KeyTurn, TooManyBlocked> {
         let mut keys = self.keys();
         let is_full =
             self.blocked() >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
-        let is_blocked = |queue: &Queue| queue.unresolved.is_some();
+        let is_blocked = |queue: &KeyCalls| queue.unresolved.is_some();
         if is_full && !keys.queues.get(key).is_some_and(is_blocked) {
             return Err(TooManyBlocked);
         }
@@ -102,7 +102,7 @@ impl Turns {
             queue.waiting.insert(number, call);
             Some(called)
         };
-        Ok(Turn { turns: Arc::clone(self), key: key.clone(), number, called })
+        Ok(KeyTurn { turns: Arc::clone(self), key: key.clone(), number, called })
     }
 
     /// Keys with an entry, and how many of them are blocked.
@@ -112,7 +112,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turns {
+impl Drop for KeyTurns {
     fn drop(&mut self) {
         metrics::keys_freed(self.blocked());
     }
@@ -120,14 +120,14 @@ impl Drop for Turns {
 
 /// A place in a key's queue. Dropping it lets the next one go.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    turns: Arc<Turns>,
+pub(crate) struct KeyTurn {
+    turns: Arc<KeyTurns>,
     key: Key,
     number: u64,
     called: Option<oneshot::Receiver<()>>,
 }
 
-impl Turn {
+impl KeyTurn {
     /// Waits until every call of the key before this one has ended.
     pub(crate) async fn come(&mut self) {
         if let Some(called) = &mut self.called {
@@ -172,7 +172,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for KeyTurn {
     fn drop(&mut self) {
         let mut keys = self.turns.keys();
         // One look-up for what is read and taken out; a key's text is shared.
@@ -205,14 +205,14 @@ mod tests {
         Key::new(key).unwrap()
     }
 
-    fn turns() -> Arc<Turns> {
-        Arc::new(Turns::new(2, 1_000))
+    fn turns() -> Arc<KeyTurns> {
+        Arc::new(KeyTurns::new(2, 1_000))
     }
 
     #[test]
     fn one_key_goes_one_by_one_in_the_order_of_the_calls_and_others_go_on() {
         let turns = turns();
-        let mut places: Vec<Turn> = (0..3).map(|_| turns.enter(&key("a")).unwrap()).collect();
+        let mut places: Vec<KeyTurn> = (0..3).map(|_| turns.enter(&key("a")).unwrap()).collect();
         let mut other = turns.enter(&key("b")).unwrap();
         assert!(other.come().now_or_never().is_some());
         assert!(places[0].come().now_or_never().is_some());
@@ -269,13 +269,13 @@ mod tests {
         blocked.resolve(blocked.unresolved().unwrap().id);
         assert!(turns.enter(&key("c")).is_ok());
 
-        let turns = Arc::new(Turns::new(100, 2));
+        let turns = Arc::new(KeyTurns::new(100, 2));
         turns.enter(&key("a")).unwrap().block(&message(Some("a"), "{}"));
         assert_eq!(turns.enter(&key("c")).unwrap_err(), TooManyBlocked);
     }
 
     #[inline(never)]
-    fn hot_take_a_turn(turns: &Arc<Turns>, key: &Key, id: CommandId) {
+    fn hot_take_a_turn(turns: &Arc<KeyTurns>, key: &Key, id: CommandId) {
         let turn = turns.enter(key).unwrap();
         assert!(turn.unresolved().is_none());
         turn.resolve(id);
@@ -284,9 +284,9 @@ mod tests {
     /// For `loadtest/counts.sh`.
     #[test]
     fn taking_a_turn_among_a_thousand_keys() {
-        let turns = Arc::new(Turns::new(10, 10));
+        let turns = Arc::new(KeyTurns::new(10, 10));
         let keys: Vec<Key> = (0..1_000).map(|number| key(&format!("k{number:06}"))).collect();
-        let _others: Vec<Turn> = keys.iter().map(|key| turns.enter(key).unwrap()).collect();
+        let _others: Vec<KeyTurn> = keys.iter().map(|key| turns.enter(key).unwrap()).collect();
         let (mine, id) = (key("mine"), CommandId::now());
         (0..1_000).for_each(|_| hot_take_a_turn(&turns, &mine, id));
         assert_eq!(turns.counts(), (1_000, 0));

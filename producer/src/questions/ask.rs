@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     backoff,
-    link::{nats::Link, question::Unanswered},
+    link::{nats::NatsLink, question::Unanswered},
     metrics,
     pending::PendingCalls,
     questions::last_heard::LastHeard,
@@ -24,7 +24,7 @@ use crate::{
 /// The worker's service, and the database that is read where the service is silent.
 #[derive(Debug)]
 pub(crate) struct Questions {
-    pub(super) link: Arc<Link>,
+    pub(super) link: Arc<NatsLink>,
     pub(super) reads: Arc<Reads>,
     pub(super) calls: Arc<PendingCalls>,
     outcome_subject: Subject,
@@ -33,7 +33,7 @@ pub(crate) struct Questions {
 
 impl Questions {
     pub(crate) fn new(
-        link: Arc<Link>,
+        link: Arc<NatsLink>,
         reads: Arc<Reads>,
         calls: Arc<PendingCalls>,
         subjects: &Subjects,

@@ -19,7 +19,7 @@ use crate::{
     metrics,
     questions::ask::Questions,
     reads::{
-        position::{self, Position},
+        position::{self, ServerPosition},
         role::NoReads,
     },
 };
@@ -47,7 +47,7 @@ pub enum OutputError {
 
 /// What the database that is read says of a command.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum LedgerAnswer {
     /// It ended.
     Ended(Reply),
     /// It has not, at this position of this server. On the primary that is a fact.
@@ -56,7 +56,10 @@ pub(crate) enum Seen {
 
 impl Questions {
     /// Looks for an outcome; `None` where the producer has nothing to read with.
-    pub(crate) async fn read_outcome(&self, id: CommandId) -> Option<Result<Seen, sqlx::Error>> {
+    pub(crate) async fn read_outcome(
+        &self,
+        id: CommandId,
+    ) -> Option<Result<LedgerAnswer, sqlx::Error>> {
         let pool = self.reads.pool().ok()?;
         let looking = async {
             let mut connection = pool.acquire().await?;
@@ -64,8 +67,8 @@ impl Questions {
         };
         let seen = looking.await;
         metrics::outcome_read(match &seen {
-            Ok(Seen::Ended(_)) => "found",
-            Ok(Seen::NotEnded { .. }) => "not_found",
+            Ok(LedgerAnswer::Ended(_)) => "found",
+            Ok(LedgerAnswer::NotEnded { .. }) => "not_found",
             Err(_) => "failed",
         });
         Some(seen)
@@ -75,21 +78,21 @@ impl Questions {
         &self,
         connection: &mut PgConnection,
         id: CommandId,
-    ) -> Result<Seen, sqlx::Error> {
+    ) -> Result<LedgerAnswer, sqlx::Error> {
         let recorded = recorded(connection, id).await?;
         // After the row: see `position.rs`.
-        let Position { in_recovery, bookmark } =
+        let ServerPosition { in_recovery, bookmark } =
             position::ask(connection, self.reads.database()).await?;
         let is_fact = !in_recovery && self.reads.are_on_primary();
         let (outcome, record) = match recorded.map(|recorded| recorded.status) {
             Some(CommandStatus::Ended { outcome, record }) => (outcome, record),
             Some(CommandStatus::Parked(parked)) => {
-                return Ok(Seen::NotEnded { parked: Some(parked), is_fact });
+                return Ok(LedgerAnswer::NotEnded { parked: Some(parked), is_fact });
             }
-            None => return Ok(Seen::NotEnded { parked: None, is_fact }),
+            None => return Ok(LedgerAnswer::NotEnded { parked: None, is_fact }),
         };
         let bookmark = bookmark.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Seen::Ended(Reply { id, outcome, bookmark, record }))
+        Ok(LedgerAnswer::Ended(Reply { id, outcome, bookmark, record }))
     }
 
     /// Reads the output of a command that was applied, once its bookmark is visible here.

@@ -1,6 +1,6 @@
 //! What a producer asks: the worker's service, and where that is silent the database that is read.
 //!
-//! The ledger is authoritative, whoever reads it out. A question that is not answered changes
+//! The ledger is authoritative, and both only read it out. A question that is not answered changes
 //! nothing and leaves nothing behind.
 
 pub(crate) mod ask;

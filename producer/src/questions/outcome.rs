@@ -23,7 +23,7 @@ use crate::{
     questions::{
         ask::Questions,
         last_heard::LastHeard,
-        ledger::{OutputError, Seen},
+        ledger::{LedgerAnswer, OutputError},
     },
 };
 
@@ -85,8 +85,8 @@ pub enum OutcomeError {
         cause: sqlx::Error,
     },
     /// It was applied; its output is too large for a message, and could not be read from the
-    /// database either. Whoever has a connection to the primary, or to a replica that has reached
-    /// the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
+    /// database either. A connection to the primary, or to a replica that has
+    /// reached the bookmark, reads it with `SELECT answer FROM farwrite.outcome_of('<id>')`.
     #[error(
         "the command {id} was applied; its output of {output_bytes} bytes is too large for a message, and was not read from the database: {cause}. \
          Read it at the bookmark {bookmark} with SELECT answer FROM farwrite.outcome_of('{id}')"
@@ -164,11 +164,11 @@ impl Questions {
             learnt.service = Some(unanswered);
             match self.read_outcome(id).await {
                 None => {}
-                Some(Ok(Seen::Ended(reply))) => return Ok(OutcomeAnswer::Known(reply)),
-                Some(Ok(Seen::NotEnded { parked, is_fact: true })) => {
+                Some(Ok(LedgerAnswer::Ended(reply))) => return Ok(OutcomeAnswer::Known(reply)),
+                Some(Ok(LedgerAnswer::NotEnded { parked, is_fact: true })) => {
                     return Ok(OutcomeAnswer::Pending(NotEnded { id, parked }));
                 }
-                Some(Ok(Seen::NotEnded { parked, is_fact: false })) => {
+                Some(Ok(LedgerAnswer::NotEnded { parked, is_fact: false })) => {
                     learnt.here = Some(Ok(parked));
                 }
                 Some(Err(error)) => {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     backoff,
     limits::TIMEOUT_MAX,
-    link::{nats::Link, question::Unanswered},
+    link::{nats::NatsLink, question::Unanswered},
     metrics,
     reads::wait::BookmarkError,
 };
@@ -60,12 +60,12 @@ pub(crate) fn list(missing: &[MissingRegion]) -> String {
 /// The watchers of all regions, as they are asked over NATS.
 #[derive(Debug)]
 pub(crate) struct OtherRegions {
-    link: Arc<Link>,
+    link: Arc<NatsLink>,
     subjects: Subjects,
 }
 
 impl OtherRegions {
-    pub(crate) const fn new(link: Arc<Link>, subjects: Subjects) -> Self {
+    pub(crate) const fn new(link: Arc<NatsLink>, subjects: Subjects) -> Self {
         Self { link, subjects }
     }
 

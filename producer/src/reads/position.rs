@@ -1,12 +1,14 @@
 //! A bookmark of what a connection has just read.
 //!
-//! Rows show a moment before the replayed position moves, so the position of a read is the furthest
+//! Rows show a moment before the replayed position moves. So the position of a read is the furthest
 //! one that the server has received, taken *after* the data. A replica that was restarted replays
-//! what lies on its own disk before it receives anything; until then one waits for the replayed
-//! position to move, which ends the moment. The branch is that of the last takeover
-//! that began at or below it. Where the server is on another timeline than that takeover, which is
-//! so for the moment between a promotion and the worker's takeover, the position is what rows prove
-//! of the takeover's timeline: less than was read, and on the branch that the bookmark names.
+//! what lies on its own disk before it receives anything. Until then the read waits for the replayed
+//! position to move, which ends the moment.
+//!
+//! The branch is that of the last takeover that began at or below the position. Between a promotion
+//! and the worker's takeover the server is on another timeline than that takeover. There the
+//! position is what rows prove of the takeover's timeline: less than was read, and on the branch
+//! that the bookmark names.
 
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 use sqlx::{PgConnection, types::Uuid};
 use tokio::time::sleep;
 
-/// How often one looks whether the replayed position has moved where nothing is received. With the
-/// pauses 250 ms: longer than the replay of any commit but one that drops thousands of tables. Looks are
-/// counted and not time, since a process that is held for so long would look once. Where the primary
-/// is away as well, nothing moves, and every bookmark of a read takes this long.
+/// How often the replayed position is looked at where nothing is received. With the pauses 250 ms:
+/// longer than the replay of any commit but one that drops thousands of tables. Looks are counted
+/// instead of time, since a process that is held for so long would look once. Where the primary is
+/// away as well, nothing moves, and every bookmark of a read takes this long.
 const LOOKS: u32 = 50;
 /// The pause before each. Only after a restart of the replica.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -42,15 +44,15 @@ const POSITION: &str = "\
                        ORDER BY begin_lsn DESC, taken_at DESC LIMIT 1) h ON true";
 
 /// Where a server stands.
-pub(crate) struct Position {
+pub(crate) struct ServerPosition {
     pub(crate) in_recovery: bool,
     /// `None` on a server where no worker has ever taken over.
     pub(crate) bookmark: Option<Bookmark>,
 }
 
 /// What a server said once.
-struct Said {
-    position: Position,
+struct PositionReading {
+    position: ServerPosition,
     /// How far it has replayed, if it has received nothing beyond.
     replayed: Option<Lsn>,
 }
@@ -59,7 +61,7 @@ struct Said {
 pub(crate) async fn ask(
     connection: &mut PgConnection,
     database: &DatabaseName,
-) -> Result<Position, sqlx::Error> {
+) -> Result<ServerPosition, sqlx::Error> {
     let mut said = ask_once(connection, database).await?;
     let Some(replayed) = said.replayed else { return Ok(said.position) };
     for _ in 0..LOOKS {
@@ -75,9 +77,9 @@ pub(crate) async fn ask(
 async fn ask_once(
     connection: &mut PgConnection,
     database: &DatabaseName,
-) -> Result<Said, sqlx::Error> {
-    type Row = (bool, Option<String>, Option<Uuid>, Option<i32>, Option<String>);
-    let row: Row = sqlx::query_as(POSITION).fetch_one(connection).await?;
+) -> Result<PositionReading, sqlx::Error> {
+    type PositionRow = (bool, Option<String>, Option<Uuid>, Option<i32>, Option<String>);
+    let row: PositionRow = sqlx::query_as(POSITION).fetch_one(connection).await?;
     let (in_recovery, replayed, epoch, timeline, lsn) = row;
     let parse = |lsn: String| lsn.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
     let replayed: Option<Lsn> = replayed.map(parse).transpose()?;
@@ -88,5 +90,5 @@ async fn ask_once(
         }
         _ => None,
     };
-    Ok(Said { position: Position { in_recovery, bookmark }, replayed })
+    Ok(PositionReading { position: ServerPosition { in_recovery, bookmark }, replayed })
 }

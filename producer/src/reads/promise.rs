@@ -4,14 +4,14 @@
 //! process. A replica that crashed can come back *behind* it and serve reads at once. Its crash
 //! ended every connection, so each new one is compared with that position before the app gets it.
 //!
-//! That is not enough where a caller hears late that it was reached: meanwhile the server may have
-//! crashed, and connections to the one that came after it been compared with less. So the promise
-//! knows on which start of the server it was seen. All connections that live are to one start, the
-//! last that any of them was made to; while it is the promise's, nothing needs to be asked, and
-//! otherwise whatever the pool gives out is compared once more.
+//! That is not enough where a caller hears late that a position was reached. Meanwhile the server may
+//! have crashed, and connections to the next start may have been compared with less. So the promise
+//! knows on which start of the server its position was seen. All living connections are to one
+//! start, the last that any of them was made to. While that start is the promise's, nothing needs
+//! to be asked. Otherwise each connection that the pool gives out is compared once more.
 //!
-//! A server that was made anew after a failover is behind the promise, too; there it is lowered to
-//! where the timeline ended, as the server's own rows say.
+//! A server that was made anew after a failover is behind the promise, too. There the promise is
+//! lowered to where the timeline ended, as the server's own rows say.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -50,12 +50,12 @@ struct Behind {
 
 /// The furthest position that was said to be visible, and which server the pool's connections are to.
 #[derive(Debug, Default)]
-pub(crate) struct Promise(Mutex<State>);
+pub(crate) struct Promise(Mutex<PromiseState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct PromiseState {
     furthest: Option<Furthest>,
-    pool: Option<Start>,
+    pool: Option<ServerStart>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,17 +67,17 @@ struct Furthest {
     shown_on_us: i64,
 }
 
-/// A start of the server, in microseconds since 1970, and when a connection to it was asked for it.
-/// Of two that were heard of the one that was asked for later is the later one: the clock that they
-/// are told by may have been set back.
+/// A start of the server, in microseconds since 1970, and when a connection was asked for it. The
+/// server's clock may have been set back, so that two starts are ordered by when they were asked
+/// for, and not by what they say.
 #[derive(Clone, Copy, Debug)]
-struct Start {
+struct ServerStart {
     us: i64,
     asked_at: Instant,
 }
 
 impl Promise {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, PromiseState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,7 +95,7 @@ impl Promise {
         self.state().furthest.is_some()
     }
 
-    /// Whether whatever lives in the pool shows it.
+    /// Whether every living connection of the pool shows it.
     fn is_kept(&self) -> bool {
         let state = self.state();
         let start = state.pool.map(|start| start.us);
@@ -103,7 +103,7 @@ impl Promise {
     }
 
     /// Compares it with what a connection shows; what is missing.
-    fn compare(&self, shown: Lsn, start: Start) -> Option<Furthest> {
+    fn compare(&self, shown: Lsn, start: ServerStart) -> Option<Furthest> {
         let mut state = self.state();
         if state.pool.is_none_or(|known| start.asked_at >= known.asked_at) {
             state.pool = Some(start);
@@ -147,7 +147,7 @@ impl Promise {
     async fn keep(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let asked_at = Instant::now();
         let us: i64 = sqlx::query_scalar(SERVER_START_QUERY).fetch_one(&mut *connection).await?;
-        let start = Start { us, asked_at };
+        let start = ServerStart { us, asked_at };
         loop {
             let shown = shown(connection).await?;
             let Some(Furthest { lsn, epoch, .. }) = self.compare(shown, start) else {
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_promise_is_kept_by_the_start_that_it_was_seen_on_or_that_was_compared_with_it() {
         let (promise, epoch) = (Promise::default(), Epoch(Uuid::from_u128(7)));
-        let start = |us| Start { us, asked_at: Instant::now() };
+        let start = |us| ServerStart { us, asked_at: Instant::now() };
         let missing = |shown, start| promise.compare(Lsn(shown), start).map(|missing| missing.lsn);
         assert!(promise.is_kept(), "nothing was promised");
         promise.raise(&reached(100, 1), epoch);

@@ -1,8 +1,7 @@
 //! Reading at a bookmark: here if it is visible in time, else on the primary.
 //!
 //! A short wait beats a read across the world, and a long one does not. So the server next door has
-//! a budget, and whoever runs out of it reads on the primary, if the producer has one. A server
-//! that has used up the budget a few times in a row is only looked at for a while.
+//! a budget. A read that runs out of it goes to the primary, if the producer has one.
 
 use std::fmt;
 

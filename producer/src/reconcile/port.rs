@@ -8,14 +8,14 @@ use crate::{
     journal::JournalHold,
     link::question::Unanswered,
     outbox::{
-        answer::Stored,
+        answer::Acknowledgement,
         message::Message,
-        progress::Progress,
+        progress::PublishProgress,
         publish_error::{Known, PublishError, WaitingFor},
         send::Outbox,
-        turns::Turn,
+        turns::KeyTurn,
     },
-    questions::{ask::Questions, lag::LagError, ledger::Seen},
+    questions::{ask::Questions, lag::LagError, ledger::LedgerAnswer},
 };
 
 /// The outbox and the questions of a producer, as far as reconciling needs them.
@@ -45,7 +45,7 @@ impl<'a> Port<'a> {
     }
 
     /// How a command ended, as the database shows it that is read; `None` where none is.
-    pub(super) async fn read(&self, id: CommandId) -> Option<Result<Seen, sqlx::Error>> {
+    pub(super) async fn read(&self, id: CommandId) -> Option<Result<LedgerAnswer, sqlx::Error>> {
         self.questions.read_outcome(id).await
     }
 
@@ -54,7 +54,7 @@ impl<'a> Port<'a> {
         &self,
         message: &Message,
         deadline: Instant,
-    ) -> Result<Option<Turn>, PublishError> {
+    ) -> Result<Option<KeyTurn>, PublishError> {
         let (Some(key), id) = (&message.key, message.id) else { return Ok(None) };
         let turns = &self.outbox.turns;
         let blocked = |_| PublishError::TooManyBlockedKeys { id, blocked: turns.counts().1 };
@@ -70,10 +70,10 @@ impl<'a> Port<'a> {
         &self,
         message: &Arc<Message>,
         kept: JournalHold,
-        turn: Option<&Turn>,
+        turn: Option<&KeyTurn>,
         deadline: Instant,
-    ) -> Result<Stored, PublishError> {
-        let mut progress = Progress::of_kept(kept);
+    ) -> Result<Acknowledgement, PublishError> {
+        let mut progress = PublishProgress::of_kept(kept);
         let sent = self.outbox.send_again(message, turn, deadline, &mut progress).await;
         sent.map_err(|unsent| self.outbox.explain(message, &progress, unsent))
     }

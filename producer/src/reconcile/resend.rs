@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     journal::{JournalHold, Keeping},
-    outbox::{answer::Stored, publish_error::PublishError},
+    outbox::{answer::Acknowledgement, publish_error::PublishError},
 };
 
 /// What became of the lost commands of one key.
@@ -58,8 +58,8 @@ impl Port<'_> {
             };
             let deadline = Instant::now() + options.timeout;
             match self.send_again(message, kept, turn.as_ref(), deadline).await {
-                Ok(Stored { duplicate: false, .. }) => result.sent.push(message.id),
-                Ok(Stored { duplicate: true, .. }) => {
+                Ok(Acknowledgement { duplicate: false, .. }) => result.sent.push(message.id),
+                Ok(Acknowledgement { duplicate: true, .. }) => {
                     result.duplicates.push(message.id);
                     result.held_back += behind;
                     return result;

@@ -23,7 +23,7 @@ use crate::{
     journal::{Keeping, Listed, now_ms},
     outbox::message::fingerprint,
     producer::Producer,
-    questions::ledger::Seen,
+    questions::ledger::LedgerAnswer,
 };
 
 /// The sources that did not answer in this run, and are not asked any more.
@@ -181,10 +181,10 @@ impl Port<'_> {
             return Heard::Nothing;
         }
         match timeout(time, self.read(message.id)).await {
-            Ok(Some(Ok(Seen::Ended(reply)))) => Heard::ended(&reply.outcome),
+            Ok(Some(Ok(LedgerAnswer::Ended(reply)))) => Heard::ended(&reply.outcome),
             // What was parked is no longer in the stream's hands, also as a replica sees it.
-            Ok(Some(Ok(Seen::NotEnded { parked: Some(_), .. }))) => Heard::Parked,
-            Ok(Some(Ok(Seen::NotEnded { parked: None, .. }))) => Heard::Nothing,
+            Ok(Some(Ok(LedgerAnswer::NotEnded { parked: Some(_), .. }))) => Heard::Parked,
+            Ok(Some(Ok(LedgerAnswer::NotEnded { parked: None, .. }))) => Heard::Nothing,
             Ok(None) => {
                 away.database.store(true, Ordering::Relaxed);
                 Heard::Nothing

@@ -137,7 +137,7 @@ impl BookmarkLayer {
     }
 
     /// Finds a pool for a request.
-    async fn open(&self, bookmark: Option<Bookmark>) -> Result<Opened, Late> {
+    async fn open(&self, bookmark: Option<Bookmark>) -> Result<OpenedRequest, Late> {
         let is_primary = self.producer.parts.reads.are_on_primary();
         let from = if is_primary { ServerRole::Primary } else { ServerRole::Replica };
         let here = |is_stale, bookmark| {
@@ -147,13 +147,13 @@ impl BookmarkLayer {
         // Another database's is none of ours.
         let ours = |bookmark: &Bookmark| self.producer.parts.reads.check(bookmark).is_ok();
         let Some(bookmark) = bookmark.filter(ours) else {
-            return Ok(Opened::Serve(here(false, None)));
+            return Ok(OpenedRequest::Serve(here(false, None)));
         };
         if self.late == Late::Primary && self.producer.parts.reads.fallback().is_some() {
             return match self.producer.read_at(&bookmark).await {
                 Ok(read) => {
                     let (producer, pool) = (self.producer.clone(), read.pool.clone());
-                    Ok(Opened::Serve(Session::new(
+                    Ok(OpenedRequest::Serve(Session::new(
                         producer,
                         pool,
                         read.from,
@@ -161,7 +161,7 @@ impl BookmarkLayer {
                         Some(bookmark),
                     )))
                 }
-                Err(error) if error.is_superseded() => Ok(Opened::Forget(here(false, None))),
+                Err(error) if error.is_superseded() => Ok(OpenedRequest::Forget(here(false, None))),
                 Err(error) => {
                     tracing::warn!(%error, "a request's bookmark can be read nowhere");
                     Err(Late::Unavailable { retry_after: Duration::from_secs(1) })
@@ -169,7 +169,7 @@ impl BookmarkLayer {
             };
         }
         match self.producer.wait_within(&bookmark, self.budget).await {
-            Ok(()) => Ok(Opened::Serve(here(false, Some(bookmark)))),
+            Ok(()) => Ok(OpenedRequest::Serve(here(false, Some(bookmark)))),
             // Nothing can satisfy it.
             Err(BookmarkError::Wait(error))
                 if matches!(
@@ -177,9 +177,11 @@ impl BookmarkLayer {
                     WaitError::Superseded { .. } | WaitError::Implausible { .. }
                 ) =>
             {
-                Ok(Opened::Forget(here(false, None)))
+                Ok(OpenedRequest::Forget(here(false, None)))
             }
-            Err(_) if self.late == Late::Stale => Ok(Opened::Serve(here(true, Some(bookmark)))),
+            Err(_) if self.late == Late::Stale => {
+                Ok(OpenedRequest::Serve(here(true, Some(bookmark))))
+            }
             Err(_) => Err(self.late.clone()),
         }
     }
@@ -199,7 +201,7 @@ impl BookmarkLayer {
 }
 
 /// How a request goes on.
-enum Opened {
+enum OpenedRequest {
     Serve(Session),
     /// Its bookmark is taken back.
     Forget(Session),
@@ -244,8 +246,8 @@ where
         Box::pin(async move {
             let bookmark = layer.token.read(request.headers());
             let (session, forget) = match layer.open(bookmark).await {
-                Ok(Opened::Serve(session)) => (session, false),
-                Ok(Opened::Forget(session)) => (session, true),
+                Ok(OpenedRequest::Serve(session)) => (session, false),
+                Ok(OpenedRequest::Forget(session)) => (session, true),
                 Err(late) => {
                     metrics::request_late(late.as_str());
                     return Ok(refusal(&late));

@@ -9,11 +9,11 @@ use crate::{Bookmark, Committed, Producer, ServerRole, Visible};
 /// One request's view of the database; in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Session {
-    inner: Arc<Inner>,
+    inner: Arc<SessionState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SessionState {
     producer: Producer,
     pool: PgPool,
     from: ServerRole,
@@ -36,7 +36,7 @@ impl Session {
         bookmark: Option<Bookmark>,
     ) -> Self {
         let newest = Mutex::new(Newest { bookmark, is_news: false });
-        Self { inner: Arc::new(Inner { producer, pool, from, is_stale, newest }) }
+        Self { inner: Arc::new(SessionState { producer, pool, from, is_stale, newest }) }
     }
 
     /// The pool to read with: it shows what the request's bookmark stands for.
