@@ -82,7 +82,7 @@ impl Producer {
     /// |---|---|
     /// | `FARWRITE_DATABASE` | the database's name, required |
     /// | `FARWRITE_NATS_URL` | where NATS is, with user and password where needed, required |
-    /// | `FARWRITE_WATCHER` | `embedded` (default), or `nats`: through the region's `lsn-watcher` |
+    /// | `FARWRITE_WATCHER` | `embedded` (default), or `nats`: through the region's `farwrite watcher run` |
     /// | `FARWRITE_REGIONS` | all regions, joined by commas: [`Builder::regions`] |
     /// | `FARWRITE_TIMEOUT_MS` | a call's default timeout in milliseconds |
     ///

@@ -107,7 +107,7 @@ async fn a_write_can_wait_for_other_regions_and_says_who_is_missing() -> Result<
     let Err(ElsewhereError::Missing { visible: shown, missing }) = error else {
         bail!("{error:?}")
     };
-    ensure!(shown == jfk && missing[0].why.contains("no lsn-watcher runs there"), "{missing:?}");
+    ensure!(shown == jfk && missing[0].why.contains("no watcher runs there"), "{missing:?}");
     let waiting = tokio::spawn({
         let (producer, bookmark) = (producer.clone(), visible.bookmark.clone());
         async move { producer.wait_in_within(&bookmark, &both, DEADLINE).await }

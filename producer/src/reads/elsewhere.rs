@@ -1,6 +1,6 @@
 //! Visible in other regions too.
 //!
-//! Each region's `lsn-watcher` is asked over NATS whether its replica shows a bookmark, and asked
+//! Each region's watcher is asked over NATS whether its replica shows a bookmark, and asked
 //! again until it does or the time is up: a question that is lost, and a watcher that restarts,
 //! only delay. Who is missing at the end is told by name, with what was heard last.
 
@@ -143,11 +143,11 @@ impl OtherRegions {
         let question = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
         let message = self.link.question(subject, question).await.map_err(|unanswered| {
             let why = match unanswered {
-                Unanswered::NoService => "no lsn-watcher runs there",
+                Unanswered::NoService => "no watcher runs there",
                 Unanswered::NotPermitted(subject) => return format!("not permitted: {subject}"),
                 Unanswered::NotConnected => "NATS is not connected",
                 Unanswered::Closed => "the connection to NATS was closed",
-                Unanswered::Silence => "its lsn-watcher does not answer",
+                Unanswered::Silence => "its watcher does not answer",
                 Unanswered::Unreadable => "its answer cannot be read",
             };
             why.to_owned()
