@@ -1,4 +1,4 @@
-//! Named places where a test kills the worker.
+//! Named points where a test kills the worker.
 //!
 //! `FARWRITE_FAILPOINT=after_commit:3` ends the process with SIGKILL when it passes `after_commit`
 //! for the third time: nothing is flushed, closed or told, as when a machine loses its power. The
@@ -12,7 +12,7 @@ use std::sync::{
 /// The environment variable that arms one.
 pub const VARIABLE: &str = "FARWRITE_FAILPOINT";
 
-/// Every place there is.
+/// Every failpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
     /// A lane has a batch, and nothing was sent to PostgreSQL.

@@ -29,6 +29,7 @@
 mod answers;
 mod apply;
 pub mod config;
+#[doc(hidden)]
 pub mod failpoint;
 mod keep;
 mod lane;
@@ -51,4 +52,9 @@ pub use life::{end::WorkerError, worker::Worker};
 pub use primary::PrimaryError;
 pub use stream::error::StreamError;
 pub use trial::{Trial, TrialError, Tried};
+#[doc(hidden)]
 pub use verdict::is_own_fault;
+
+/// Types of these stand in the API: handlers get a connection of `sqlx`, and a worker is stopped by a
+/// token of `tokio_util`.
+pub use {sqlx, tokio_util};

@@ -50,7 +50,7 @@ pub fn describe() {
     describe_counter!(
         RETRIED_BATCHES,
         Unit::Count,
-        "Batches that failed and were run again in parts"
+        "Batches that failed and were run again in chunks"
     );
     describe_counter!(
         REPLIES,

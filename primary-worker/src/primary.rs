@@ -200,11 +200,11 @@ impl PrimaryServer {
     /// Connects to the very server that `first` is a connection to: a name may lead elsewhere by now.
     pub(crate) async fn connect_as(
         &self,
-        first: &ServerStart,
+        first: &PrimaryStart,
         purpose: &Purpose,
     ) -> Result<PgConnection, PrimaryError> {
         let mut connection = self.connect(purpose).await?;
-        if ServerStart::of(&mut connection).await? != *first {
+        if PrimaryStart::of(&mut connection).await? != *first {
             return Err(PrimaryError::OtherServer { server: self.name() });
         }
         Ok(connection)
@@ -218,9 +218,9 @@ impl PrimaryServer {
 
 /// One start of one server: no two begin in the same microsecond.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServerStart(String);
+pub(crate) struct PrimaryStart(String);
 
-impl ServerStart {
+impl PrimaryStart {
     pub(crate) async fn of(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         server::start(connection).await.map(Self)
     }

@@ -12,7 +12,7 @@ use crate::{
     apply::{
         failure::Failure,
         handler::Handlers,
-        trial::{Attempted, attempt_for_trial},
+        trial::{TrialAttempt, attempt_for_trial},
     },
     config::Config,
     life::schema::check_migrated,
@@ -148,15 +148,15 @@ impl<'a> Trial<'a> {
         let config = Config::new(database, "", "");
         let mut savepoint = self.tx.begin().await?;
         let attempted = attempt_for_trial(&mut savepoint, delivery, &config, handlers).await;
-        let is_applied = matches!(attempted, Ok(Attempted::Ended(Outcome::Applied { .. })));
+        let is_applied = matches!(attempted, Ok(TrialAttempt::Ended(Outcome::Applied { .. })));
         if is_applied {
             savepoint.commit().await?
         } else {
             savepoint.rollback().await?
         }
         Ok(match attempted? {
-            Attempted::Ended(outcome) => Tried::Ended(outcome),
-            Attempted::Parked(park) => {
+            TrialAttempt::Ended(outcome) => Tried::Ended(outcome),
+            TrialAttempt::Parked(park) => {
                 let reason = park.reason.as_str();
                 Tried::Parked { reason, wait: park.wait, error: park.error }
             }

@@ -32,7 +32,7 @@ use tracing::warn;
 use crate::{
     config::Config,
     keep::confirm,
-    life::{end::ServiceEnd, may_answer::MayAnswer, takeover::Takeover},
+    life::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover},
     metrics,
     store::{ledger, owner, server},
     stream::client::message_max_bytes,
@@ -55,8 +55,8 @@ pub(crate) async fn serve(
     stream: &Stream,
     may_answer: &MayAnswer,
     connection: PgConnection,
-) -> ServiceEnd {
-    let nats = |error: async_nats::Error| ServiceEnd::again_of(SERVICE, error);
+) -> ServingEnd {
+    let nats = |error: async_nats::Error| ServingEnd::again_of(SERVICE, error);
     let subjects = Subjects::new(config.database.clone());
     let service = client
         .service_builder()
@@ -84,7 +84,7 @@ pub(crate) async fn serve(
     tokio::select! {
         biased; // callers wait for outcomes
         end = answers.all(outcomes) => end,
-        error = gauge.answer_all(lags, connection) => ServiceEnd::again(error),
+        error = gauge.answer_all(lags, connection) => ServingEnd::again(error),
     }
 }
 
@@ -99,14 +99,14 @@ struct OutcomeAnswers<'a> {
 }
 
 impl OutcomeAnswers<'_> {
-    async fn all(&self, questions: Endpoint) -> ServiceEnd {
+    async fn all(&self, questions: Endpoint) -> ServingEnd {
         let mut questions = questions.ready_chunks(TOGETHER);
         while let Some(requests) = questions.next().await {
             if let Err(error) = self.some(requests).await {
-                return ServiceEnd::again(error);
+                return ServingEnd::again(error);
             }
         }
-        ServiceEnd::again_of(SERVICE, "its subscription ended")
+        ServingEnd::again_of(SERVICE, "its subscription ended")
     }
 
     async fn some(&self, requests: Vec<Request>) -> Result<(), sqlx::Error> {

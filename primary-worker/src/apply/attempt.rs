@@ -37,7 +37,7 @@ pub(crate) async fn attempt(
         staged::attempt(connection, items, fence, manner).await
     };
     // The server ends a statement that takes too long. When even that does not arrive, the
-    // connection is given up with whatever it was doing: the fence decides what came of it.
+    // connection is given up, and the fence decides what came of the attempt.
     let statements = if items.len() > 1 { 10 } else { 2 };
     let limit = manner.statement_timeout * statements + GRACE;
     tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {

@@ -11,7 +11,7 @@ use sqlx::{
     types::Uuid,
 };
 
-use super::{item::BatchItem, work::Work};
+use super::{item::BatchItem, work::CommandWork};
 
 /// The bodies of some commands, one behind the other, as one `bytea`.
 pub(crate) struct Bodies<'a> {
@@ -139,7 +139,8 @@ impl<'a> Columns<'a> {
             |item: &'a BatchItem| item.delivery.envelope.as_ref().ok()?.context.as_deref();
         let contexts = items.clone().any(|item| context(item).is_some());
         for item in items {
-            let (Ok(envelope), Work::Function(function)) = (&item.delivery.envelope, &item.work)
+            let (Ok(envelope), CommandWork::Function(function)) =
+                (&item.delivery.envelope, &item.work)
             else {
                 continue;
             };
@@ -178,7 +179,7 @@ mod tests {
             vec![(headers::COMMAND_ID.to_owned(), id), (headers::KEY.to_owned(), "k1".to_owned())];
         let delivery = Delivery::kept(subject, headers, b"{}".to_vec(), sequence, 0);
         let function = Function { number: 1, alone: false, schema: None };
-        BatchItem::new(delivery, Work::Function(function), None, None)
+        BatchItem::new(delivery, CommandWork::Function(function), None, None)
     }
 
     #[test]

@@ -63,8 +63,8 @@ impl Functions {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        type Row = (String, i32, i32, bool, Option<Json<Value>>);
-        let rows: Vec<Row> = sqlx::query_as(
+        type FunctionRow = (String, i32, i32, bool, Option<Json<Value>>);
+        let rows: Vec<FunctionRow> = sqlx::query_as(
             "SELECT name, version, function_id, alone, json_schema FROM farwrite.functions",
         )
         .fetch_all(connection)

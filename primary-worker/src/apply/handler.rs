@@ -16,7 +16,7 @@ use sqlx::PgConnection;
 use super::by_name::ByName;
 
 /// What is known about a command beside its body.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Meta {
     /// The command id. Derive the ids of rows from it, not from a sequence: after a failover that
@@ -37,6 +37,22 @@ pub struct Meta {
     /// What its `Farwrite-Context` says, a JSON object. The setting `farwrite.context` holds the
     /// same while it runs.
     pub context: Option<Box<str>>,
+}
+
+impl fmt::Debug for Meta {
+    /// Without the context, which may say who acts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, key, origin, name, version, sequence, published_at, context: _ } = self;
+        f.debug_struct("Meta")
+            .field("id", id)
+            .field("key", key)
+            .field("origin", origin)
+            .field("name", name)
+            .field("version", version)
+            .field("sequence", sequence)
+            .field("published_at", published_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a handler did not apply a command. Either way none of its effects stay.

@@ -9,12 +9,12 @@ use crate::{
     stream::{delivery::Delivery, position::Anchor},
 };
 
-use super::{handler::Meta, work::Work};
+use super::{handler::Meta, work::CommandWork};
 
 /// One command of a batch.
 pub(crate) struct BatchItem {
     pub(crate) delivery: Delivery,
-    pub(crate) work: Work,
+    pub(crate) work: CommandWork,
     /// The same id again, in the same batch: answered with this one's outcome.
     pub(crate) echoes: Vec<Delivery>,
     /// How often it was tried alone and failed by chance.
@@ -40,7 +40,7 @@ pub(crate) struct ParkedBefore {
 impl BatchItem {
     pub(crate) fn new(
         delivery: Delivery,
-        work: Work,
+        work: CommandWork,
         parked: Option<ParkedBefore>,
         expires_ns: Option<i64>,
     ) -> Self {
@@ -51,7 +51,7 @@ impl BatchItem {
     /// The id and fingerprint that the ledger knows this command by; `None` where it cannot.
     pub(crate) fn ledger_entry(&self) -> Option<(CommandId, Fingerprint)> {
         match (&self.work, &self.delivery.envelope) {
-            (Work::DeadLetter { in_ledger: false, .. }, _) | (_, Err(_)) => None,
+            (CommandWork::DeadLetter { in_ledger: false, .. }, _) | (_, Err(_)) => None,
             (_, Ok(envelope)) => Some((envelope.id, envelope.fingerprint)),
         }
     }

@@ -1,4 +1,4 @@
-//! What becomes of a command that failed alone: the one place.
+//! What becomes of a command that failed alone. Nothing else decides it.
 //!
 //! ```text
 //! failed alone => recorded     rejected, or dead-lettered
@@ -23,7 +23,7 @@ use super::{
     item::BatchItem,
     members::Refused,
     resolve::not_yet,
-    work::{Park, ParkReason, Work},
+    work::{CommandWork, Park, ParkReason},
 };
 
 /// Longest pause between two attempts of a parked command.
@@ -74,11 +74,11 @@ pub(crate) fn judge(
     let lacks_for = item.parked.as_ref().map_or(Duration::ZERO, |parked| parked.lacks_for);
     item.work = match verdict {
         Verdict::Reject => match (&item.work, member) {
-            (Work::Atomic { atomic, .. }, Some(member)) => {
+            (CommandWork::Atomic { atomic, .. }, Some(member)) => {
                 let refused = Some(Refused { member, rejection });
-                Work::Atomic { atomic: Arc::clone(atomic), refused }
+                CommandWork::Atomic { atomic: Arc::clone(atomic), refused }
             }
-            _ => Work::Reject(rejection),
+            _ => CommandWork::Reject(rejection),
         },
         Verdict::Retry => {
             item.attempts += 1;
@@ -89,7 +89,11 @@ pub(crate) fn judge(
                 1 => return Next::Again,
                 attempts => {
                     let wait = Some(retry_pause(config.retry_pause, attempts - 1));
-                    Work::Park(Park { reason: ParkReason::Retry, wait, error: Some(rejection) })
+                    CommandWork::Park(Park {
+                        reason: ParkReason::Retry,
+                        wait,
+                        error: Some(rejection),
+                    })
                 }
             }
         }
@@ -100,7 +104,7 @@ pub(crate) fn judge(
         }
         Verdict::Refresh if refreshed.first_time(item.delivery.sequence) => return Next::Refresh,
         Verdict::Refresh => not_yet(ParkReason::NotReady, rejection, lacks_for, config),
-        Verdict::Later(wait) => Work::Park(Park {
+        Verdict::Later(wait) => CommandWork::Park(Park {
             reason: ParkReason::Later,
             wait: Some(wait.clamp(LATER_MIN, LATER_MAX)),
             error: Some(rejection),
@@ -115,8 +119,8 @@ pub(crate) fn judge(
     Next::Record
 }
 
-fn dead_letter(reason: &str, rejection: &Rejection) -> Work {
-    Work::dead_letter(reason, format!("{} ({})", rejection.message, rejection.code), true)
+fn dead_letter(reason: &str, rejection: &Rejection) -> CommandWork {
+    CommandWork::dead_letter(reason, format!("{} ({})", rejection.message, rejection.code), true)
 }
 
 /// The pause after so many attempts: doubled each time, up to a bound, and shortened by up to a

@@ -18,12 +18,12 @@ use super::{
     item::BatchItem,
     manner::{Care, GROUP},
     settled::{CommittedBatch, OnlyAfterCommit, Settled},
-    work::Work,
+    work::CommandWork,
 };
 
 /// Whether a command needs nothing but its function: no schedule, and not parked.
 pub(crate) fn fits(item: &BatchItem) -> bool {
-    matches!(item.work, Work::Function(_))
+    matches!(item.work, CommandWork::Function(_))
         && item.parked.is_none()
         && item.delivery.envelope.as_ref().is_ok_and(|envelope| envelope.not_before_ms.is_none())
 }

@@ -18,7 +18,7 @@ use super::{
     item::ParkedBefore,
     json_schema::BodyCheck,
     members::{Atomic, Member, MemberWork, Refused},
-    work::{Park, ParkReason, Work},
+    work::{CommandWork, Park, ParkReason},
 };
 
 /// How far an id's time may lie after the stream's time of its message: a producer whose clock is
@@ -43,10 +43,12 @@ impl Resolver<'_> {
         delivery: &Delivery,
         parked: Option<&ParkedBefore>,
         last_word: bool,
-    ) -> Option<Work> {
+    ) -> Option<CommandWork> {
         let envelope = match &delivery.envelope {
             Ok(envelope) => envelope,
-            Err(error) => return Some(Work::dead_letter(error.code(), error.to_string(), false)),
+            Err(error) => {
+                return Some(CommandWork::dead_letter(error.code(), error.to_string(), false));
+            }
         };
         // What is parked was judged when it came.
         let refusal = || refuse_by_age(envelope.id, delivery.at_ns, self.config.ledger_keep);
@@ -56,19 +58,19 @@ impl Resolver<'_> {
             return Some(refusal);
         }
         if let Some(refusal) = self.refuse_context(envelope) {
-            return Some(Work::Reject(refusal));
+            return Some(CommandWork::Reject(refusal));
         }
         if envelope.name.as_str() == ATOMIC_NAME {
             return self.atomic(delivery, envelope, parked, last_word);
         }
         let (name, version) = (&envelope.name, envelope.version);
         if let Some(handler) = self.handlers.get(name, version) {
-            return Some(Work::Handler(Arc::clone(handler)));
+            return Some(CommandWork::Handler(Arc::clone(handler)));
         }
         match self.functions.get(name, version) {
             Some(function) => Some(match function.check(delivery.body()) {
-                BodyCheck::Fits => Work::Function(function.clone()),
-                BodyCheck::Refused(rejection) => Work::Reject(rejection),
+                BodyCheck::Fits => CommandWork::Function(function.clone()),
+                BodyCheck::Refused(rejection) => CommandWork::Reject(rejection),
                 BodyCheck::BadSchema(error) => {
                     let lacks_for = parked.map_or(Duration::ZERO, |parked| parked.lacks_for);
                     not_yet(ParkReason::NotReady, error, lacks_for, self.config)
@@ -86,19 +88,19 @@ impl Resolver<'_> {
         envelope: &Envelope,
         parked: Option<&ParkedBefore>,
         last_word: bool,
-    ) -> Option<Work> {
+    ) -> Option<CommandWork> {
         let commands = match AtomicBody::decode(envelope.id, delivery.body()) {
             Ok(body) => body.commands,
             Err(error) => {
-                return Some(Work::Reject(Rejection::new("bad_body", error.to_string())));
+                return Some(CommandWork::Reject(Rejection::new("bad_body", error.to_string())));
             }
         };
         // The ledger cannot hold such an id; it may tell nothing about it either.
         let refusal = |command: &AtomicCommand| {
             refuse_by_age(command.id, delivery.at_ns, self.config.ledger_keep)
         };
-        if let Some(Work::DeadLetter { letter, .. }) = commands.iter().find_map(refusal) {
-            return Some(Work::Reject(Rejection::new(letter.reason, letter.message)));
+        if let Some(CommandWork::DeadLetter { letter, .. }) = commands.iter().find_map(refusal) {
+            return Some(CommandWork::Reject(Rejection::new(letter.reason, letter.message)));
         }
         let mut members = Vec::with_capacity(commands.len());
         let mut refused = None;
@@ -119,10 +121,15 @@ impl Resolver<'_> {
             let fingerprint = Fingerprint::of(&name, version, key, body.get().as_bytes());
             members.push(Member { id, name, version, body, fingerprint, work });
         }
-        Some(Work::Atomic { atomic: Arc::new(Atomic { members }), refused })
+        Some(CommandWork::Atomic { atomic: Arc::new(Atomic { members }), refused })
     }
 
-    fn unknown(&self, name: &CommandName, version: u32, parked: Option<&ParkedBefore>) -> Work {
+    fn unknown(
+        &self,
+        name: &CommandName,
+        version: u32,
+        parked: Option<&ParkedBefore>,
+    ) -> CommandWork {
         let message = format!(
             "no handler and no function is registered as {name} version {version}: register one with farwrite.register, or upgrade the worker"
         );
@@ -160,7 +167,7 @@ pub(crate) fn not_yet(
     error: Rejection,
     lacks_for: Duration,
     config: &Config,
-) -> Work {
+) -> CommandWork {
     if lacks_for >= config.unknown_keep {
         let message = format!(
             "{} ({}); it waited {} s for it",
@@ -168,18 +175,18 @@ pub(crate) fn not_yet(
             error.code,
             lacks_for.as_secs()
         );
-        return Work::dead_letter(reason.as_str(), message, true);
+        return CommandWork::dead_letter(reason.as_str(), message, true);
     }
     let wait = (lacks_for / 10).clamp(UNKNOWN_PAUSE.0, UNKNOWN_PAUSE.1);
     let wait = wait.min(config.unknown_keep.saturating_sub(lacks_for));
-    Work::Park(Park { reason, wait: Some(wait), error: Some(error) })
+    CommandWork::Park(Park { reason, wait: Some(wait), error: Some(error) })
 }
 
 /// An id's own time must lie near the stream's: before it by no more than the ledger keeps, or a
 /// repetition would not be known; after it by no more than [`ID_MAX_AHEAD`]. Compared with the
 /// stream's time of the message and not with the clock, so that a worker that was away for ten
 /// days refuses nobody.
-fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<Work> {
+fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<CommandWork> {
     let id_ms = i128::from(id.unix_ms()?);
     let stream_ms = i128::from(at_ns / 1_000_000);
     let keep_ms = ledger_keep.as_millis().cast_signed();
@@ -190,10 +197,10 @@ fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<Wor
             (stream_ms - id_ms) / 3_600_000,
             keep_ms / 3_600_000
         );
-        Some(Work::dead_letter("id_too_old", message, false))
+        Some(CommandWork::dead_letter("id_too_old", message, false))
     } else if id_ms > stream_ms + ahead_ms {
         let message = "the command id carries a time more than a day after its publication: the producer's clock is wrong";
-        Some(Work::dead_letter("id_in_future", message, false))
+        Some(CommandWork::dead_letter("id_in_future", message, false))
     } else {
         None
     }
@@ -208,7 +215,7 @@ mod tests {
             uuid::Builder::from_unix_timestamp_millis(id_ms, &[0; 10]).into_uuid(),
         );
         match refuse_by_age(id, stream_ms * 1_000_000, Duration::from_secs(7 * 86_400))? {
-            Work::DeadLetter { letter, .. } => Some(letter.reason),
+            CommandWork::DeadLetter { letter, .. } => Some(letter.reason),
             _ => None,
         }
     }
@@ -237,7 +244,7 @@ mod tests {
         let wait = |seconds| {
             let error = Rejection::new("unknown_command", "");
             match not_yet(ParkReason::Unknown, error, Duration::from_secs(seconds), &config) {
-                Work::Park(park) => park.wait.map(|wait| wait.as_secs()),
+                CommandWork::Park(park) => park.wait.map(|wait| wait.as_secs()),
                 _ => None,
             }
         };

@@ -1,4 +1,4 @@
-//! Running the commands of a staged batch, in the transaction that is open.
+//! BatchRun the commands of a staged batch, in the transaction that is open.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -16,7 +16,7 @@ use super::{
     manner::{Care, GROUP},
     members::Outputs,
     session,
-    work::Work,
+    work::CommandWork,
 };
 
 /// A command that was to be run has no outcome: a fault of this program.
@@ -44,7 +44,7 @@ impl BatchClock {
 }
 
 /// The outcomes of a batch, as they come.
-pub(crate) struct Running<'a> {
+pub(crate) struct BatchRun<'a> {
     pub(crate) items: &'a [BatchItem],
     pub(crate) care: Care,
     /// None where nothing expires: a trial.
@@ -54,7 +54,7 @@ pub(crate) struct Running<'a> {
     pub(crate) outputs: HashMap<usize, Outputs>,
 }
 
-impl Running<'_> {
+impl BatchRun<'_> {
     /// Runs what is to be run, in order; functions that follow each other in one statement.
     pub(crate) async fn run(
         &mut self,
@@ -66,7 +66,7 @@ impl Running<'_> {
             if !matches!(fates.get(index), Some(ItemFate::Run)) {
                 continue;
             }
-            if matches!(item.work, Work::Function(_)) {
+            if matches!(item.work, CommandWork::Function(_)) {
                 functions.push(index);
                 continue;
             }
@@ -76,7 +76,7 @@ impl Running<'_> {
                 self.outcomes[index] = Some(Outcome::Expired);
                 continue;
             }
-            if let (Work::Atomic { atomic, refused: None }, Ok(envelope)) =
+            if let (CommandWork::Atomic { atomic, refused: None }, Ok(envelope)) =
                 (&item.work, &item.delivery.envelope)
             {
                 let outputs = atomic.run(tx, item, envelope).await?;
@@ -90,7 +90,7 @@ impl Running<'_> {
                 Care::Guarded => guarded_step(tx, item).await?,
             };
             self.outcomes[index] = Some(outcome);
-            if matches!(item.work, Work::Handler(_)) && self.items.len() > 1 {
+            if matches!(item.work, CommandWork::Handler(_)) && self.items.len() > 1 {
                 session::tidy(tx).await?;
             }
         }
@@ -158,7 +158,7 @@ async fn guarded_step(tx: &mut PgConnection, item: &BatchItem) -> Result<Outcome
     };
     savepoint.rollback().await?;
     // A constraint that may be deferred was perhaps checked too early, for a companion's sake: only
-    // the lone run is definitive. A trigger refuses with whatever code it likes.
+    // the lone run is definitive. A trigger chooses its own code.
     let constraint = failed.rejection.constraint.as_deref();
     if store::server::may_be_deferred(tx, constraint).await? {
         return Err(Failure::Command(failed));
@@ -169,18 +169,23 @@ async fn guarded_step(tx: &mut PgConnection, item: &BatchItem) -> Result<Outcome
 /// One command, in the transaction that is open.
 async fn step(connection: &mut PgConnection, item: &BatchItem) -> Result<Outcome, Failure> {
     match (&item.work, &item.delivery.envelope) {
-        (Work::Reject(rejection), _) => Ok(Outcome::Rejected(rejection.clone())),
-        (Work::DeadLetter { letter, .. }, _) => Ok(Outcome::DeadLettered(letter.clone())),
-        (Work::Atomic { refused: Some(refused), .. }, _) => {
+        (CommandWork::Reject(rejection), _) => Ok(Outcome::Rejected(rejection.clone())),
+        (CommandWork::DeadLetter { letter, .. }, _) => Ok(Outcome::DeadLettered(letter.clone())),
+        (CommandWork::Atomic { refused: Some(refused), .. }, _) => {
             Ok(Outcome::Rejected(refused.rejection.clone()))
         }
-        (Work::Handler(handler), Ok(_)) => {
+        (CommandWork::Handler(handler), Ok(_)) => {
             let Some(meta) = item.meta() else { return Err(Failure::internal(NOT_RUN)) };
             let body = item.delivery.body();
             let output = apply_handler(connection, handler.as_ref(), body, &meta).await?;
             Ok(Outcome::Applied { output })
         }
-        (Work::Function(_) | Work::Park(_) | Work::Atomic { refused: None, .. }, _)
-        | (Work::Handler(_), Err(_)) => Err(Failure::internal(NOT_RUN)),
+        (
+            CommandWork::Function(_)
+            | CommandWork::Park(_)
+            | CommandWork::Atomic { refused: None, .. },
+            _,
+        )
+        | (CommandWork::Handler(_), Err(_)) => Err(Failure::internal(NOT_RUN)),
     }
 }

@@ -15,7 +15,7 @@ use super::{
     facts::{Facts, Full, ItemFate, ParkedNow},
     item::BatchItem,
     manner::Bounds,
-    work::{Park, ParkReason, Work},
+    work::{CommandWork, Park, ParkReason},
 };
 
 /// Sorts a batch.
@@ -145,12 +145,12 @@ impl KeyQueues<'_> {
                 .is_some_and(|key| self.facts.paused_keys.contains(key.as_str()));
         match &item.work {
             _ if is_paused => Some(Park { reason: ParkReason::Paused, wait: None, error: None }),
-            Work::Park(park) => Some(park.clone()),
-            Work::Function(_)
-            | Work::Handler(_)
-            | Work::Atomic { .. }
-            | Work::Reject(_)
-            | Work::DeadLetter { .. } => None,
+            CommandWork::Park(park) => Some(park.clone()),
+            CommandWork::Function(_)
+            | CommandWork::Handler(_)
+            | CommandWork::Atomic { .. }
+            | CommandWork::Reject(_)
+            | CommandWork::DeadLetter { .. } => None,
         }
     }
 

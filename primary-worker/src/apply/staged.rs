@@ -22,11 +22,11 @@ use super::{
     manner::{Care, GUARDED_MAX, Manner},
     open::open,
     parking::Parking,
-    run::{BatchClock, NOT_RUN, Running},
+    run::{BatchClock, BatchRun, NOT_RUN},
     session,
     settled::{CommittedBatch, OnlyAfterCommit, Settled},
     sort::sort,
-    work::Work,
+    work::CommandWork,
 };
 
 pub(crate) async fn attempt(
@@ -53,9 +53,9 @@ pub(crate) async fn attempt(
     let nothing = vec![None; items.len()];
     let clock = Some(BatchClock { now_ns: facts.now_ns, read_at });
     let (care, outputs) = (manner.care, HashMap::new());
-    let mut outcomes = Running { items, care, clock, outcomes: nothing, outputs };
+    let mut outcomes = BatchRun { items, care, clock, outcomes: nothing, outputs };
     outcomes.run(&mut tx, &fates).await?;
-    let Running { outcomes: mut ended, outputs, .. } = outcomes;
+    let BatchRun { outcomes: mut ended, outputs, .. } = outcomes;
     let mut ledger = LedgerEntries::default();
     let mut parking = Parking::default();
     let mut settled = Vec::with_capacity(items.len());
@@ -83,7 +83,7 @@ pub(crate) async fn attempt(
             dead_letter(&mut tx, item, letter, fence.stream_id).await?;
         }
         ledger.record(item, &outcome);
-        if let Work::Atomic { atomic, refused } = &item.work {
+        if let CommandWork::Atomic { atomic, refused } = &item.work {
             let outputs = outputs.get(&index);
             let members = atomic.ended(&mut tx, &outcome, outputs, refused.as_ref()).await?;
             for (id, fingerprint, outcome) in members {
@@ -107,7 +107,7 @@ pub(crate) async fn attempt(
 pub(crate) async fn run_alone(tx: &mut PgConnection, item: &BatchItem) -> Result<Outcome, Failure> {
     let items = std::slice::from_ref(item);
     let (outcomes, outputs) = (vec![None], HashMap::new());
-    let mut running = Running { items, care: Care::Plain, clock: None, outcomes, outputs };
+    let mut running = BatchRun { items, care: Care::Plain, clock: None, outcomes, outputs };
     running.run(tx, &[ItemFate::Run]).await?;
     session::check_deferred(tx).await?;
     running.outcomes.pop().flatten().ok_or_else(|| Failure::internal(NOT_RUN))

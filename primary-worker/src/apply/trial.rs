@@ -13,11 +13,11 @@ use super::{
     judge::{self, Next, Refreshed},
     resolve::Resolver,
     staged,
-    work::{Park, Work},
+    work::{CommandWork, Park},
 };
 
 /// What a try of one command came to; nothing of it is recorded.
-pub(crate) enum Attempted {
+pub(crate) enum TrialAttempt {
     /// It would end so.
     Ended(Outcome),
     /// It would be parked.
@@ -31,7 +31,7 @@ pub(crate) async fn attempt_for_trial(
     delivery: Delivery,
     config: &Config,
     handlers: &Handlers,
-) -> Result<Attempted, Failure> {
+) -> Result<TrialAttempt, Failure> {
     let mut functions = Functions::default();
     functions.refresh(connection).await?;
     let resolver = Resolver { config, handlers, functions: &functions };
@@ -41,7 +41,7 @@ pub(crate) async fn attempt_for_trial(
     let mut item = BatchItem::new(delivery, work, None, None);
     if !item.work.is_settled() {
         match staged::run_alone(connection, &item).await {
-            Ok(outcome) => return Ok(Attempted::Ended(outcome)),
+            Ok(outcome) => return Ok(TrialAttempt::Ended(outcome)),
             Err(Failure::Command(failed)) => {
                 // As if it had failed once before: what follows is decided, not tried again.
                 item.attempts = 1;
@@ -56,13 +56,17 @@ pub(crate) async fn attempt_for_trial(
         }
     }
     Ok(match item.work {
-        Work::Park(park) => Attempted::Parked(park),
-        Work::Reject(rejection) => Attempted::Ended(Outcome::Rejected(rejection)),
-        Work::DeadLetter { letter, .. } => Attempted::Ended(Outcome::DeadLettered(letter)),
-        Work::Atomic { refused: Some(refused), .. } => {
-            Attempted::Ended(Outcome::Rejected(refused.rejection))
+        CommandWork::Park(park) => TrialAttempt::Parked(park),
+        CommandWork::Reject(rejection) => TrialAttempt::Ended(Outcome::Rejected(rejection)),
+        CommandWork::DeadLetter { letter, .. } => {
+            TrialAttempt::Ended(Outcome::DeadLettered(letter))
         }
-        Work::Function(_) | Work::Handler(_) | Work::Atomic { refused: None, .. } => {
+        CommandWork::Atomic { refused: Some(refused), .. } => {
+            TrialAttempt::Ended(Outcome::Rejected(refused.rejection))
+        }
+        CommandWork::Function(_)
+        | CommandWork::Handler(_)
+        | CommandWork::Atomic { refused: None, .. } => {
             return Err(Failure::internal("a command that failed was not judged"));
         }
     })

@@ -12,7 +12,7 @@ use super::{
 
 /// How a command is applied, or why it is not.
 #[derive(Clone)]
-pub(crate) enum Work {
+pub(crate) enum CommandWork {
     /// By a function of the database.
     Function(Function),
     /// By a Rust handler.
@@ -71,7 +71,7 @@ impl ParkReason {
     }
 }
 
-impl Work {
+impl CommandWork {
     pub(crate) fn dead_letter(reason: &str, message: impl Into<String>, in_ledger: bool) -> Self {
         let letter = DeadLetter { reason: reason.to_owned(), message: message.into() };
         Self::DeadLetter { letter, in_ledger }

@@ -3,7 +3,8 @@
 //! A failover can take commits back; then the commands come again from the stream, and the time of
 //! one may have passed meanwhile though it was applied in time before. So the worker tells the
 //! broker about once a second how far it has come and when, and a command that comes again and was
-//! certainly settled before its time is applied whatever the clock says (invariant 8). Where the
+//! certainly settled before its time is applied, also when the clock says that its time has passed
+//! (invariant 8). Where the
 //! samples do not tell, the clock decides; so a command that had expired is never applied for a
 //! hint's sake. A sample ends before the first parked command that has such a time: lanes pass what
 //! is parked, and it is not settled.

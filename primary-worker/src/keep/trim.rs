@@ -4,7 +4,7 @@
 //! and for a minimum age longer; so a failover to any of them finds in the stream what it lacks.
 //! What the floor may be is proven in this order: the database's position and anchor are read, then
 //! how far its log is flushed; when every required replica has flushed that much, it holds that
-//! position, and whatever lies below can go. The anchor itself stays, for the next worker to compare.
+//! position, and what lies below can go. The anchor itself stays, for the next worker to compare.
 //!
 //! Age is taken from the samples of the hints: at a time, everything up to a sequence was settled.
 //! Where nobody said which replicas are required, nothing is trimmed.

@@ -15,10 +15,10 @@ use crate::{
         manner::{Bounds, Care, Manner},
         resolve::Resolver,
         settled::CommittedBatch,
-        work::{Park, ParkReason, Work},
+        work::{CommandWork, Park, ParkReason},
     },
     failpoint::Failpoint,
-    life::end::ServiceEnd,
+    life::end::ServingEnd,
     metrics,
     stream::{delivery::Delivery, position::StreamPosition},
 };
@@ -38,11 +38,11 @@ impl Lane {
     pub(super) async fn apply_all(
         &mut self,
         deliveries: Vec<(Delivery, Option<ParkedBefore>)>,
-    ) -> Result<(), ServiceEnd> {
+    ) -> Result<(), ServingEnd> {
         let works = self.works(&deliveries).await?;
         let hints = &self.shared.takeover.hints;
         let items = deliveries.into_iter().zip(works).map(|((delivery, parked), work)| {
-            // What is parked was not settled, whatever was settled around it.
+            // A parked command was not settled, though commands around it were.
             let expires_ns = match parked {
                 Some(_) => delivery.expires_ns(),
                 None => hints.expiry_of(&delivery),
@@ -59,7 +59,7 @@ impl Lane {
     pub(super) async fn works(
         &mut self,
         deliveries: &[(Delivery, Option<ParkedBefore>)],
-    ) -> Result<Vec<Work>, ServiceEnd> {
+    ) -> Result<Vec<CommandWork>, ServingEnd> {
         if let Some(works) = self.known_works(deliveries, false) {
             return Ok(works);
         }
@@ -70,8 +70,10 @@ impl Lane {
 
     /// Looks again for what a command lacked when it was taken: while the lane stood still it may
     /// have come, and parking it now would only cost it a turn.
-    pub(super) async fn reconsider(&mut self, item: &mut BatchItem) -> Result<(), ServiceEnd> {
-        let Work::Park(Park { reason: ParkReason::Unknown, .. }) = item.work else { return Ok(()) };
+    pub(super) async fn reconsider(&mut self, item: &mut BatchItem) -> Result<(), ServingEnd> {
+        let CommandWork::Park(Park { reason: ParkReason::Unknown, .. }) = item.work else {
+            return Ok(());
+        };
         let mut work = self.resolver().work_of(&item.delivery, item.parked.as_ref(), false);
         if work.is_none() {
             let refreshed = self.functions.refresh(&mut self.connection).await;
@@ -93,7 +95,7 @@ impl Lane {
         &self,
         deliveries: &[(Delivery, Option<ParkedBefore>)],
         last_word: bool,
-    ) -> Option<Vec<Work>> {
+    ) -> Option<Vec<CommandWork>> {
         let resolver = self.resolver();
         let work = |(delivery, parked): &(Delivery, Option<ParkedBefore>)| {
             resolver.work_of(delivery, parked.as_ref(), last_word)
@@ -101,8 +103,8 @@ impl Lane {
         deliveries.iter().map(work).collect()
     }
 
-    /// Applies a batch, whatever becomes of each of its commands.
-    pub(super) async fn apply(&mut self, mut batch: LaneBatch) -> Result<(), ServiceEnd> {
+    /// Applies a batch until each of its commands is settled.
+    pub(super) async fn apply(&mut self, mut batch: LaneBatch) -> Result<(), ServingEnd> {
         let source = batch.source;
         let items = &mut batch.items[..];
         let careful = (*self.careful(source)).min(items.len());
@@ -149,7 +151,7 @@ impl Lane {
         items: &mut [BatchItem],
         to: StreamPosition,
         care: Care,
-    ) -> Result<Result<CommittedBatch, FailedCommand>, ServiceEnd> {
+    ) -> Result<Result<CommittedBatch, FailedCommand>, ServingEnd> {
         let mut is_full = false;
         loop {
             let own = anchor_of(items);
@@ -208,11 +210,11 @@ impl Lane {
     /// full; what is parked adds nothing to them, so that it goes no deeper.
     pub(super) fn make_room(
         &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<(), ServiceEnd>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<(), ServingEnd>> + Send + '_>> {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(ServiceEnd::Stopped),
+                () = self.stop.cancelled() => return Err(ServingEnd::Stopped),
                 () = tokio::time::sleep(FULL_PAUSE) => {}
             }
             self.apply_due().await
@@ -224,7 +226,7 @@ impl Lane {
         &mut self,
         items: &[BatchItem],
         committed: CommittedBatch,
-    ) -> Result<(), ServiceEnd> {
+    ) -> Result<(), ServingEnd> {
         self.position = committed.position;
         self.waits = committed.waits;
         if let Some(anchor) = anchor_of(items) {

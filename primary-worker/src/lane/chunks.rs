@@ -12,9 +12,9 @@ use crate::{
         judge::{self, Next},
         manner::{Care, GUARDED_MAX},
         settled::Settled,
-        work::Work,
+        work::CommandWork,
     },
-    life::end::ServiceEnd,
+    life::end::ServingEnd,
     stream::position::StreamPosition,
 };
 
@@ -29,7 +29,7 @@ impl Lane {
         &mut self,
         mut items: &mut [BatchItem],
         end: StreamPosition,
-    ) -> Result<(), ServiceEnd> {
+    ) -> Result<(), ServingEnd> {
         // Until a whole batch had no failure, the next ones begin guarded: where one in a hundred
         // is rejected, nine of ten batches would fail plain.
         self.guarded = false;
@@ -68,7 +68,7 @@ impl Lane {
         item: &mut BatchItem,
         to: StreamPosition,
         failed: Option<FailedCommand>,
-    ) -> Result<(), ServiceEnd> {
+    ) -> Result<(), ServingEnd> {
         self.reconsider(item).await?;
         let mut last = failed;
         let mut pause = RECORD_PAUSE.0;
@@ -94,7 +94,7 @@ impl Lane {
     }
 
     /// Decides about a command that failed alone, and tells operators.
-    fn judge(&mut self, item: &mut BatchItem, failed: FailedCommand) -> Result<(), ServiceEnd> {
+    fn judge(&mut self, item: &mut BatchItem, failed: FailedCommand) -> Result<(), ServingEnd> {
         let (lane, sequence) = (self.number, item.delivery.sequence);
         let code = failed.rejection.code.clone();
         if code == "FW003" {
@@ -104,22 +104,25 @@ impl Lane {
         let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
         let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
         match (next, &item.work) {
-            (Next::Refresh, _) => return Err(ServiceEnd::again(reason)),
+            (Next::Refresh, _) => return Err(ServingEnd::again(reason)),
             (Next::Again, _) => {
                 warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
             }
-            (Next::Record, Work::Park(park)) => {
+            (Next::Record, CommandWork::Park(park)) => {
                 let reason = park.reason.as_str();
                 warn!(lane, sequence, id, attempts, code, reason, wait = ?park.wait, "parked");
             }
-            (Next::Record, Work::DeadLetter { letter, .. }) => {
+            (Next::Record, CommandWork::DeadLetter { letter, .. }) => {
                 let reason = &letter.reason;
                 error!(lane, sequence, id, attempts, code, reason, "dead-lettered");
             }
             // A rejection is told to its caller.
             (
                 Next::Record,
-                Work::Reject(_) | Work::Function(_) | Work::Handler(_) | Work::Atomic { .. },
+                CommandWork::Reject(_)
+                | CommandWork::Function(_)
+                | CommandWork::Handler(_)
+                | CommandWork::Atomic { .. },
             ) => {}
         }
         Ok(())

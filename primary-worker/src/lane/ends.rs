@@ -4,24 +4,24 @@ use tracing::info;
 
 use crate::{
     apply::failure::{FailedCommand, Failure},
-    life::end::{ServiceEnd, WorkerError},
+    life::end::{ServingEnd, WorkerError},
 };
 
 /// The database failed where no command ran.
-pub(super) fn unavailable(error: sqlx::Error) -> ServiceEnd {
-    ServiceEnd::again(error)
+pub(super) fn unavailable(error: sqlx::Error) -> ServingEnd {
+    ServingEnd::again(error)
 }
 
 /// A failure ends the lane.
-pub(super) fn end_of(failure: Failure) -> ServiceEnd {
+pub(super) fn end_of(failure: Failure) -> ServingEnd {
     match failure {
-        Failure::Fenced => ServiceEnd::Taken,
-        Failure::Unavailable { reason, blames } => ServiceEnd::Again { reason, blames },
-        Failure::TransactionEnded(reason) => ServiceEnd::Fatal(WorkerError::Broken(reason)),
-        Failure::Full => ServiceEnd::again("the lane's key queues changed"),
+        Failure::Fenced => ServingEnd::Taken,
+        Failure::Unavailable { reason, blames } => ServingEnd::Again { reason, blames },
+        Failure::TransactionEnded(reason) => ServingEnd::Fatal(WorkerError::Broken(reason)),
+        Failure::Full => ServingEnd::again("the lane's key queues changed"),
         Failure::Command(FailedCommand { rejection, .. }) => {
             info!(code = rejection.code, "the fence failed");
-            ServiceEnd::again(rejection)
+            ServingEnd::again(rejection)
         }
     }
 }

@@ -75,7 +75,7 @@ impl ReadTo {
         (!is_skipped).then_some(progress.read_to)
     }
 
-    /// What is in it is whole whatever happened to its last holder.
+    /// The progress is whole at any time: a panic of a holder cannot have left half of a change.
     fn lock(&self) -> MutexGuard<'_, ReadProgress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,7 +34,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     apply::{attempt::move_along, due},
     failpoint::Failpoint,
-    life::end::ServiceEnd,
+    life::end::ServingEnd,
     metrics,
 };
 
@@ -51,7 +51,7 @@ const IDLE: Duration = Duration::from_millis(500);
 impl Lane {
     /// Applies what comes until it is asked to stop; what then waits in the queue is read again by
     /// the next takeover.
-    pub(crate) async fn run(mut self) -> ServiceEnd {
+    pub(crate) async fn run(mut self) -> ServingEnd {
         let mut taken = Vec::with_capacity(self.shared.config.batch_max_commands);
         let mut last_received = Instant::now();
         loop {
@@ -67,11 +67,11 @@ impl Lane {
             // Stopping comes first: the position is in PostgreSQL, nothing here is worth keeping.
             let received = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return ServiceEnd::Stopped,
+                () = self.stop.cancelled() => return ServingEnd::Stopped,
                 received = waiting => received,
             };
             let ended = match received {
-                Ok(0) => return ServiceEnd::Stopped,
+                Ok(0) => return ServingEnd::Stopped,
                 Ok(_) => {
                     last_received = Instant::now();
                     self.take(&mut taken).await
@@ -86,7 +86,7 @@ impl Lane {
     }
 
     /// Applies and settles what was taken from the queue.
-    pub(super) async fn take(&mut self, taken: &mut Vec<Queued>) -> Result<(), ServiceEnd> {
+    pub(super) async fn take(&mut self, taken: &mut Vec<Queued>) -> Result<(), ServingEnd> {
         metrics::lane_queue(self.number, self.queue.len());
         // What a changed number of lanes makes this lane read again, below its own position.
         let position = self.position.sequence;
@@ -108,7 +108,7 @@ impl Lane {
 
     /// Applies parked commands that are due, one batch of them, and sees when to look again: at
     /// once while more is due, so that the stream and the key queues take turns.
-    pub(super) async fn apply_due(&mut self) -> Result<(), ServiceEnd> {
+    pub(super) async fn apply_due(&mut self) -> Result<(), ServingEnd> {
         let takeover = Arc::clone(&self.shared.takeover);
         let waiting = due::look(&mut self.connection, &takeover, self.number).await;
         let waiting = waiting.map_err(unavailable)?;
@@ -127,7 +127,7 @@ impl Lane {
     }
 
     /// Nothing waits in the queue: the lane moves along to where reading stands.
-    pub(super) async fn move_along(&mut self) -> Result<(), ServiceEnd> {
+    pub(super) async fn move_along(&mut self) -> Result<(), ServingEnd> {
         let Some(to) = self.read_to.of_lane(self.number) else { return Ok(()) };
         // What was read up to there is either applied or in the queue; so the queue is looked at
         // after the sequence.

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use crate::{
-    apply::{item::BatchItem, work::Work},
-    life::end::ServiceEnd,
+    apply::{item::BatchItem, work::CommandWork},
+    life::end::ServingEnd,
     store::lanes,
 };
 
@@ -23,7 +23,7 @@ const SUSPECTS_MAX: i32 = 64;
 impl Lane {
     /// Waits for a command's turn to run alone: no longer than a command may run, since a lane that
     /// stands still must not stop the others.
-    pub(crate) async fn turn(&self, item: &BatchItem) -> Result<SuspectTurn, ServiceEnd> {
+    pub(crate) async fn turn(&self, item: &BatchItem) -> Result<SuspectTurn, ServingEnd> {
         if self.has_turn {
             return Ok(SuspectTurn::default());
         }
@@ -39,7 +39,7 @@ impl Lane {
         };
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(ServiceEnd::Stopped),
+            () = self.stop.cancelled() => Err(ServingEnd::Stopped),
             turn = tokio::time::timeout(self.shared.config.statement_timeout, turn) => {
                 Ok(turn.unwrap_or_default())
             }
@@ -48,25 +48,25 @@ impl Lane {
 
     /// Counts that a command is about to run alone, committed before it does. One that was counted
     /// too often is not run any more. False for one that does not run.
-    pub(crate) async fn suspect(&mut self, item: &mut BatchItem) -> Result<bool, ServiceEnd> {
+    pub(crate) async fn suspect(&mut self, item: &mut BatchItem) -> Result<bool, ServingEnd> {
         if item.work.is_settled() {
             return Ok(false);
         }
         let (lane, sequence) = (self.key(), item.delivery.sequence.cast_signed());
         let counted =
             lanes::count_suspect(&mut self.connection, lane, sequence, SUSPECTS_MAX).await;
-        let attempts = counted.map_err(unavailable)?.ok_or(ServiceEnd::Taken)?;
+        let attempts = counted.map_err(unavailable)?.ok_or(ServingEnd::Taken)?;
         if attempts > SUSPECT_MAX {
             let message = format!(
                 "it ran alone {SUSPECT_MAX} times, and each time its backend, its memory or the worker was gone"
             );
-            item.work = Work::dead_letter("took_the_primary_down", message, true);
+            item.work = CommandWork::dead_letter("took_the_primary_down", message, true);
         }
         Ok(true)
     }
 
     /// A command that was counted came to an end, whichever: it took nothing down.
-    pub(crate) async fn acquit(&mut self, item: &BatchItem) -> Result<(), ServiceEnd> {
+    pub(crate) async fn acquit(&mut self, item: &BatchItem) -> Result<(), ServingEnd> {
         let (lane, sequence) = (self.key(), item.delivery.sequence.cast_signed());
         let acquitted = lanes::acquit_suspect(&mut self.connection, lane, sequence).await;
         acquitted.map_err(unavailable)

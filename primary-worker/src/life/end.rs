@@ -1,6 +1,6 @@
 //! How a takeover's service ends, and why a worker does: data, and its conversions.
 //!
-//! A [`ServiceEnd`] says what the worker does next. Whether an error may pass is decided where the
+//! A [`ServingEnd`] says what the worker does next. Whether an error may pass is decided where the
 //! error is defined, by the table in `verdict`.
 
 use crate::{config::SettingError, primary::PrimaryError, stream::error::StreamError};
@@ -31,7 +31,7 @@ pub enum WorkerError {
 
 /// How the service of a takeover ended, or one task of it.
 #[derive(Debug)]
-pub(crate) enum ServiceEnd {
+pub(crate) enum ServingEnd {
     /// It was asked to stop, or nothing is read any more.
     Stopped,
     /// Something that may pass: begin again.
@@ -47,7 +47,7 @@ pub(crate) enum ServiceEnd {
     Fatal(WorkerError),
 }
 
-impl ServiceEnd {
+impl ServingEnd {
     /// Something that may pass, and that no command is to blame for.
     pub(crate) fn again(reason: impl ToString) -> Self {
         Self::Again { reason: reason.to_string(), blames: false }
@@ -59,19 +59,19 @@ impl ServiceEnd {
     }
 }
 
-impl From<PrimaryError> for ServiceEnd {
+impl From<PrimaryError> for ServingEnd {
     fn from(error: PrimaryError) -> Self {
         if error.may_pass() { Self::again(error) } else { Self::Fatal(error.into()) }
     }
 }
 
-impl From<sqlx::Error> for ServiceEnd {
+impl From<sqlx::Error> for ServingEnd {
     fn from(error: sqlx::Error) -> Self {
         PrimaryError::from(error).into()
     }
 }
 
-impl From<StreamError> for ServiceEnd {
+impl From<StreamError> for ServingEnd {
     fn from(error: StreamError) -> Self {
         if error.may_pass() { Self::again(error) } else { Self::Fatal(error.into()) }
     }

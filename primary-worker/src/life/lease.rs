@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::store::owner::{self, OwnerLiveness, OwnerState};
 
-use super::end::ServiceEnd;
+use super::end::ServingEnd;
 
 /// How often a worker that stands by looks: a hand-over takes this and the takeover itself.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -61,18 +61,18 @@ pub(crate) async fn hold(
     mut connection: PgConnection,
     epoch: Epoch,
     lease: Duration,
-) -> ServiceEnd {
+) -> ServingEnd {
     let mut speaks = interval(lease / SPEAKS_PER_LEASE);
     loop {
         speaks.tick().await;
         let known = match timeout(lease, owner::epoch(&mut connection)).await {
             Ok(Ok(known)) => known,
-            Ok(Err(error)) => return ServiceEnd::again_of("the lease", error),
-            Err(_) => return ServiceEnd::again_of("the lease", "no answer within the lease"),
+            Ok(Err(error)) => return ServingEnd::again_of("the lease", error),
+            Err(_) => return ServingEnd::again_of("the lease", "no answer within the lease"),
         };
         if known != Some(epoch) && !sabotage::leaves_out("fence") {
             warn!(%epoch, "the lease is lost");
-            return ServiceEnd::Taken;
+            return ServingEnd::Taken;
         }
     }
 }

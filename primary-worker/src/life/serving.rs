@@ -36,14 +36,14 @@ use crate::{
 };
 
 use super::{
-    end::{ServiceEnd, WorkerError},
+    end::{ServingEnd, WorkerError},
     lease,
     takeover::Claim,
     veto::Veto,
 };
 
 /// How long a batch in flight may take to finish once the worker is asked to stop; then it is
-/// left to roll back, and done again by whoever comes next.
+/// left to roll back, and done again by the next worker.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last heartbeat may take.
 const BEAT_WITHIN: Duration = Duration::from_millis(500);
@@ -75,12 +75,12 @@ enum TaskEnd {
     /// With what hands messages to the lanes: dropped any sooner, they would end for want of them.
     Reader { end: ReaderEnd, _inlets: Box<Dispatcher> },
     /// Any other task.
-    Other(ServiceEnd),
+    Other(ServingEnd),
 }
 
 impl Serving {
     /// Serves until the first task ends or the worker is asked to stop.
-    pub(crate) async fn run(self, stop: &CancellationToken, claim: &mut Claim) -> ServiceEnd {
+    pub(crate) async fn run(self, stop: &CancellationToken, claim: &mut Claim) -> ServingEnd {
         let Self {
             shared,
             stream,
@@ -136,7 +136,7 @@ impl Serving {
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
             async move {
                 let error = upkeep::run(control, &config, keeper, trimmer, &takeover).await;
-                TaskEnd::Other(ServiceEnd::again_of("upkeep", error))
+                TaskEnd::Other(ServingEnd::again_of("upkeep", error))
             }
         });
         tasks.spawn({
@@ -151,8 +151,8 @@ impl Serving {
             let client = client.clone();
             tasks.spawn(async move {
                 TaskEnd::Other(match confirm::run(answers, connection, client, &required).await {
-                    Ok(()) => ServiceEnd::Fatal(WorkerError::Task("confirming answers")),
-                    Err(error) => ServiceEnd::again_of("confirming answers", error),
+                    Ok(()) => ServingEnd::Fatal(WorkerError::Task("confirming answers")),
+                    Err(error) => ServingEnd::again_of("confirming answers", error),
                 })
             });
         }
@@ -163,7 +163,7 @@ impl Serving {
         let mut is_reading = true;
         let end = tokio::select! {
             biased;
-            () = stop.cancelled() => ServiceEnd::Stopped,
+            () = stop.cancelled() => ServingEnd::Stopped,
             Some(ended) = lanes.join_next() => {
                 ends.note(&ended);
                 ended.map_or_else(|error| panicked(&error), |(_, end)| lane_ended(end))
@@ -181,7 +181,7 @@ impl Serving {
         // Where only NATS's client has gone, nothing hurries: a command that is ended in its midst would
         // be counted as one that takes something down.
         let patience = async {
-            if has_ended(client) && matches!(end, ServiceEnd::Again { .. }) {
+            if has_ended(client) && matches!(end, ServingEnd::Again { .. }) {
                 let _ = tokio::time::timeout(config.statement_timeout, stop.cancelled()).await;
             }
             tokio::time::sleep(STOP_WITHIN).await;
@@ -198,7 +198,7 @@ impl Serving {
         }
         claim.blameless = ends.blameless;
         if is_reading && has_ended(client) {
-            // It knows where the client was when it ended, whoever noticed first.
+            // The reader knows where the client was when it ended, also where another task noticed first.
             let reader = async {
                 while !matches!(tasks.join_next().await, Some(Ok(TaskEnd::Reader { .. })) | None) {}
             };
@@ -227,11 +227,11 @@ impl Default for LaneEnds {
 }
 
 impl LaneEnds {
-    fn note(&mut self, ended: &Result<(u32, ServiceEnd), JoinError>) {
+    fn note(&mut self, ended: &Result<(u32, ServingEnd), JoinError>) {
         match ended {
-            Ok((_, ServiceEnd::Stopped)) => return,
-            Ok((lane, ServiceEnd::Again { blames: false, .. })) => self.blameless.push(*lane),
-            Ok((_, ServiceEnd::Again { .. } | ServiceEnd::Taken | ServiceEnd::Fatal(_)))
+            Ok((_, ServingEnd::Stopped)) => return,
+            Ok((lane, ServingEnd::Again { blames: false, .. })) => self.blameless.push(*lane),
+            Ok((_, ServingEnd::Again { .. } | ServingEnd::Taken | ServingEnd::Fatal(_)))
             | Err(_) => {}
         }
         self.are_orderly = false;
@@ -241,7 +241,7 @@ impl LaneEnds {
 /// Lets the batches in flight finish and be settled, as long as there is patience. Answers whether all
 /// did.
 async fn drain(
-    mut lanes: JoinSet<(u32, ServiceEnd)>,
+    mut lanes: JoinSet<(u32, ServingEnd)>,
     ends: &mut LaneEnds,
     patience: impl Future<Output = ()>,
 ) -> bool {
@@ -277,36 +277,36 @@ async fn release(server: &PrimaryServer, epoch: Epoch) {
 }
 
 /// The heartbeat was not asked to end.
-fn heart_ended(end: Result<Result<(), sqlx::Error>, JoinError>) -> ServiceEnd {
+fn heart_ended(end: Result<Result<(), sqlx::Error>, JoinError>) -> ServingEnd {
     match end {
-        Ok(Ok(())) => ServiceEnd::Fatal(WorkerError::Task("the heartbeat")),
-        Ok(Err(error)) => ServiceEnd::again_of("the heartbeat", error),
+        Ok(Ok(())) => ServingEnd::Fatal(WorkerError::Task("the heartbeat")),
+        Ok(Err(error)) => ServingEnd::again_of("the heartbeat", error),
         Err(error) => panicked(&error),
     }
 }
 
 /// A lane was not asked to end.
-fn lane_ended(end: ServiceEnd) -> ServiceEnd {
+fn lane_ended(end: ServingEnd) -> ServingEnd {
     match end {
-        ServiceEnd::Stopped => ServiceEnd::Fatal(WorkerError::Task("a lane")),
-        ServiceEnd::Again { reason, .. } => ServiceEnd::again_of("the primary", reason),
-        end @ (ServiceEnd::Taken | ServiceEnd::Fatal(_)) => end,
+        ServingEnd::Stopped => ServingEnd::Fatal(WorkerError::Task("a lane")),
+        ServingEnd::Again { reason, .. } => ServingEnd::again_of("the primary", reason),
+        end @ (ServingEnd::Taken | ServingEnd::Fatal(_)) => end,
     }
 }
 
 /// Another task was not asked to end.
-fn task_ended(end: TaskEnd) -> ServiceEnd {
+fn task_ended(end: TaskEnd) -> ServingEnd {
     match end {
         TaskEnd::Reader { end: ReaderEnd::Stream(error), .. } => error.into(),
         TaskEnd::Reader { end: ReaderEnd::Closed, .. } => {
-            ServiceEnd::Fatal(WorkerError::Task("the reader"))
+            ServingEnd::Fatal(WorkerError::Task("the reader"))
         }
-        TaskEnd::Reader { end: end @ ReaderEnd::ClientEnded, .. } => ServiceEnd::again(end),
+        TaskEnd::Reader { end: end @ ReaderEnd::ClientEnded, .. } => ServingEnd::again(end),
         TaskEnd::Other(end) => end,
     }
 }
 
-fn panicked(cause: &JoinError) -> ServiceEnd {
+fn panicked(cause: &JoinError) -> ServingEnd {
     error!(%cause, "a task panicked");
-    ServiceEnd::Fatal(WorkerError::Task("a task"))
+    ServingEnd::Fatal(WorkerError::Task("a task"))
 }

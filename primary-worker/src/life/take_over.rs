@@ -33,7 +33,7 @@ use crate::{
 };
 
 use super::{
-    end::ServiceEnd,
+    end::ServingEnd,
     takeover::{Claim, Takeover},
 };
 
@@ -62,7 +62,7 @@ pub(crate) async fn take_over(
     config: &Config,
     wanted: &Claim,
     hints: Hints,
-) -> Result<Takeover, ServiceEnd> {
+) -> Result<Takeover, ServingEnd> {
     let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
     let before = claim(&mut tx, config, epoch, wanted).await?;
@@ -93,12 +93,12 @@ async fn claim(
     config: &Config,
     epoch: Epoch,
     wanted: &Claim,
-) -> Result<FormerOwner, ServiceEnd> {
+) -> Result<FormerOwner, ServingEnd> {
     owner::lock(tx).await?;
     let state = owner::state(tx).await?;
     let is_mine = wanted.mine.is_some() && wanted.mine == state.epoch;
     if !state.liveness.is_free() && !is_mine && !wanted.forced {
-        return Err(ServiceEnd::again("another worker owns this database"));
+        return Err(ServingEnd::again("another worker owns this database"));
     }
     let before = owner::former(tx).await?;
     if !sabotage::leaves_out("fence") {

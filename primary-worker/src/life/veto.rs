@@ -7,7 +7,7 @@
 //! steps back from a record that is not its own, and while it cannot be read for some seconds it
 //! answers nobody and trims nothing.
 //!
-//! Whoever comes to take over is kept back by a record that its own history does not hold, unless
+//! A worker that comes to take over is kept back by a record that its own history does not hold, unless
 //! its timeline is newer: then that takeover was lost in the failover, together with its commits.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::{config::Config, store::history, stream::error::StreamError};
 
-use super::{end::ServiceEnd, may_answer::MayAnswer, takeover::Takeover};
+use super::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover};
 
 /// How often the record is read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -134,7 +134,7 @@ impl Veto {
     }
 
     /// Watches the record of an epoch until it is another one's.
-    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> ServiceEnd {
+    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> ServingEnd {
         let mut read_at = Instant::now();
         loop {
             sleep(LOOK_EVERY).await;
@@ -143,7 +143,7 @@ impl Veto {
                     may_answer.set(false);
                     let ServedRecord { epoch: other, timeline } = record;
                     warn!(%epoch, %other, timeline, "the broker names another worker");
-                    return ServiceEnd::Taken;
+                    return ServingEnd::Taken;
                 }
                 Ok(_) => {
                     read_at = Instant::now();

@@ -26,13 +26,13 @@ use crate::{
     keep::{confirm, heartbeat::Pulse, hints::Hints, upkeep},
     lane::{context::LaneContext, turns::SuspectTurns},
     metrics,
-    primary::{self, Purpose, ServerStart},
+    primary::{self, PrimaryStart, Purpose},
     store::{owner, server},
     stream::{client, find, identity, sink::Verified, unreadable::Unreadable},
 };
 
 use super::{
-    end::{ServiceEnd, WorkerError},
+    end::{ServingEnd, WorkerError},
     lease,
     may_answer::MayAnswer,
     schema,
@@ -100,14 +100,14 @@ impl Worker {
         loop {
             let before = memory.claim.mine;
             match self.serve(&stop, &mut memory).await {
-                ServiceEnd::Stopped => return Ok(()),
-                ServiceEnd::Fatal(error) => return Err(error),
-                ServiceEnd::Again { reason, .. } => {
+                ServingEnd::Stopped => return Ok(()),
+                ServingEnd::Fatal(error) => return Err(error),
+                ServingEnd::Again { reason, .. } => {
                     metrics::waiting(true);
                     self.health.waiting(reason.as_str());
                     warn!(reason, "waiting, then beginning again");
                 }
-                ServiceEnd::Taken => {
+                ServingEnd::Taken => {
                     metrics::stepped_back();
                     warn!("another worker has taken over this database: this one steps back");
                     memory.claim = Claim::default();
@@ -125,11 +125,11 @@ impl Worker {
     }
 
     /// From the first connection to the end of one takeover.
-    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> ServiceEnd {
+    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> ServingEnd {
         // Starting may be broken off anywhere; serving must end in order, and does so by itself.
         let started = tokio::select! {
             biased;
-            () = stop.cancelled() => return ServiceEnd::Stopped,
+            () = stop.cancelled() => return ServingEnd::Stopped,
             started = self.start(memory) => started,
         };
         match started {
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     /// Everything that must hold before anything is read.
-    async fn start(&self, memory: &mut Memory) -> Result<Serving, ServiceEnd> {
+    async fn start(&self, memory: &mut Memory) -> Result<Serving, ServingEnd> {
         let config = &self.config;
         let within = config.statement_timeout;
         let (server, mut owner) =
@@ -160,16 +160,16 @@ impl Worker {
         if !memory.claim.forced {
             let own = server::timeline(&mut owner).await?;
             let allowed = served.allows(&mut owner, own).await?;
-            allowed.map_err(ServiceEnd::again)?;
+            allowed.map_err(ServingEnd::again)?;
         }
         let takeover = take_over(&mut owner, config, &memory.claim, hints).await?;
         memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
         if !veto.claim(served, &takeover).await? {
-            return Err(ServiceEnd::Taken);
+            return Err(ServingEnd::Taken);
         }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
-        let start = ServerStart::of(&mut owner).await?;
+        let start = PrimaryStart::of(&mut owner).await?;
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
         let progress = takeover.progress();
         let identity = identity::verify(&mut control, &context, &stream, &progress).await?;
@@ -223,7 +223,7 @@ impl Worker {
         &self,
         connection: &mut PgConnection,
         memory: &mut Memory,
-    ) -> Result<bool, ServiceEnd> {
+    ) -> Result<bool, ServingEnd> {
         let claim = &mut memory.claim;
         if claim.forced {
             return Ok(false);
@@ -254,7 +254,7 @@ async fn look_at_stream(
     connection: &mut PgConnection,
     context: &Context,
     config: &Config,
-) -> Result<Stream, ServiceEnd> {
+) -> Result<Stream, ServingEnd> {
     let stream = find::find(context, config).await?;
     let progress = read_progress(connection, &config.stream).await?;
     identity::verify(connection, context, &stream, &progress).await?;

@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::error::OperateError;
+use super::{
+    error::OperateError,
+    limits::{HOLD_TRIES, HOLD_WITHIN_S},
+};
 
 /// Most rows in one transaction.
 pub(super) const CHUNK_ROWS: i64 = 1_000;
 /// Most bytes of bodies in one transaction, and in this program's memory.
 pub(super) const CHUNK_BYTES: i64 = 8 << 20;
-/// How long it may take to get hold of the lanes, at a time.
-pub(super) const HOLD_WITHIN_S: u64 = 3;
 /// How long an act may take that holds them.
 const ACT_WITHIN_S: u64 = 6;
-/// How often the lanes are asked for: a batch runs for 30 seconds at most, by default.
-pub(super) const HOLD_TRIES: u64 = 20;
 /// How long the lanes are left alone in between.
 const PAUSE: Duration = Duration::from_millis(200);
 

@@ -2,7 +2,7 @@
 
 use crate::primary::PrimaryError;
 
-use super::chunks::{HOLD_TRIES, HOLD_WITHIN_S};
+use super::limits::{HOLD_TRIES, HOLD_WITHIN_S};
 
 /// An operation did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum OperateError {
     Primary(#[from] PrimaryError),
     /// The database failed.
     #[error("the primary: {0}")]
-    Sql(#[from] sqlx::Error),
+    Sql(sqlx::Error),
     /// A batch, or another operator, held the lanes the whole time.
     #[error(
         "a batch holds its lane for longer than {} s: nothing (more) was done; try again",
@@ -23,6 +23,12 @@ pub enum OperateError {
     /// The database knows no such stream.
     #[error("stream: this database knows no stream {0:?}")]
     UnknownStream(String),
+}
+
+impl From<sqlx::Error> for OperateError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
 }
 
 impl OperateError {

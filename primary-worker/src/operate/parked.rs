@@ -16,7 +16,7 @@ use super::{
 /// A parked command; with subject, headers and body where it is shown.
 #[derive(Debug, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct ParkedCommand {
+pub struct WaitingCommand {
     /// The stream that it came from.
     pub stream: Option<String>,
     /// Its sequence there.
@@ -103,7 +103,7 @@ const KEYS: &str = concat!(
     chosen!("parked_at", "(t.reason = $4 OR t.error->>'code' = $4)")
 );
 
-impl OperatorRecord for ParkedCommand {
+impl OperatorRecord for WaitingCommand {
     const LIST: &'static str = concat!("SELECT to_json(r) FROM (", parked!(""), ") r");
 
     const SHOW: &'static str = concat!(
@@ -122,7 +122,7 @@ impl OperatorRecord for ParkedCommand {
     }
 }
 
-impl ParkedCommand {
+impl WaitingCommand {
     /// Its last failure, where it failed.
     #[must_use]
     pub fn failure(&self) -> Option<LastFailure> {

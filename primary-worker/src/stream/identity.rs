@@ -121,7 +121,7 @@ impl Identity {
 }
 
 /// Compares identity, extent and anchor; nothing may be read before this. Answers the identity, for
-/// whoever compares again.
+/// later comparisons.
 pub(crate) async fn verify(
     connection: &mut PgConnection,
     context: &Context,
@@ -133,7 +133,7 @@ pub(crate) async fn verify(
     Ok(known)
 }
 
-/// Compares the last message that was applied with the one that the stream holds in its place. Its id is
+/// Compares the last message that was applied with the one that the stream holds there. Its id is
 /// read as the reader does: of several the first, and none of a message that cannot be read.
 async fn check_anchor(
     known: &Identity,

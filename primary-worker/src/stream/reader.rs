@@ -5,8 +5,8 @@
 //! one is refused under tight permissions, and a new one each time, so that a former worker that
 //! wakes up cannot disturb its successor's.
 //!
-//! Each consumer is made anew on whatever the broker holds by then, so the stream is compared once
-//! more before anything is read from it: identity, extent, and the last message that was read. A
+//! Each consumer is made anew on what the broker holds by then, so the stream is compared once more
+//! before anything is read from it: identity, extent, and the last message that was read. A
 //! broker that came back with an older copy of its store re-uses sequences, and would go unnoticed.
 //!
 //! A full subscription drops messages with no more than an event, so every message's sequence is

@@ -33,8 +33,8 @@ const TOGETHER: usize = 16;
 /// Sequences that are kept in mind; beyond, the highest are forgotten, and found anew when they come.
 const KEPT_MAX: usize = 65_536;
 
-/// The messages that are known, or suspected, to be unreadable: of one worker, whatever it is connected
-/// with.
+/// The messages that are known, or suspected, to be unreadable: of one worker, through all
+/// of its connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unreadable(Arc<Mutex<UnreadableSequences>>);
 

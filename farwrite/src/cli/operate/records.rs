@@ -6,7 +6,7 @@ use farwrite_schemas::CommandId;
 use serde_json::{json, value::RawValue};
 
 use crate::worker::operate::{
-    Chosen, FoundCommand, Letter, OperatorRecord, ParkedCommand, RecordsPage,
+    Chosen, FoundCommand, Letter, OperatorRecord, RecordsPage, WaitingCommand,
 };
 
 use super::{
@@ -111,7 +111,7 @@ impl Printed for Letter {
     }
 }
 
-impl Printed for ParkedCommand {
+impl Printed for WaitingCommand {
     const WHAT: &'static str = "parked command";
     const HEAD: &'static [&'static str] =
         &["AGE", "SEQUENCE", "COMMAND", "KEY", "REASON", "ATTEMPTS", "DUE IN", "ID", "MESSAGE"];
@@ -159,7 +159,7 @@ impl Printed for ParkedCommand {
     }
 }
 
-fn due_in(parked: &ParkedCommand) -> String {
+fn due_in(parked: &WaitingCommand) -> String {
     parked.due_in_seconds.map_or_else(|| "on resume".to_owned(), age)
 }
 

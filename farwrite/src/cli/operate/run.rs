@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use tokio::runtime::Builder;
 
-use crate::worker::operate::{Letter, OperateError, Operator, ParkedCommand};
+use crate::worker::operate::{Letter, OperateError, Operator, WaitingCommand};
 
 use super::{
     super::{
@@ -70,7 +70,7 @@ async fn run(
         }
         Operation::ListParked(filter) => {
             let chosen = operator.choose(filter, stream).await?;
-            records::list(&operator.list::<ParkedCommand>(&chosen).await?, printer)?
+            records::list(&operator.list::<WaitingCommand>(&chosen).await?, printer)?
         }
         Operation::ShowDeadLetters(filter) => {
             let mut chosen = operator.choose(filter, stream).await?;
@@ -81,10 +81,10 @@ async fn run(
         }
         Operation::ShowParked(filter) => {
             let mut chosen = operator.choose(filter, stream).await?;
-            while let Some(parked) = operator.show::<ParkedCommand>(&mut chosen).await? {
+            while let Some(parked) = operator.show::<WaitingCommand>(&mut chosen).await? {
                 records::show(&parked, printer)?;
             }
-            records::shown::<ParkedCommand>(&chosen)
+            records::shown::<WaitingCommand>(&chosen)
         }
         Operation::Requeue { filter, reason } => {
             let mut chosen = operator.choose(filter, stream).await?;
@@ -104,7 +104,7 @@ async fn run(
         Operation::Release { filter, reason } => {
             let mut chosen = operator.choose(filter, stream).await?;
             let done = operator.release(&mut chosen, &reason).await?;
-            acts::done::<ParkedCommand>("release", "released", &chosen, done, printer)?
+            acts::done::<WaitingCommand>("release", "released", &chosen, done, printer)?
         }
         Operation::Pause { target, reason } => {
             acts::paused(&target, operator.pause(&target, &reason).await?, printer)?
