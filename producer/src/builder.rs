@@ -18,8 +18,11 @@ use crate::{
     link::{connection::NatsSource, inbox::Inbox, nats::NatsLink, routes::Routes},
     metrics,
     outbox::{
-        attempt::Attempts, gather::Gatherer, gathered::Wire, pace::Gather, send::Outbox,
-        target::Destinations, turns::KeyTurns,
+        attempt::Attempts,
+        gather::{Gather, Gatherer},
+        send::Outbox,
+        target::Destinations,
+        turns::KeyTurns,
     },
     pending::PendingCalls,
     producer::{Parts, Producer},
@@ -209,12 +212,9 @@ impl Builder {
         let servers = self.reads.open(self.pool, &client, &subjects, &origin)?;
         let inbox = Inbox::open(&client, &inbox, Arc::clone(&routes)).await;
         let inbox = inbox.map_err(BuildError::Inbox)?;
-        let gatherer = (self.gather != Gather::Never).then(|| {
-            let (client, routes) = (client.clone(), Arc::clone(&routes));
-            let (inbox, ack_timeout) = (inbox.prefix().to_owned(), limits.ack_timeout);
-            Gatherer::open(self.gather, Wire { client, routes, inbox, ack_timeout })
-        });
         let link = Arc::new(NatsLink { client, inbox, routes, ack_timeout: limits.ack_timeout });
+        let gatherer =
+            (self.gather != Gather::Never).then(|| Gatherer::open(self.gather, Arc::clone(&link)));
         let database = subjects.database().clone();
         let reads = Arc::new(Reads::new(servers, database, limits.read_budget, limits.timeout));
         let calls = PendingCalls::new(limits.max_pending);

@@ -112,8 +112,8 @@ pub use farwrite_schemas::{
 pub use journal::{FileSync, Journal, JournalError, JournalLimits, JournalState};
 pub use limits::{LimitError, Limits, TIMEOUT_MAX};
 pub use outbox::accepted::Accepted;
+pub use outbox::gather::Gather;
 pub use outbox::invalid::InvalidCommand;
-pub use outbox::pace::Gather;
 pub use outbox::publish_error::{Known, PublishError, SizeLimit, WaitingFor};
 pub use producer::{Pending, Producer};
 pub use questions::lag::LagError;

@@ -58,17 +58,7 @@ impl Inbox {
 
     /// The reply subject of one publish or question.
     pub(crate) fn for_token(&self, token: u64) -> Subject {
-        Self::token_subject(&self.prefix, token)
-    }
-
-    /// The same, of an inbox with this prefix.
-    pub(crate) fn token_subject(prefix: &str, token: u64) -> Subject {
-        format!("{prefix}t{token}").into()
-    }
-
-    /// What the subjects of everything that comes back begin with.
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
+        format!("{}t{token}", self.prefix).into()
     }
 
     /// Where the worker sends the outcome of the command with this fingerprint.

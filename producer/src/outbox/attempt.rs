@@ -26,7 +26,7 @@ use crate::{
     outbox::{
         answer::{Acknowledgement, read_answer},
         failure::AttemptFailure,
-        gather::{End, Gatherer, Way},
+        gather::{Departure, Gatherer, WaitEnd},
         message::Message,
         progress::{Attempted, Tries},
     },
@@ -104,23 +104,23 @@ impl Attempts {
             return Ok(Err(closed));
         }
         // The semaphore is never closed.
-        let Ok(_slot) = timeout_at(deadline, self.in_flight.acquire()).await? else {
+        let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await? else {
             return Ok(Err(AttemptFailure::Closed));
         };
-        let way = match (&self.gatherer, sent) {
+        let departure = match (&self.gatherer, sent) {
             (Some(gatherer), Attempted::Never) => gatherer.enter(message),
-            (Some(_) | None, _) => Way::Alone(None),
+            (Some(_) | None, _) => Departure::Alone(None),
         };
-        let place = match way {
-            Way::Alone(place) => place,
-            Way::Waiting(waiting) => {
+        let slot = match departure {
+            Departure::Alone(slot) => slot,
+            Departure::Later(waiting) => {
                 match timeout_at(deadline, waiting.end(&mut tries.is_out)).await? {
-                    End::Alone(place) => match self.check_open() {
-                        Ok(()) => place,
+                    WaitEnd::Alone(slot) => match self.check_open() {
+                        Ok(()) => slot,
                         Err(closed) => return Ok(Err(closed)),
                     },
-                    End::Stored(stored) => return Ok(Ok(stored)),
-                    End::InDoubt(failure) => {
+                    WaitEnd::Stored(stored) => return Ok(Ok(stored)),
+                    WaitEnd::InDoubt(failure) => {
                         tries.maybe_stored = true;
                         return Ok(Err(failure));
                     }
@@ -133,7 +133,7 @@ impl Attempts {
             && let Some(gatherer) = &self.gatherer
         {
             message.target.answered();
-            gatherer.acknowledged(place, left);
+            gatherer.acknowledged(slot, left);
         }
         Ok(end)
     }
