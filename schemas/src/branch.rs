@@ -1,7 +1,7 @@
 //! What a server's history says of the branch that a bookmark names.
 //!
 //! Asked of rows that were written with the commits and that a failover takes back with them: see
-//! `farwrite.branches` in the migrations.
+//! `farwrite.branches`.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

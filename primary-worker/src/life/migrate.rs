@@ -11,7 +11,10 @@ use crate::{
     stream::{client, error::StreamError, find, identity},
 };
 
-use super::schema::{self, Found, FunctionsFound, PROTOCOL};
+use super::{
+    install,
+    schema::{self, Found, FunctionsFound, PROTOCOL},
+};
 
 /// Preparing did not succeed; what was done before stays, and running it again goes on.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,7 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     let (_, mut connection) =
         primary::find(&config.database_url, config.statement_timeout, &Purpose::Control).await?;
     primary::check_server(&mut connection).await?;
-    let functions = schema::bring_up(&mut connection).await?;
+    let functions = install::bring_up(&mut connection).await?;
     info!(version = schema::newest(), ?functions, "the farwrite schema is up to date");
     let client = client::connect(&config.nats_url).await?;
     let stream = find::create_or_check(&client, config).await?;

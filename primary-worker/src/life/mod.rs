@@ -4,6 +4,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod end;
+mod install;
 pub(crate) mod lease;
 pub(crate) mod may_answer;
 pub(crate) mod migrate;

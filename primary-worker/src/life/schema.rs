@@ -11,11 +11,11 @@
 //! **Which program is older** than the functions of a database: one whose own were in force there
 //! before. Nothing tells of an older program that was never there; its `migrate` installs.
 //!
-//! Not here: what a stream needs (`migrate`).
+//! Not here: making a schema so (`install`), and what a stream needs (`migrate`).
 
-use farwrite_schemas::sql::{self, FUNCTIONS};
+use farwrite_schemas::sql;
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, SqlSafeStr,
+    AssertSqlSafe, PgConnection, SqlSafeStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Found {
     /// The steps of the tables that were applied: number and checksum.
     steps: Vec<(i64, Vec<u8>)>,
     /// The hashes of the functions that were installed, oldest first.
-    installs: Vec<String>,
+    pub(super) installs: Vec<String>,
     /// The lowest protocol of workers that it allows; `None` before functions were installed.
     pub(crate) required_protocol: Option<i32>,
 }
@@ -130,93 +130,12 @@ pub(crate) async fn check_migrated(connection: &mut PgConnection) -> Result<i64,
     }
 }
 
-/// Brings the schema to this program's version: the steps that it lacks, and the functions.
-pub(crate) async fn bring_up(
-    connection: &mut PgConnection,
-) -> Result<FunctionsFound, MigrateError> {
-    migrator().run(&mut *connection).await?;
-    let mut tx = connection.begin().await?;
-    // A registration makes dispatchers from functions: it waits, or this does.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('farwrite.functions'))")
-        .execute(&mut *tx)
-        .await?;
-    let found = Found::read(&mut tx).await?;
-    let functions = found.functions();
-    if functions == FunctionsFound::Pending {
-        install(&mut tx, found.installs.is_empty()).await?;
-    }
-    tx.commit().await?;
-    Ok(functions)
-}
-
-/// Installs all functions, drops those that have no text any more, and makes the dispatchers anew.
-/// One that keeps its signature keeps its grants; one that answers something else than before is
-/// made again.
-async fn install(tx: &mut PgConnection, is_first: bool) -> Result<(), sqlx::Error> {
-    // The first time in any order, the second time checked against each other.
-    sqlx::raw_sql("SET LOCAL search_path = pg_catalog; SET LOCAL check_function_bodies = off")
-        .execute(&mut *tx)
-        .await?;
-    let mut signatures = Vec::new();
-    for function in FUNCTIONS {
-        let mut savepoint = tx.begin().await?;
-        let made = sqlx::raw_sql(function.text).execute(&mut *savepoint).await;
-        let signature = function.signature().unwrap_or_default();
-        match made {
-            Ok(_) => savepoint.commit().await?,
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P13") => {
-                savepoint.rollback().await?;
-                drop_function(tx, &signature).await?;
-                sqlx::raw_sql(function.text).execute(&mut *tx).await?;
-            }
-            Err(error) => return Err(error),
-        }
-        signatures.push(signature);
-        signatures.extend(function.made_from_it());
-    }
-    sqlx::raw_sql("SET LOCAL check_function_bodies = on").execute(&mut *tx).await?;
-    for function in FUNCTIONS {
-        sqlx::raw_sql(function.text).execute(&mut *tx).await?;
-    }
-    let gone: Vec<String> = sqlx::query_scalar(
-        "SELECT p.oid::regprocedure::text FROM pg_proc p
-         WHERE p.pronamespace = 'farwrite'::regnamespace
-           AND p.oid NOT IN (SELECT f.oid FROM unnest($1) s, to_regprocedure(s) f (oid) WHERE f.oid IS NOT NULL)",
-    )
-    .bind(&signatures)
-    .fetch_all(&mut *tx)
-    .await?;
-    for signature in gone {
-        drop_function(tx, &signature).await?;
-    }
-    if is_first {
-        sqlx::query(
-            "SELECT farwrite.register('row.' || verb, format('farwrite.row_%s(jsonb,farwrite.meta)', verb)::regprocedure)
-             FROM unnest(ARRAY['insert', 'update', 'upsert', 'delete']) verb",
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    sqlx::query("SELECT farwrite.make_dispatcher()").execute(&mut *tx).await?;
-    sqlx::query("INSERT INTO farwrite.function_installs (hash) VALUES ($1)")
-        .bind(sql::functions_hash())
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-async fn drop_function(tx: &mut PgConnection, signature: &str) -> Result<(), sqlx::Error> {
-    let drop = AssertSqlSafe(format!("DROP FUNCTION {signature}")).into_sql_str();
-    sqlx::raw_sql(drop).execute(tx).await?;
-    Ok(())
-}
-
 /// The newest step of the tables that this program knows.
 pub(crate) fn newest() -> i64 {
     sql::TABLES.iter().map(|step| step.version).max().unwrap_or(0)
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let steps = sql::TABLES.iter().map(|step| {
         let text = AssertSqlSafe(step.text).into_sql_str();
         Migration::new(step.version, step.description.into(), MigrationType::Simple, text, false)
