@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     account::Account,
     cluster,
-    nats::{Nats, Setup},
+    nats::{NatsServer, Setup},
     postgres::{Postgres, Template},
     proxies::Proxies,
     reaper::Reaper,
@@ -164,7 +164,7 @@ impl DevstackBuilder {
             reaper: &reaper,
         };
         let nats = if nodes == 1 {
-            vec![Nats::start_new(&setup, &folder.path().join("nats"), None).await?]
+            vec![NatsServer::start_new(&setup, &folder.path().join("nats"), None).await?]
         } else {
             cluster::start(&setup, folder.path(), nodes, proxies.handle()?).await?
         };

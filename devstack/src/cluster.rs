@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    link::{Link, LinkTarget},
-    nats::{Membership, Nats, Setup},
+    link::{LinkTarget, WanLink},
+    nats::{Membership, NatsServer, Setup},
 };
 
 /// How long an election and catching up may take: an election alone takes up to ten seconds.
@@ -36,11 +36,12 @@ pub(crate) async fn start(
     folder: &Path,
     nodes: usize,
     proxies: &Handle,
-) -> Result<Vec<Nats>> {
+) -> Result<Vec<NatsServer>> {
     // Nothing listens on port 0: until its node listens, a link leads nowhere.
     let nowhere = || LinkTarget::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let routes = (0..nodes).map(|_| Link::open(proxies, nowhere())).collect::<Result<Vec<_>>>()?;
-    let addrs: Vec<SocketAddr> = routes.iter().map(Link::addr).collect();
+    let routes =
+        (0..nodes).map(|_| WanLink::open(proxies, nowhere())).collect::<Result<Vec<_>>>()?;
+    let addrs: Vec<SocketAddr> = routes.iter().map(WanLink::addr).collect();
     let cluster = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     let cluster = cluster.context("the stack's folder has no name")?;
     let mut servers = Vec::with_capacity(nodes);
@@ -49,14 +50,14 @@ pub(crate) async fn start(
         let name = format!("nats-{index}");
         let folder = folder.join(&name);
         let membership = Membership { cluster: cluster.clone(), name, route, others };
-        servers.push(Nats::start_new(setup, &folder, Some(membership)).await?);
+        servers.push(NatsServer::start_new(setup, &folder, Some(membership)).await?);
     }
     wait_current(&servers).await?;
     Ok(servers)
 }
 
 /// The index of the node that leads a stream. While there is an election this waits for its end.
-pub(crate) async fn stream_leader(nodes: &[Nats], stream: &str) -> Result<usize> {
+pub(crate) async fn stream_leader(nodes: &[NatsServer], stream: &str) -> Result<usize> {
     let began = Instant::now();
     loop {
         let answers = ask_all(nodes, "/jsz?accounts=true&streams=true").await;
@@ -77,7 +78,7 @@ pub(crate) async fn stream_leader(nodes: &[Nats], stream: &str) -> Result<usize>
 }
 
 /// Waits until the nodes have a leader, all agree on it, and it finds all of them current.
-pub(crate) async fn wait_current(nodes: &[Nats]) -> Result<()> {
+pub(crate) async fn wait_current(nodes: &[NatsServer]) -> Result<()> {
     let began = Instant::now();
     loop {
         let pages = ask_all(nodes, "/jsz").await;
@@ -97,7 +98,7 @@ pub(crate) async fn wait_current(nodes: &[Nats]) -> Result<()> {
 }
 
 /// Whether all nodes name one leader, and that one finds all others current.
-fn are_current(nodes: &[Nats], pages: &[Option<Value>]) -> bool {
+fn are_current(nodes: &[NatsServer], pages: &[Option<Value>]) -> bool {
     let views: Vec<Option<String>> = pages
         .iter()
         .map(|page| Some(page.as_ref()?["meta_cluster"]["leader"].as_str()?.to_owned()))
@@ -114,7 +115,7 @@ fn are_current(nodes: &[Nats], pages: &[Option<Value>]) -> bool {
 }
 
 /// The node that names itself and is named by most.
-fn agreed(nodes: &[Nats], views: &[Option<String>]) -> Option<usize> {
+fn agreed(nodes: &[NatsServer], views: &[Option<String>]) -> Option<usize> {
     let votes = |name: Option<&str>| views.iter().filter(|view| view.as_deref() == name).count();
     let mut leading = nodes.iter().zip(views).enumerate().filter(|(_, (node, view))| {
         view.is_some() && node.name() == view.as_deref() && votes(node.name()) * 2 > nodes.len()
@@ -132,7 +133,7 @@ fn stream_in<'a>(page: &'a Value, stream: &str) -> Option<&'a Value> {
 }
 
 /// Asks all nodes at once; `None` for one that does not answer.
-async fn ask_all(nodes: &[Nats], path: &'static str) -> Vec<Option<Value>> {
+async fn ask_all(nodes: &[NatsServer], path: &'static str) -> Vec<Option<Value>> {
     let asking = nodes.iter().map(|node| {
         let monitor = node.monitor();
         tokio::spawn(async move {

@@ -2,7 +2,7 @@
 //!
 //! A [`Devstack`] is one NATS server with JetStream on disk, or a cluster of three, one PostgreSQL primary in the first
 //! region and one streaming replica in each other region. Everything that would cross a WAN goes
-//! through a [`Link`]: a proxy whose delay can be set, and which can be cut and healed. Servers
+//! through a [`WanLink`]: a proxy whose delay can be set, and which can be cut and healed. Servers
 //! listen on Unix sockets and ephemeral loopback ports, so stacks run side by side. However the
 //! process ends that owns a stack, no server and no folder stays behind.
 //!
@@ -44,8 +44,8 @@ mod tools;
 mod topology;
 
 pub use builder::DevstackBuilder;
-pub use link::Link;
-pub use nats::Nats;
+pub use link::WanLink;
+pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use program::Program;
 pub use stack::Devstack;

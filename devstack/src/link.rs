@@ -44,13 +44,13 @@ struct LinkState {
 }
 
 /// One link.
-pub struct Link {
+pub struct WanLink {
     addr: SocketAddr,
     state: watch::Sender<LinkState>,
     accepting: AbortHandle,
 }
 
-impl Link {
+impl WanLink {
     /// Opens a link without delay; it works on `runtime`.
     pub(crate) fn open(runtime: &Handle, target: LinkTarget) -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").context("opening a proxy")?;
@@ -112,7 +112,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for WanLink {
     fn drop(&mut self) {
         self.accepting.abort();
     }

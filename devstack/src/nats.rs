@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    link::{Link, LinkTarget},
+    link::{LinkTarget, WanLink},
     program::Program,
     reaper::{ProcessKind, Reaper},
 };
@@ -41,7 +41,7 @@ pub(crate) struct Membership {
     /// The server's name, unlike any other's of the cluster.
     pub(crate) name: String,
     /// What the other nodes reach it through.
-    pub(crate) route: Link,
+    pub(crate) route: WanLink,
     /// Where the others are reached.
     pub(crate) others: Vec<SocketAddr>,
 }
@@ -62,7 +62,7 @@ impl Membership {
 
 /// One server. Acknowledges only what is on disk (`sync_interval: always`), unless the stack was built
 /// otherwise.
-pub struct Nats {
+pub struct NatsServer {
     program: PathBuf,
     folder: PathBuf,
     addr: SocketAddr,
@@ -79,7 +79,7 @@ struct Running {
     monitor: Option<SocketAddr>,
 }
 
-impl Nats {
+impl NatsServer {
     /// Starts a server in `folder`.
     pub(crate) async fn start_new(
         setup: &Setup<'_>,

@@ -1,7 +1,7 @@
 //! A PostgreSQL server of a stack: a primary or a replica.
 //!
 //! Servers listen on Unix sockets only: PostgreSQL has no port 0, and a socket's path has no race.
-//! What crosses a region goes through a [`Link`](crate::Link) on TCP.
+//! What crosses a region goes through a [`WanLink`](crate::WanLink) on TCP.
 
 use std::{
     path::{Path, PathBuf},

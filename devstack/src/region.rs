@@ -5,26 +5,26 @@ use std::{path::PathBuf, sync::atomic::AtomicUsize, time::Duration};
 use anyhow::Result;
 
 use crate::{
-    link::{Link, LinkTarget},
-    nats::Nats,
+    link::{LinkTarget, WanLink},
+    nats::NatsServer,
     postgres::Postgres,
     proxies::Proxies,
 };
 
 /// The links that one region has.
 pub(crate) struct RegionLinks {
-    pub(crate) nats: Link,
+    pub(crate) nats: WanLink,
     /// To the server of each region, in the regions' order.
-    pub(crate) replication: Vec<Link>,
-    pub(crate) primary: Link,
+    pub(crate) replication: Vec<WanLink>,
+    pub(crate) primary: WanLink,
 }
 
 impl RegionLinks {
-    pub(crate) fn open(proxies: &Proxies, nats: &Nats, sockets: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn open(proxies: &Proxies, nats: &NatsServer, sockets: &[PathBuf]) -> Result<Self> {
         let handle = proxies.handle()?;
-        let open = |socket: &PathBuf| Link::open(handle, LinkTarget::Unix(socket.clone()));
+        let open = |socket: &PathBuf| WanLink::open(handle, LinkTarget::Unix(socket.clone()));
         Ok(Self {
-            nats: Link::open(handle, LinkTarget::Tcp(nats.addr()))?,
+            nats: WanLink::open(handle, LinkTarget::Tcp(nats.addr()))?,
             replication: sockets.iter().map(open).collect::<Result<_>>()?,
             primary: open(&sockets[0])?,
         })

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use crate::{
     cluster,
-    link::Link,
-    nats::Nats,
+    link::WanLink,
+    nats::NatsServer,
     postgres::Postgres,
     program::Program,
     proxies::Proxies,
@@ -33,7 +33,7 @@ pub struct Devstack {
     /// The index of the region that the links called "primary" lead to.
     pub(crate) primary: AtomicUsize,
     /// One server, or the nodes of a cluster.
-    pub(crate) nats: Vec<Nats>,
+    pub(crate) nats: Vec<NatsServer>,
     pub(crate) major: u32,
     pub(crate) programs: AtomicU32,
     pub(crate) proxies: Proxies,
@@ -90,13 +90,13 @@ impl Devstack {
 
     /// The NATS server; of a cluster, its first node.
     #[must_use]
-    pub fn nats(&self) -> &Nats {
+    pub fn nats(&self) -> &NatsServer {
         &self.nats[0]
     }
 
     /// All NATS servers: one, or the nodes of a cluster.
     #[must_use]
-    pub fn nats_nodes(&self) -> &[Nats] {
+    pub fn nats_nodes(&self) -> &[NatsServer] {
         &self.nats
     }
 
@@ -104,7 +104,7 @@ impl Devstack {
     ///
     /// # Errors
     /// When there are fewer.
-    pub fn nats_node(&self, index: usize) -> Result<&Nats> {
+    pub fn nats_node(&self, index: usize) -> Result<&NatsServer> {
         let nodes = self.nats.len();
         self.nats.get(index).with_context(|| format!("there is no node {index}, only {nodes}"))
     }
@@ -128,7 +128,7 @@ impl Devstack {
         cluster::stream_leader(self.cluster()?, stream).await
     }
 
-    fn cluster(&self) -> Result<&[Nats]> {
+    fn cluster(&self) -> Result<&[NatsServer]> {
         let nodes = self.nats_nodes();
         ensure!(nodes.len() > 1, "this stack has no cluster: see DevstackBuilder::nats_nodes");
         Ok(nodes)
@@ -137,7 +137,7 @@ impl Devstack {
     /// The URLs of all NATS servers, joined by commas, without a link between.
     #[must_use]
     pub fn nats_urls(&self) -> String {
-        self.nats.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+        self.nats.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
     }
 
     pub(crate) fn index(&self, region: &str) -> Result<usize> {
@@ -156,7 +156,7 @@ impl Devstack {
     ///
     /// # Errors
     /// When there is no such region.
-    pub fn nats_link(&self, region: &str) -> Result<&Link> {
+    pub fn nats_link(&self, region: &str) -> Result<&WanLink> {
         Ok(&self.home(region)?.links.nats)
     }
 
@@ -165,7 +165,7 @@ impl Devstack {
     ///
     /// # Errors
     /// When there is no such region.
-    pub fn replication_link(&self, region: &str) -> Result<&Link> {
+    pub fn replication_link(&self, region: &str) -> Result<&WanLink> {
         let home = self.home(region)?;
         Ok(&home.links.replication[home.upstream.load(Ordering::Relaxed)])
     }
@@ -174,7 +174,7 @@ impl Devstack {
     ///
     /// # Errors
     /// When there is no such region.
-    pub fn primary_link(&self, region: &str) -> Result<&Link> {
+    pub fn primary_link(&self, region: &str) -> Result<&WanLink> {
         Ok(&self.home(region)?.links.primary)
     }
 

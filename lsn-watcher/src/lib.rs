@@ -2,8 +2,8 @@
 //!
 //! An app that wrote through Farwrite holds the position of its commit. It may read its own write
 //! from the replica next door as soon as that replica has replayed the position, and this crate
-//! tells it when: [`Watcher::wait`]. Who is authoritative is the replica itself; nothing here is
-//! believed longer than it was just heard.
+//! tells it when: [`Watcher::wait`]. The replica itself is authoritative; what it said is believed for
+//! a moment only.
 //!
 //! ```text
 //!                 ┌── embedded: one task, one connection ──── replica
@@ -22,6 +22,15 @@
 //!   learn whether the replica was slow ([`WaitError::TimedOut`]) or away
 //!   ([`WaitError::ReplicaGone`]).
 //! - **A caller that gives up leaves.** Dropping a wait takes it off the board at once.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `waiters` | who waits: the board, and a caller's wait on it |
+//! | `visible` | when a position counts as visible |
+//! | `poll` | the loop that asks a server, and the replica as that server |
+//! | `over_nats` | the way through a region's watcher instead |
+//! | `region` | one watcher for a region, and its service for other regions |
+//! | `answer` | what a wait ends with |
 //!
 //! # The mark
 //!

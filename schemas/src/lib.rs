@@ -6,6 +6,9 @@
 //! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
 //! form changes: what was once published must be readable for as long as a stream keeps it.
 //!
+//! Errors can grow. Messages cannot without their writers: they are structures with public fields,
+//! which every program of Farwrite builds, and a new member must be written in each of these places.
+//!
 //! The database's side is [`sql`]: the `farwrite` schema as SQL text, applied by
 //! `farwrite worker migrate`.
 
@@ -52,7 +55,7 @@ pub use nats_url::{NatsCredentials, NatsServers};
 pub use outcome::{DeadLetter, Outcome, Rejection};
 pub use outcome_answer::{NotEnded, OutcomeAnswer};
 pub use outcome_request::OutcomeRequest;
-pub use progress::{INTEREST_MAX_EPOCHS, Interest, Progress, SERVER_START_QUERY};
+pub use progress::{INTEREST_MAX_EPOCHS, Interest, ReplicaProgress, SERVER_START_QUERY};
 pub use record::{LastError, LedgerRecord, ParkedCommand};
 pub use recorded::{CommandStatus, OUTCOMES_QUERY, OutcomeRow, Recorded};
 pub use reply::Reply;

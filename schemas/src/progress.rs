@@ -11,7 +11,7 @@ use crate::{
 /// Most epochs that one interest asks about; further ones are not looked at.
 pub const INTEREST_MAX_EPOCHS: usize = 16;
 
-/// Reads [`Progress::server_start_us`].
+/// Reads [`ReplicaProgress::server_start_us`].
 pub const SERVER_START_QUERY: &str =
     "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
 
@@ -28,7 +28,7 @@ pub struct Interest {
 
 /// How far the region's replica has come, told to every app of the region at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct ReplicaProgress {
     /// The replayed position, or up to where a server that is no replica shows its own commits;
     /// `None` while the server cannot be asked.
     pub replayed: Option<Lsn>,
@@ -67,7 +67,7 @@ mod tests {
             include_str!("../fixtures/progress.v1.json").trim(),
             include_str!("../fixtures/progress-unreachable.v1.json").trim(),
         ] {
-            let progress: Progress = serde_json::from_str(text).unwrap();
+            let progress: ReplicaProgress = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&progress).unwrap(), text);
         }
     }

@@ -12,7 +12,7 @@ use crate::name::{CommandName, DatabaseName, NameError, Origin};
 /// | `….lag` | questions how far behind the worker is ([`Lag`](crate::Lag)), the same service | producer → worker |
 /// | `….hint.<stream>` | how far commands were applied, stored by a stream | worker → worker |
 /// | `….watch.<region>` | [`Interest`](crate::Interest) in a position | app → watcher |
-/// | `….progress.<region>` | [`Progress`](crate::Progress) of the replica | watcher → apps |
+/// | `….progress.<region>` | [`ReplicaProgress`](crate::ReplicaProgress) of the replica | watcher → apps |
 #[derive(Clone, Debug)]
 pub struct Subjects {
     database: DatabaseName,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use farwrite_devstack::{Devstack, Nats, Program};
+use farwrite_devstack::{Devstack, NatsServer, Program};
 use farwrite_producer::{Known, Limits, Producer, PublishError, ReadsFrom, SubmitError};
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, MutexGuard};
@@ -42,7 +42,7 @@ async fn leader(case: &Case) -> Result<usize> {
     case.stack.stream_leader(&format!("farwrite-{}", case.name)).await
 }
 
-async fn other_nodes(case: &Case) -> Result<Vec<&'static Nats>> {
+async fn other_nodes(case: &Case) -> Result<Vec<&'static NatsServer>> {
     let leader = leader(case).await?;
     let nodes = case.stack.nats_nodes().iter().enumerate();
     Ok(nodes.filter(|(index, _)| *index != leader).map(|(_, node)| node).collect())

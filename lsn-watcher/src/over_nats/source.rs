@@ -16,7 +16,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, Message, connection::State};
-use farwrite_schemas::{Epoch, Interest, Lsn, Origin, Progress, Subjects};
+use farwrite_schemas::{Epoch, Interest, Lsn, Origin, ReplicaProgress, Subjects};
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
@@ -128,15 +128,21 @@ impl NatsSource {
     }
 
     async fn hear(&self, message: &Message) {
-        let progress: Progress = match serde_json::from_slice(&message.payload) {
+        let progress: ReplicaProgress = match serde_json::from_slice(&message.payload) {
             Ok(progress) => progress,
             Err(error) => {
                 tracing::warn!(%error, "a message of progress could not be read");
                 return;
             }
         };
-        let Progress { replayed, server_start_us, in_recovery, timeline, branches, unreadable } =
-            progress;
+        let ReplicaProgress {
+            replayed,
+            server_start_us,
+            in_recovery,
+            timeline,
+            branches,
+            unreadable,
+        } = progress;
         if replayed.is_none() && in_recovery {
             return self.board.lost(GoneReason::ToldByWatcher).await;
         }

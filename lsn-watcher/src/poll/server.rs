@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use farwrite_schemas::{Branch, Epoch, Lsn, Progress, Timeline};
+use farwrite_schemas::{Branch, Epoch, Lsn, ReplicaProgress, Timeline};
 
 use crate::answer::GoneReason;
 
@@ -19,7 +19,7 @@ pub(crate) struct ServerReport {
     pub(crate) in_recovery: bool,
 }
 
-impl From<ServerReport> for Progress {
+impl From<ServerReport> for ReplicaProgress {
     fn from(report: ServerReport) -> Self {
         let ServerReport { replayed, timeline, server_start_us, in_recovery } = report;
         let (branches, unreadable) = (Vec::new(), None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, Progress};
+use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, ReplicaProgress};
 use tokio::time::Instant;
 
 use super::interest::HighestInterest;
@@ -49,7 +49,11 @@ impl RegionState {
     }
 
     /// Notes an interest; what to tell at once if the replica is known to be away.
-    pub(super) fn interest(&mut self, interest: &Interest, now: Instant) -> Option<Progress> {
+    pub(super) fn interest(
+        &mut self,
+        interest: &Interest,
+        now: Instant,
+    ) -> Option<ReplicaProgress> {
         if self.interests.add(interest.lsn, now) {
             self.youngest = now;
         }
@@ -71,7 +75,7 @@ impl RegionState {
     }
 
     /// Notes an answer of the replica; what to tell.
-    pub(super) fn saw(&mut self, report: ServerReport, now: Instant) -> Option<Progress> {
+    pub(super) fn saw(&mut self, report: ServerReport, now: Instant) -> Option<ReplicaProgress> {
         self.seen = Some(report);
         self.is_away = false;
         self.server_start_us = report.server_start_us;
@@ -89,21 +93,21 @@ impl RegionState {
     }
 
     /// Notes that the history was read; what to tell.
-    pub(super) fn told(&mut self, answer: HistoryAnswer) -> Option<Progress> {
+    pub(super) fn told(&mut self, answer: HistoryAnswer) -> Option<ReplicaProgress> {
         self.epochs.clear();
         let report = self.seen?;
         let unreadable = answer.unreadable.map(|why| why.to_string());
-        Some(Progress { branches: answer.branches, unreadable, ..report.into() })
+        Some(ReplicaProgress { branches: answer.branches, unreadable, ..report.into() })
     }
 
     /// Notes that the replica could not be asked; what to tell.
-    pub(super) fn lost(&mut self, now: Instant) -> Option<Progress> {
+    pub(super) fn lost(&mut self, now: Instant) -> Option<ReplicaProgress> {
         (self.seen, self.told, self.is_away) = (None, None, true);
         self.interests.highest(now)?;
         self.unreachable(now)
     }
 
-    fn unreachable(&mut self, now: Instant) -> Option<Progress> {
+    fn unreachable(&mut self, now: Instant) -> Option<ReplicaProgress> {
         let told_at = self.unreachable_told_at;
         if told_at.is_some_and(|then| now.duration_since(then) < UNREACHABLE_INTERVAL) {
             return None;
@@ -168,8 +172,8 @@ mod tests {
         let mut state = RegionState::new(TTL);
         let now = Instant::now();
         let at = |ms| now + Duration::from_millis(ms);
-        let away: Progress = ServerReport { replayed: None, ..sight(0) }.into();
-        let told = |progress: &Progress| Some(progress.clone());
+        let away: ReplicaProgress = ServerReport { replayed: None, ..sight(0) }.into();
+        let told = |progress: &ReplicaProgress| Some(progress.clone());
         state.saw(sight(5), now);
         assert_eq!(state.lost(at(0)), None, "nobody is interested");
         assert_eq!(state.interest(&interest(7), at(0)), told(&away));
@@ -191,7 +195,7 @@ mod tests {
         let known = BranchKnown::Absent { absent_at: Lsn(5) };
         let branches = vec![Branch { epoch, known }];
         let told = HistoryAnswer { branches: branches.clone(), unreadable: None };
-        assert_eq!(state.told(told), Some(Progress { branches, ..sight(5).into() }));
+        assert_eq!(state.told(told), Some(ReplicaProgress { branches, ..sight(5).into() }));
         assert!(state.epochs.is_empty());
         let promoted = ServerReport { in_recovery: false, ..sight(6) };
         assert_eq!(state.saw(promoted, now), Some(promoted.into()));

@@ -1,21 +1,21 @@
-//! One watcher for a region: polls the replica while the region's apps are interested, and tells
-//! all of them at once how far it has come.
+//! One watcher for a region: it polls the replica while the region's apps are interested, and tells all
+//! of them at once how far the replica has come.
 //!
-//! The replica is authoritative, and this holds nothing that must survive: apps repeat their
-//! interest, so a watcher that starts anew knows within half a second what is wanted. What it
-//! costs does not grow with the number of waiters: of all interests it keeps the highest, for a
-//! short time, and each advance is one message.
+//! The replica is authoritative. Nothing here must survive: apps repeat their interest, so a watcher
+//! that starts anew knows within half a second what is wanted. The cost does not grow with the number
+//! of waiters: the watcher keeps the highest of all interests, for a short time, and each advance is
+//! one message.
 //!
-//! - An interest is answered with a fresh look at the replica, also where the position was reached; looks keep to
-//!   the pace, so many interests share one answer.
-//! - When the replica cannot be asked it says so (a [`Progress`] without a position), at once and
+//! - An interest is answered with a fresh look at the replica, also where its position was reached.
+//!   Looks keep to the intervals, so many interests share one answer.
+//! - A replica that cannot be asked is told as a [`ReplicaProgress`] without a position: at once, and
 //!   then a few times a second while somebody is interested. Apps forget their mark then.
-//! - A server that is no replica (it was promoted, or there is only a primary) is told as such: it
-//!   shows its own commits, and whose bookmarks they are its history says.
-//! - Nothing is sent while NATS is down: a position that is delivered late is worth less than the
-//!   one that is asked for next.
+//! - A server that is no replica (it was promoted, or there is only a primary) is told as such. It
+//!   shows its own commits, and its history says which bookmarks are on its branch.
+//! - Nothing is sent while NATS is down. A position that is delivered late is worth less than the next
+//!   one.
 //!
-//! Two of these may run for one region; apps hear both (see `visible/mark.rs`).
+//! Two watchers may run for one region; apps hear both (see `visible/mark.rs`).
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use std::{
 
 use async_nats::{Client, connection::State};
 use farwrite_internal::{Alarm, Health};
-use farwrite_schemas::{Epoch, Interest, Progress};
+use farwrite_schemas::{Epoch, Interest, ReplicaProgress};
 use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
@@ -120,7 +120,7 @@ impl RegionWatch {
         }
     }
 
-    async fn broadcast(&self, progress: Option<Progress>) {
+    async fn broadcast(&self, progress: Option<ReplicaProgress>) {
         let Some(progress) = progress else { return };
         if self.client.connection_state() != State::Connected {
             return;

@@ -13,7 +13,7 @@
 //!   back, then the known start falls silent, and after `forget_after` the earlier one holds.
 //!
 //! A server whose backends crashed, but not its postmaster, comes back behind *without* a new
-//! start. Its watcher says so with a `Progress` that has no position, which forgets the mark.
+//! start. Its watcher says so with a `ReplicaProgress` that has no position, which forgets the mark.
 
 use std::{cmp::Ordering, time::Duration};
 

@@ -25,7 +25,7 @@ use std::{
 use farwrite_schemas::{
     AtomicBody, BOOKMARK_MAX_BYTES, Bookmark, CommandId, CommandName, CommandSubject, DatabaseName,
     Envelope, Interest, Key, Lag, Lsn, NatsServers, Origin, Outcome, OutcomeAnswer, OutcomeRequest,
-    Progress, Reply, Subjects, VisibilityAnswer, VisibilityRequest, decode_envelope, headers,
+    ReplicaProgress, Reply, Subjects, VisibilityAnswer, VisibilityRequest, decode_envelope, headers,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,7 +35,7 @@ const CASES: [fn(&[u8]); 13] = [
     command,                   // 0
     answer,                    // 1
     json::<OutcomeRequest>,    // 2
-    json::<Progress>,          // 3
+    json::<ReplicaProgress>,          // 3
     json::<Interest>,          // 4
     bookmark,                  // 5
     subject,                   // 6

@@ -66,14 +66,14 @@ fn away() -> Result<ServerReport, GoneReason> {
     Err(GoneReason::Hung { limit: Duration::from_millis(500) })
 }
 
-struct Stage {
+struct LoopStage {
     board: Arc<Board>,
     server: Scripted,
     _loop: tokio::task::JoinHandle<Infallible>,
 }
 
 /// Starts the loop; it has asked once when this returns.
-async fn stage(lines: impl IntoIterator<Item = Result<ServerReport, GoneReason>>) -> Stage {
+async fn stage(lines: impl IntoIterator<Item = Result<ServerReport, GoneReason>>) -> LoopStage {
     let board = Arc::new(Board::new(BoardLimits {
         max_waiters: 10,
         fresh_for: Duration::from_millis(10),
@@ -89,10 +89,10 @@ async fn stage(lines: impl IntoIterator<Item = Result<ServerReport, GoneReason>>
     );
     let running = tokio::spawn(polls.run());
     tokio::task::yield_now().await;
-    Stage { board, server, _loop: running }
+    LoopStage { board, server, _loop: running }
 }
 
-impl Stage {
+impl LoopStage {
     async fn wait(&self, lsn: u64, ms: u64) -> Result<crate::answer::Reached, WaitError> {
         let target = Lsn(lsn).into();
         TimedWait::new(&self.board, target, Duration::from_millis(ms)).await
