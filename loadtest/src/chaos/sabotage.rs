@@ -72,3 +72,23 @@ pub(super) async fn apply(stack: &Devstack) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::{FENCE, LEDGER};
+
+    /// A change of a function shows here, before the guards are left out one by one.
+    #[test]
+    fn what_is_replaced_in_a_function_is_in_its_text() {
+        let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/sql/functions");
+        for (function, part, _) in FENCE.iter().chain(&LEDGER) {
+            let rooms = fs::read_dir(&rooms).unwrap().map(|room| room.unwrap().path());
+            let mut texts = rooms
+                .filter_map(|room| fs::read_to_string(room.join(format!("{function}.sql"))).ok());
+            let text = texts.next().unwrap_or_else(|| panic!("{function} is in no room"));
+            assert!(text.contains(part), "{function} has no {part:?}");
+        }
+    }
+}

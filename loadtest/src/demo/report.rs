@@ -33,7 +33,7 @@ pub(super) struct DemoInput {
     pub(super) handler: &'static str,
     pub(super) rtt_ms: u64,
     pub(super) in_flight: usize,
-    /// The region whose app waits through the `lsn-watcher` program; the others watch themselves.
+    /// The region whose app waits through the watcher program; the others watch themselves.
     pub(super) watched_over_nats: Option<String>,
 }
 
@@ -156,7 +156,7 @@ impl DemoReport {
         ));
         if let Some(region) = &self.input.watched_over_nats {
             say(format_args!(
-                "{region} waits through its lsn-watcher, by way of the NATS server in {}",
+                "{region} waits through its watcher, by way of the NATS server in {}",
                 self.regions.first().map_or("", |region| &region.region)
             ));
         }

@@ -126,7 +126,7 @@ impl DemoStage {
         ensure!(status.success(), "the worker, asked to stop, ended with {status}");
         if let Some(watcher) = watcher {
             let status = watcher.terminate(STOP).await?;
-            ensure!(status.success(), "lsn-watcher, asked to stop, ended with {status}");
+            ensure!(status.success(), "the watcher, asked to stop, ended with {status}");
         }
         stack.shutdown().await
     }

@@ -16,7 +16,7 @@ use crate::bench::{
 };
 
 /// What Farwrite is compared with.
-enum Work {
+enum BaselineWork {
     /// Connections to the primary.
     Direct(Direct),
     /// A stream of its own, of so many commands.
@@ -29,21 +29,21 @@ enum Work {
 struct Contestant {
     name: String,
     target: Option<BenchTarget>,
-    work: Work,
+    work: BaselineWork,
     samples: Samples,
 }
 
 impl Contestant {
-    fn new(name: impl Into<String>, target: Option<f64>, work: Work) -> Self {
+    fn new(name: impl Into<String>, target: Option<f64>, work: BaselineWork) -> Self {
         let target = target.map(BenchTarget::RatioAtLeast);
         Self { name: name.into(), target, work, samples: Samples::new() }
     }
 
     async fn run(&mut self, settings: &BenchSettings) -> Result<()> {
         self.samples.push(match &mut self.work {
-            Work::Direct(direct) => direct.run(settings.turn() / 2).await?,
-            Work::FromStream(from_stream, commands) => from_stream.run(*commands).await?,
-            Work::OneByOne(consumer) => consumer.run(commands_for(settings.turn())).await?,
+            BaselineWork::Direct(direct) => direct.run(settings.turn() / 2).await?,
+            BaselineWork::FromStream(from_stream, commands) => from_stream.run(*commands).await?,
+            BaselineWork::OneByOne(consumer) => consumer.run(commands_for(settings.turn())).await?,
         });
         Ok(())
     }
@@ -87,7 +87,7 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
         let direct = async |connections, transaction| {
             Direct::connect(stage.primary(), "bench", connections, body_bytes, transaction)
                 .await
-                .map(Work::Direct)
+                .map(BaselineWork::Direct)
         };
         let mut contestants = Vec::new();
         for (connections, target) in [(1, None), (8, None), (32, Some(2.0))] {
@@ -96,13 +96,13 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
         }
         let batches = direct(Config::LANES, Transaction::Batch).await?;
         let from_stream = FromStream::set(&stage.stack, "bench", body_bytes).await?;
-        let from_stream = Work::FromStream(Box::new(from_stream), settings.commands);
+        let from_stream = BaselineWork::FromStream(Box::new(from_stream), settings.commands);
         let one_by_one = OneByOne::set(&stage.stack, "bench", 32, body_bytes).await?;
         contestants.extend([
             // No target: these rows show what Farwrite's promises cost, with and without the stream.
             Contestant::new("bare batches", None, batches),
             Contestant::new("bare batches from a stream", None, from_stream),
-            Contestant::new("one-by-one queue", Some(7.0), Work::OneByOne(one_by_one)),
+            Contestant::new("one-by-one queue", Some(7.0), BaselineWork::OneByOne(one_by_one)),
         ]);
         let load = Load::puts("bench", settings.commands, body_bytes);
         // The first drain meets empty tables, which no other does.
@@ -118,7 +118,8 @@ pub(super) async fn rust(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let stage = BenchStage::set(Devstack::builder()).await?;
     stage.database("bench").await?;
     let one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
-    let contestant = Contestant::new("one-by-one queue", Some(2.5), Work::OneByOne(one_by_one));
+    let contestant =
+        Contestant::new("one-by-one queue", Some(2.5), BaselineWork::OneByOne(one_by_one));
     let load = Load {
         applier: Applier::Rust,
         names: CommandNames::One("item.put_in_rust"),
