@@ -11,15 +11,15 @@
 //!                 └── over NATS: Interest → / ← Progress ──── `farwrite watcher run` ──── replica
 //! ```
 //!
-//! - **One loop for everybody.** However many callers wait, the replica is asked by one loop on
-//!   one connection, and only while somebody waits for what has not been reached.
+//! - **One loop for all callers.** One loop on one connection asks the replica, and only while a
+//!   caller waits for a position that has not been reached.
 //! - **A mark lives for one start of the server.** A replica that crashed can come back *behind*
-//!   what it had shown, so the furthest position seen (the mark) is forgotten whenever the
-//!   connection or the server's start changes, and a mark that is not fresh answers nobody. See
+//!   what it had shown. So the furthest position seen (the mark) is forgotten when the connection or
+//!   the server's start changes. A mark that is not fresh answers no caller. See
 //!   [`mark`](self#the-mark) below.
-//! - **Callers survive the replica.** It may restart, refuse or be cut off while they wait; the
-//!   loop comes back by itself and they go on waiting until their own deadline. Only then do they
-//!   learn whether the replica was slow ([`WaitError::TimedOut`]) or away
+//! - **Callers survive the replica.** The replica may restart, refuse or be cut off while callers
+//!   wait. The loop comes back by itself, and each caller waits until its own deadline. Only then
+//!   does a caller learn whether the replica was slow ([`WaitError::TimedOut`]) or away
 //!   ([`WaitError::ReplicaGone`]).
 //! - **A caller that gives up leaves.** Dropping a wait takes it off the board at once.
 //!
@@ -41,11 +41,12 @@
 //! # Branches of history
 //!
 //! A position counts only on its own branch: after a failover a replica can be past the position of
-//! a commit that it does not hold. A bookmark names its branch, and `visible/judge.rs`, the one place that
-//! decides, compares it with what the server says of its timeline and of its history. The user needs
-//! `USAGE` on the schema `farwrite`, `SELECT` on its tables `history` and `owner`, and
-//! `pg_read_all_stats`, without which a server does not tell its timeline and a position waits for
-//! the worker's next heartbeat to prove it.
+//! a commit that it does not hold. A bookmark names its branch. `visible/judge.rs` alone decides: it
+//! compares the branch with what the server says of its timeline and of its history.
+//!
+//! The user needs `USAGE` on the schema `farwrite`, `SELECT` on its tables `history` and `owner`, and
+//! `pg_read_all_stats`. Without the last one a server does not tell its timeline, and a position
+//! waits until the worker's next heartbeat proves it.
 
 mod answer;
 mod config_error;

@@ -1,10 +1,10 @@
 //! The words that Farwrite's programs share, on the wire and in the database.
 //!
-//! What is here is only form: how a command, an id, a key, an LSN, a bookmark or an outcome is
-//! written and read, and which subjects and headers carry them. Nothing here does I/O or links a
-//! driver, so that a producer, a worker and a watcher of different versions can be compared by
-//! this crate alone. Every wire form has a JSON fixture in `fixtures/`, which stays there when the
-//! form changes: what was once published must be readable for as long as a stream keeps it.
+//! This crate is only form: how a command, an id, a key, an LSN, a bookmark or an outcome is written
+//! and read, and which subjects and headers carry them. Nothing here does I/O or links a driver. So
+//! a producer, a worker and a watcher of different versions can be compared by this crate alone.
+//! Every wire form has a fixture in `fixtures/`. The fixture stays there when the form changes: a
+//! published message must be readable for as long as a stream keeps it.
 //!
 //! Errors can grow. Messages cannot without their writers: they are structures with public fields,
 //! which every program of Farwrite builds, and a new member must be written in each of these places.
