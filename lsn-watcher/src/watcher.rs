@@ -18,7 +18,7 @@ use crate::{
     answer::{Reached, WaitError},
     config_error::WatcherConfigError,
     embedded::EmbeddedConfig,
-    over_nats::{NatsConfig, NatsSource},
+    over_nats::{NatsConfig, RegionSource},
     poll::PollLoop,
     wait_target::WaitTarget,
     waiters::{Board, TimedWait},
@@ -73,7 +73,7 @@ impl Watcher {
     ) -> Result<Self, WatcherConfigError> {
         config.validate()?;
         let board = Arc::new(Board::new(config.limits()));
-        let source = NatsSource::new(client, subjects, region, Arc::clone(&board), &config);
+        let source = RegionSource::new(client, subjects, region, Arc::clone(&board), &config);
         Ok(Self::spawn(board, source.run()))
     }
 

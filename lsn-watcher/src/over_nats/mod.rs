@@ -4,4 +4,4 @@ mod config;
 mod source;
 
 pub use config::NatsConfig;
-pub(crate) use source::NatsSource;
+pub(crate) use source::RegionSource;

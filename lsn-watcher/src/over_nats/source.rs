@@ -28,7 +28,7 @@ use crate::{
     waiters::Board,
 };
 
-pub(crate) struct NatsSource {
+pub(crate) struct RegionSource {
     client: Client,
     progress_subject: String,
     watch_subject: String,
@@ -45,7 +45,7 @@ struct DeclaredInterest {
     said_at: Instant,
 }
 
-impl NatsSource {
+impl RegionSource {
     pub(crate) fn new(
         client: Client,
         subjects: &Subjects,
