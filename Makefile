@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 60
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 check tools counts fuzz chaos chaos-guards bench clean
+.PHONY: help demo release test test-15 check tools counts fuzz chaos chaos-guards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -21,6 +21,13 @@ help: ## list the targets
 demo: tools ## replay a month of real departures: FLIGHTS=file.csv[.gz] REGIONS=ewr,jfk,lga RTT_MS=30 HANDLER=sql|rust
 	$(CARGO) build --release --workspace --bins
 	target/release/loadtest demo --flights $(FLIGHTS) --regions $(REGIONS) --rtt-ms $(RTT_MS) --handler $(HANDLER)
+
+release: ## build the program into target/dist: stripped, and its symbols beside it
+	$(CARGO) build --release -p farwrite --features program
+	mkdir -p target/dist
+	objcopy --only-keep-debug target/release/farwrite target/dist/farwrite.debug
+	objcopy --strip-all --add-gnu-debuglink=target/dist/farwrite.debug target/release/farwrite target/dist/farwrite
+	@ls -l target/dist
 
 test: tools ## all tests, against real servers
 	$(CARGO) build --workspace --bins

@@ -30,7 +30,7 @@ fn watch(server: &Postgres) -> Watcher {
 async fn backend(replica: &Postgres) -> String {
     let mut connection = replica.connect("postgres").await.unwrap();
     let pid: i32 = sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'farwrite lsn-watcher'",
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'farwrite watcher'",
     )
     .fetch_one(&mut connection)
     .await

@@ -18,7 +18,7 @@ Operate on the database:
   status                                          its owner, position and lag, and what waits
   find | cancel                                   one command by its id
   parked list | show | release                    commands that wait
-  dead-letters list | show | requeue | discard    what nobody could apply
+  dead-letters list | show | requeue | discard    commands that could not be applied
   pause | resume | pauses                         a command's name, or a key
 
 `farwrite help COMMAND` has the settings and the exit statuses. Settings come from flags, then the

@@ -72,7 +72,7 @@ impl Replica {
         // A query that nobody waits for any more is not left running on the replica.
         let statement_timeout = query_timeout.as_millis().max(1).to_string();
         let options = options
-            .application_name("farwrite lsn-watcher")
+            .application_name("farwrite watcher")
             .options([("statement_timeout", statement_timeout)]);
         Self { options, connect_timeout, query_timeout, link: None }
     }

@@ -38,10 +38,10 @@ Exit status:
 /// All of them.
 pub(crate) fn commands() -> Vec<Command> {
     vec![
-        group("dead-letters", "What nobody could apply").subcommands([
+        group("dead-letters", "Commands that could not be applied").subcommands([
             listed(ask("list", "Lists dead letters, in order of sequence")),
             listed(ask("show", "Shows dead letters whole, with headers and body")),
-            acted_on(act("requeue", "Puts dead letters back: each behind its key, with its id"), false),
+            acted_on(act("requeue", "Puts dead letters back: each at the end of its key queue, with its id"), false),
             acted_on(act("discard", "Throws dead letters away; their outcome stays"), true),
         ]),
         group("parked", "Commands that wait").subcommands([

@@ -126,7 +126,7 @@ impl CommitWriter {
 pub(super) async fn backend_cpu(replica: &Postgres) -> Result<f64> {
     let mut connection = replica.connect("postgres").await?;
     let pid: i32 = sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'farwrite lsn-watcher'",
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'farwrite watcher'",
     )
     .fetch_one(&mut connection)
     .await
