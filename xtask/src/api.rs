@@ -13,13 +13,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-/// Libraries that an app or an operator links, and the features that their text shows.
-const LIBRARIES: [(&str, &str); 4] = [
-    ("farwrite-schemas", ""),
-    ("farwrite-producer", "web"),
-    ("farwrite-primary-worker", ""),
-    ("farwrite-lsn-watcher", ""),
-];
+/// Libraries that an app or an operator links.
+const LIBRARIES: [&str; 4] =
+    ["farwrite-schemas", "farwrite-producer", "farwrite-primary-worker", "farwrite-lsn-watcher"];
 
 /// Set where cargo calls this program as rustdoc.
 const AS_RUSTDOC: &str = "XTASK_AS_RUSTDOC";
@@ -33,31 +29,28 @@ pub(crate) fn as_rustdoc() -> anyhow::Result<Option<ExitCode>> {
 
 /// A line for each library whose API is not what its text says.
 pub(crate) fn compare(root: &Path) -> anyhow::Result<Vec<String>> {
+    document(root)?;
     let mut found = Vec::new();
-    for (library, features) in LIBRARIES {
-        let path = path(root, library);
-        let (now, before) =
-            (text(root, library, features)?, fs::read_to_string(&path).unwrap_or_default());
-        for line in now.lines().filter(|line| !before.lines().any(|other| other == *line)) {
-            found.push(format!("{library}: + {line}"));
-        }
-        for line in before.lines().filter(|line| !now.lines().any(|other| other == *line)) {
-            found.push(format!("{library}: - {line}"));
-        }
+    for library in LIBRARIES {
+        let now = text(root, library)?;
+        let before = fs::read_to_string(path(root, library)).unwrap_or_default();
+        let lacks = |text: &str, line: &str| !text.lines().any(|other| other == line);
+        let added = now.lines().filter(|line| lacks(&before, line)).map(|line| ('+', line));
+        let gone = before.lines().filter(|line| lacks(&now, line)).map(|line| ('-', line));
+        found.extend(added.chain(gone).map(|(sign, line)| format!("{library}: {sign} {line}")));
     }
     if !found.is_empty() {
-        found.push(
-            "the public API has changed: if that is meant, `make api` writes it down".to_owned(),
-        );
+        found.push("the public API has changed; `make api` writes it down".to_owned());
     }
     Ok(found)
 }
 
 /// Writes the texts.
 pub(crate) fn bless(root: &Path) -> anyhow::Result<Vec<String>> {
+    document(root)?;
     fs::create_dir_all(root.join("docs/api"))?;
-    for (library, features) in LIBRARIES {
-        fs::write(path(root, library), text(root, library, features)?)?;
+    for library in LIBRARIES {
+        fs::write(path(root, library), text(root, library)?)?;
     }
     Ok(Vec::new())
 }
@@ -66,27 +59,28 @@ fn path(root: &Path, library: &str) -> PathBuf {
     root.join("docs/api").join(format!("{library}.txt"))
 }
 
-fn text(root: &Path, library: &str, features: &str) -> anyhow::Result<String> {
+/// Has rustdoc write its JSON, with the features that the workspace's checks build.
+fn document(root: &Path) -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = root.join("target/api");
     let status = Command::new(cargo)
         .current_dir(root)
-        .args(["rustdoc", "--quiet", "--lib", "--package", library, "--features", features])
-        .arg("--target-dir")
-        .arg(&target)
-        .args(["--", "-Zunstable-options", "--output-format", "json", "--cap-lints", "allow"])
+        .args(["doc", "--quiet", "--workspace", "--no-deps", "--lib"])
+        .env("RUSTDOCFLAGS", "-Zunstable-options --output-format json --cap-lints allow")
         .env(AS_RUSTDOC, std::env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into()))
         .env("RUSTDOC", std::env::current_exe()?)
         .status()?;
-    ensure!(status.success(), "rustdoc of {library} failed");
+    ensure!(status.success(), "rustdoc failed");
+    Ok(())
+}
+
+fn text(root: &Path, library: &str) -> anyhow::Result<String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let json = target.join("doc").join(format!("{}.json", library.replace('-', "_")));
     let api = public_api::Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
         .omit_auto_derived_impls(true)
         .build()
-        .with_context(|| {
-            format!("rustdoc's JSON of {library}; its form goes with rust-toolchain.toml")
-        })?;
+        .with_context(|| format!("rustdoc's JSON of {library} goes with rust-toolchain.toml"))?;
     Ok(api.to_string())
 }
