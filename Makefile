@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 60
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo release test test-15 check tools counts fuzz chaos chaos-guards bench clean
+.PHONY: help demo release test test-15 check api figures tools counts fuzz chaos chaos-guards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -38,11 +38,20 @@ test-15: tools ## the guarantees on an installed PostgreSQL 15 (PG15_BIN=folder)
 	$(CARGO) build --workspace --bins
 	FARWRITE_PG_BIN='$(PG15_BIN)' $(CARGO) test -p farwrite-loadtest --test guarantees
 
-check: ## formatter, clippy, rustdoc and licences, warnings denied
+check: ## formatter, clippy, rustdoc, the tree's rules, the public API, the documents and licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+	$(CARGO) run --quiet -p xtask -- check
+	$(CARGO) run --quiet -p xtask -- api
+	$(CARGO) test --quiet --workspace --test documents
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check licenses bans; else echo 'cargo-deny is not installed: licences were not checked'; fi
+
+api: ## write down the public API of the libraries, after a change that is meant: docs/api
+	$(CARGO) run --quiet -p xtask -- api --bless
+
+figures: ## count lines, files, functions and public items
+	$(CARGO) run --quiet -p xtask -- figures
 
 tools: ## fetch nats-server and PostgreSQL into .tools
 	python3 devstack/fetch-tools.py
