@@ -13,13 +13,16 @@ pub(crate) struct LaneKey {
     pub(crate) epoch: Epoch,
 }
 
+/// Position, then the sequence, time and id of its anchor, then suspects.
+type LaneRow = (i64, i64, Option<i64>, Option<String>, Vec<i64>);
+
 /// The positions of a stream's lanes, of one generation or of all, by number.
 pub(crate) async fn positions(
     connection: &mut PgConnection,
     stream_id: i32,
     generation: Option<i32>,
 ) -> Result<Vec<LanePosition>, sqlx::Error> {
-    let rows: Vec<(i64, i64, Option<i64>, Option<String>, Vec<i64>)> = sqlx::query_as(
+    let rows: Vec<LaneRow> = sqlx::query_as(
         "SELECT sequence, anchor_sequence, anchor_at, anchor_id, suspects FROM farwrite.lanes
          WHERE stream_id = $1 AND generation = coalesce($2, generation) ORDER BY lane",
     )

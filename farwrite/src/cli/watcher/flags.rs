@@ -1,6 +1,6 @@
 //! The flags of `farwrite watcher run`, and what they mean once they are checked.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::process::ExitCode;
 
 use async_nats::ServerAddr;
 use clap::{ArgMatches, Command};
@@ -17,7 +17,7 @@ use super::{
             metrics_addr, needed, parsed, with_settings,
         },
     },
-    run,
+    run::{self, WatcherSettings},
 };
 
 const ABOUT: &str =
@@ -44,14 +44,6 @@ const REGION: Setting = Setting {
     unset: Unset::Refused,
     help: "The region whose apps are served",
 };
-
-/// What the program was told to do, checked.
-#[derive(Debug)]
-pub(super) struct WatcherSettings {
-    pub(super) region: RegionConfig,
-    pub(super) nats: NatsServers,
-    pub(super) metrics_addr: Option<SocketAddr>,
-}
 
 /// `farwrite watcher`.
 pub(crate) fn command() -> Command {

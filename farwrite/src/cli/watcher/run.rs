@@ -14,12 +14,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::watcher::{RegionError, metrics, watch_region};
+use crate::watcher::{RegionConfig, RegionError, metrics, watch_region};
 
-use super::{
-    super::runtime::{FAILED, UNUSABLE},
-    flags::WatcherSettings,
-};
+use super::super::runtime::{FAILED, UNUSABLE};
 
 /// Buckets of the wait histogram in seconds: around a round trip inside a region, around one
 /// between regions, and around people's deadlines.
@@ -29,6 +26,14 @@ const WAIT_BUCKETS: [f64; 12] =
 const NATS_PING: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts to reach NATS: apps wait for this watcher meanwhile.
 const NATS_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the program was told to do, checked.
+#[derive(Debug)]
+pub(super) struct WatcherSettings {
+    pub(super) region: RegionConfig,
+    pub(super) nats: NatsServers,
+    pub(super) metrics_addr: Option<SocketAddr>,
+}
 
 pub(super) async fn run(settings: WatcherSettings) -> ExitCode {
     match watch(settings).await {

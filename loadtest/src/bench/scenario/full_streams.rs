@@ -22,7 +22,7 @@ enum BaselineWork {
     /// A stream of its own, of so many commands.
     FromStream(Box<FromStream>, u64),
     /// The consumer of an afternoon.
-    OneByOne(OneByOne),
+    OneByOne(Box<OneByOne>),
 }
 
 /// One baseline of a scenario, and how it did.
@@ -102,7 +102,11 @@ pub(super) async fn functions(settings: &BenchSettings) -> Result<ScenarioFindin
             // No target: these rows show what Farwrite's promises cost, with and without the stream.
             Contestant::new("bare batches", None, batches),
             Contestant::new("bare batches from a stream", None, from_stream),
-            Contestant::new("one-by-one queue", Some(7.0), BaselineWork::OneByOne(one_by_one)),
+            Contestant::new(
+                "one-by-one queue",
+                Some(7.0),
+                BaselineWork::OneByOne(Box::new(one_by_one)),
+            ),
         ]);
         let load = Load::puts("bench", settings.commands, body_bytes);
         // The first drain meets empty tables, which no other does.
@@ -118,8 +122,11 @@ pub(super) async fn rust(settings: &BenchSettings) -> Result<ScenarioFindings> {
     let stage = BenchStage::set(Devstack::builder()).await?;
     stage.database("bench").await?;
     let one_by_one = OneByOne::set(&stage.stack, "bench", 32, SMALL).await?;
-    let contestant =
-        Contestant::new("one-by-one queue", Some(2.5), BaselineWork::OneByOne(one_by_one));
+    let contestant = Contestant::new(
+        "one-by-one queue",
+        Some(2.5),
+        BaselineWork::OneByOne(Box::new(one_by_one)),
+    );
     let load = Load {
         applier: Applier::Rust,
         names: CommandNames::One("item.put_in_rust"),
