@@ -12,7 +12,7 @@
 //! | `rejection` | `rejected` | `code`, `message`, `constraint` |
 //! | `dead_letter` | `dead_lettered` | `reason`, `message` |
 //! | `bookmark` | all but `pending` | a position at or behind the commit |
-//! | `attempts`, `stream`, `sequence`, `published_at_ms`, `settled_at_ms` | answers to a question | the ledger's [`LedgerRecord`] |
+//! | `attempts`, `stream`, `sequence`, `published_at_ms`, `settled_at_ms` | answers to a question | the ledger's [`LedgerRecord`](crate::LedgerRecord) |
 //! | `parked` | `pending` | why and how the command waits: [`ParkedCommand`] |
 
 use crate::{

@@ -47,8 +47,9 @@ impl Producer {
     ///
     /// Sent again, a command has no second effect, for as long as the ledger keeps the first one
     /// ([`ReconcileOptions::max_age`]). Its order within its key is kept towards what else was
-    /// lost; what was published later and not lost has overtaken it ([`Overtaken`]). An expiry
-    /// counts as before: one that has passed ends as expired.
+    /// lost; what was published later and not lost has overtaken it
+    /// ([`Overtaken`](crate::Overtaken)). An expiry counts as before: one that has passed ends as
+    /// expired.
     ///
     /// ```no_run
     /// use std::time::Duration;
