@@ -274,8 +274,8 @@ async fn a_signal_stops_it_with_0_whether_nats_is_there_or_not_and_on_a_primary_
     let args: Vec<_> = lonely.get_args().map(ToOwned::to_owned).collect();
     let mut lonely = bare();
     // The flags but for --nats-url, which comes from the environment.
-    let kept = args.iter().skip(1).position(|arg| arg == "--nats-url").unwrap() + 1;
-    lonely.args(&args[1..kept]).args(&args[kept + 2..]).env("FARWRITE_NATS_URL", nowhere);
+    let kept = args.iter().position(|arg| arg == "--nats-url").unwrap();
+    lonely.args(&args[2..kept]).args(&args[kept + 2..]).env("FARWRITE_NATS_URL", nowhere);
     let lonely = stack.spawn(lonely, "lonely").unwrap();
     until("it runs", || lonely.log().contains("watching the replica")).await;
     assert_eq!(lonely.terminate(LONG).await.unwrap().code(), Some(0), "{}", lonely.log());

@@ -48,7 +48,8 @@ impl Region {
     /// | `DATABASE_URL` | the primary |
     ///
     /// In the primary's region `REPLICA_URL` is not looked at. With the feature `fly`, in another
-    /// region with `FLY_REGION` and no replica's URL, the replica's is made of `DATABASE_URL`.
+    /// region with `FLY_REGION` and no replica's URL, the replica's is made of `DATABASE_URL`; without
+    /// the feature that is an error.
     ///
     /// # Errors
     /// When a region's name is not one, or `PRIMARY_REGION` is set and this region is not; when the
@@ -77,6 +78,14 @@ impl Region {
                 #[cfg(feature = "fly")]
                 (None, Some(_), Some(url)) if variable("FLY_REGION").is_some() => {
                     Some(crate::fly::replica_url(url)?)
+                }
+                // Reads would go to the primary, across the ocean, without a word.
+                #[cfg(not(feature = "fly"))]
+                (None, Some(_), Some(_)) if variable("FLY_REGION").is_some() => {
+                    return Err(BuildError::Variable {
+                        name: "FARWRITE_REPLICA_URL",
+                        rule: "set, or the feature `fly` enabled",
+                    });
                 }
                 (None, ..) => None,
             },

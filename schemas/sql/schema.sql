@@ -1726,7 +1726,9 @@ CREATE TABLE farwrite.dead_letters (
 
 CREATE TABLE farwrite.function_installs (
     install_id integer NOT NULL,
+    revision integer NOT NULL,
     hash text NOT NULL,
+    signatures text[] NOT NULL,
     installed_by text DEFAULT SESSION_USER NOT NULL,
     installed_at timestamp with time zone DEFAULT now() NOT NULL
 );
@@ -1945,9 +1947,6 @@ ALTER TABLE farwrite.streams ALTER COLUMN stream_id ADD GENERATED ALWAYS AS IDEN
 
 ALTER TABLE ONLY farwrite.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (stream_id, sequence);
-
-ALTER TABLE ONLY farwrite.function_installs
-    ADD CONSTRAINT function_installs_hash_key UNIQUE (hash);
 
 ALTER TABLE ONLY farwrite.function_installs
     ADD CONSTRAINT function_installs_pkey PRIMARY KEY (install_id);

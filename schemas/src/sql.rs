@@ -46,6 +46,10 @@ pub struct FunctionFile {
 
 include!(concat!(env!("OUT_DIR"), "/sql.rs"));
 
+/// The revision of all functions' text. A release whose text differs from the last one's raises it,
+/// also where the release takes a change back: a program leaves functions of a higher revision be.
+pub const FUNCTIONS_REVISION: i32 = 1;
+
 /// A hash of the text of all functions.
 #[must_use]
 pub fn functions_hash() -> String {

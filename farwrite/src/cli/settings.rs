@@ -128,23 +128,28 @@ pub(crate) fn needed(matches: &ArgMatches, flag: &str) -> Result<String, String>
     text(matches, flag).ok_or_else(|| format!("{flag}: missing"))
 }
 
+/// A setting as an error names it, by its flag and its variable.
+pub(crate) fn named(flag: &str) -> String {
+    format!("--{flag} (FARWRITE_{})", flag.to_uppercase().replace('-', "_"))
+}
+
 /// Reads a setting; an error names it with its rule, and not its value, which may be a secret.
 pub(crate) fn parsed<T: FromStr>(matches: &ArgMatches, flag: &str) -> Result<T, String>
 where
     T::Err: std::fmt::Display,
 {
-    needed(matches, flag)?.parse().map_err(|error| format!("{flag}: {error}"))
+    needed(matches, flag)?.parse().map_err(|error| format!("{}: {error}", named(flag)))
 }
 
 /// Reads a number that is given, or has a default.
 pub(crate) fn number<N: FromStr>(matches: &ArgMatches, flag: &str) -> Result<N, String> {
     let text = needed(matches, flag)?;
-    text.parse().map_err(|_| format!("{flag}: {text:?} is not a number that fits"))
+    text.parse().map_err(|_| format!("{}: {text:?} is not a number that fits", named(flag)))
 }
 
 /// Where metrics and readiness are served.
 pub(crate) fn metrics_addr(matches: &ArgMatches) -> Result<Option<SocketAddr>, String> {
     let addr = text(matches, METRICS_ADDR.flag).map(|text| text.parse());
-    let rule = "metrics-addr: an address and a port, such as 127.0.0.1:9464";
-    addr.transpose().map_err(|_| rule.to_owned())
+    let rule = "an address and a port, such as 127.0.0.1:9464";
+    addr.transpose().map_err(|_| format!("{}: {rule}", named(METRICS_ADDR.flag)))
 }

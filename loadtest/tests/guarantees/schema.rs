@@ -69,10 +69,12 @@ async fn functions_of_an_older_program_are_replaced_and_those_of_a_newer_one_sta
 
     // As an older program left them: another text, other parameters, and one that is gone by now.
     case.execute(
-        "UPDATE farwrite.function_installs SET hash = 'of an older program';
+        "UPDATE farwrite.function_installs
+         SET hash = 'of an older program', signatures = signatures || 'farwrite.gone()'::text;
          DROP FUNCTION farwrite.outcome_of(uuid);
          CREATE FUNCTION farwrite.outcome_of(p_id uuid) RETURNS text LANGUAGE sql RETURN 'old';
-         CREATE FUNCTION farwrite.gone() RETURNS integer LANGUAGE sql RETURN 1",
+         CREATE FUNCTION farwrite.gone() RETURNS integer LANGUAGE sql RETURN 1;
+         CREATE FUNCTION farwrite.of_the_app() RETURNS integer LANGUAGE sql RETURN 1",
     )
     .await?;
     let ran = case.run("migrate", &["--check"]).await?.ended(5)?;
@@ -85,13 +87,17 @@ async fn functions_of_an_older_program_are_replaced_and_those_of_a_newer_one_sta
     case.run("migrate", &["--check"]).await?.ended(0)?;
     let gone = "SELECT count(*) FROM pg_proc WHERE proname = 'gone'";
     ensure!(case.count(gone).await? == 0);
+    ensure!(case.count("SELECT farwrite.of_the_app()::bigint").await? == 1);
     ensure!(case.count("SELECT count(*) FROM farwrite.outcome_of(gen_random_uuid())").await? == 0);
     let registered = "SELECT count(*) FROM farwrite.functions WHERE name LIKE 'row.%'";
     ensure!(case.count(registered).await? == 4);
 
     // A newer program was here: an older worker goes on, and its `migrate` leaves them be.
-    case.execute("INSERT INTO farwrite.function_installs (hash) VALUES ('of a newer program')")
-        .await?;
+    case.execute(
+        "INSERT INTO farwrite.function_installs (revision, hash, signatures)
+         VALUES (1000000, 'of a newer program', '{}')",
+    )
+    .await?;
     let ran = case.run("migrate", &["--check"]).await?.ended(0)?;
     ensure!(ran.out.contains("functions a newer program's"), "{ran:?}");
     case.run("migrate", &[]).await?.ended(0)?;

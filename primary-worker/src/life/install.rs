@@ -24,13 +24,14 @@ pub(crate) async fn bring_up(
     let found = Found::read(&mut tx).await?;
     let functions = found.functions();
     if functions == FunctionsFound::Pending {
-        install(&mut tx, found.installs.is_empty()).await?;
+        install(&mut tx, found.installed.is_none()).await?;
     }
     tx.commit().await?;
     Ok(functions)
 }
 
-/// Installs all functions, drops those that have no text any more, and makes the dispatchers anew.
+/// Installs all functions, drops those of the last install that have no text any more, and makes the
+/// dispatchers anew.
 /// One that keeps its signature keeps its grants; one that answers something else than before is
 /// made again.
 async fn install(tx: &mut PgConnection, is_first: bool) -> Result<(), sqlx::Error> {
@@ -63,9 +64,11 @@ async fn install(tx: &mut PgConnection, is_first: bool) -> Result<(), sqlx::Erro
         sqlx::raw_sql(function.text).execute(&mut *tx).await?;
     }
     let gone: Vec<String> = sqlx::query_scalar(
-        "SELECT p.oid::regprocedure::text FROM pg_proc p
-         WHERE p.pronamespace = 'farwrite'::regnamespace
-           AND p.oid NOT IN (SELECT f.oid FROM unnest($1) s, to_regprocedure(s) f (oid) WHERE f.oid IS NOT NULL)",
+        "SELECT to_regprocedure(old)::text
+         FROM (SELECT signatures FROM farwrite.function_installs ORDER BY install_id DESC LIMIT 1) last,
+              unnest(last.signatures) old
+         WHERE to_regprocedure(old) IS NOT NULL
+           AND to_regprocedure(old) <> ALL (SELECT to_regprocedure(new) FROM unnest($1) new WHERE to_regprocedure(new) IS NOT NULL)",
     )
     .bind(&signatures)
     .fetch_all(&mut *tx)
@@ -82,10 +85,14 @@ async fn install(tx: &mut PgConnection, is_first: bool) -> Result<(), sqlx::Erro
         .await?;
     }
     sqlx::query("SELECT farwrite.make_dispatcher()").execute(&mut *tx).await?;
-    sqlx::query("INSERT INTO farwrite.function_installs (hash) VALUES ($1)")
-        .bind(sql::functions_hash())
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO farwrite.function_installs (revision, hash, signatures) VALUES ($1, $2, $3)",
+    )
+    .bind(sql::FUNCTIONS_REVISION)
+    .bind(sql::functions_hash())
+    .bind(&signatures)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@
 //! installed after its own. What goes further either leaves older workers be, or raises
 //! `farwrite.requires_protocol()`, and then they refuse to start. So the schema goes first.
 //!
-//! **Which program is older** than the functions of a database: one whose own were in force there
-//! before. Nothing tells of an older program that was never there; its `migrate` installs.
+//! **Which program is older** than the functions of a database: one whose revision is lower
+//! ([`sql::FUNCTIONS_REVISION`]).
 //!
 //! Not here: making a schema so (`install`), and what a stream needs (`migrate`).
 
@@ -42,8 +42,8 @@ pub enum FunctionsFound {
 pub(crate) struct Found {
     /// The steps of the tables that were applied: number and checksum.
     steps: Vec<(i64, Vec<u8>)>,
-    /// The hashes of the functions that were installed, oldest first.
-    pub(super) installs: Vec<String>,
+    /// Revision and hash of the functions that were installed last.
+    pub(super) installed: Option<(i32, String)>,
     /// The lowest protocol of workers that it allows; `None` before functions were installed.
     pub(crate) required_protocol: Option<i32>,
 }
@@ -57,14 +57,15 @@ impl Found {
         .bind(sql::STEPS_TABLE)
         .fetch_one(&mut *connection)
         .await?;
-        let mut found = Self { steps: Vec::new(), installs: Vec::new(), required_protocol: None };
+        let mut found = Self { steps: Vec::new(), installed: None, required_protocol: None };
         if has_steps {
             let steps = "SELECT version, checksum FROM farwrite.migrations WHERE success";
             found.steps = sqlx::query_as(steps).fetch_all(&mut *connection).await?;
         }
         if has_installs {
-            let installs = "SELECT hash FROM farwrite.function_installs ORDER BY install_id";
-            found.installs = sqlx::query_scalar(installs).fetch_all(&mut *connection).await?;
+            let last = "SELECT revision, hash FROM farwrite.function_installs
+                        ORDER BY install_id DESC LIMIT 1";
+            found.installed = sqlx::query_as(last).fetch_optional(&mut *connection).await?;
         }
         if has_protocol {
             let protocol = "SELECT farwrite.requires_protocol()";
@@ -103,10 +104,14 @@ impl Found {
     }
 
     pub(crate) fn functions(&self) -> FunctionsFound {
-        let own = sql::functions_hash();
-        if self.installs.last() == Some(&own) {
+        let (revision, hash) = match &self.installed {
+            Some((revision, hash)) => (*revision, hash.as_str()),
+            None => (0, ""),
+        };
+        let is_newer = revision > sql::FUNCTIONS_REVISION;
+        if hash == sql::functions_hash() {
             FunctionsFound::Ready
-        } else if self.installs.contains(&own) || self.version() > newest() || self.is_too_new() {
+        } else if is_newer || self.version() > newest() || self.is_too_new() {
             FunctionsFound::Newer
         } else {
             FunctionsFound::Pending

@@ -30,11 +30,12 @@ CREATE TYPE farwrite.row_plan AS (
     keyed  boolean  -- whether there is such a key: not for a row whose key the database makes
 );
 
--- Each text of the functions that was installed here, oldest first; the last one is in force. A
--- program whose functions are an earlier one is older than the schema.
+-- Each install of the functions, oldest first; the last one is in force.
 CREATE TABLE farwrite.function_installs (
     install_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    hash         text NOT NULL UNIQUE,    -- of the text of all functions
+    revision     integer NOT NULL,        -- of the functions' text; a newer program's is higher
+    hash         text NOT NULL,           -- of the text of all functions
+    signatures   text[] NOT NULL,         -- of the functions that it installed
     installed_by text NOT NULL DEFAULT session_user,
     installed_at timestamptz NOT NULL DEFAULT now()
 );

@@ -14,7 +14,7 @@ use super::{
         runtime::{run_on, start_log},
         settings::{
             DATABASE, METRICS_ADDR, NATS_URL, REPLICA_URL, Setting, Unset, group, log,
-            metrics_addr, needed, parsed, with_settings,
+            metrics_addr, named, needed, parsed, with_settings,
         },
     },
     run::{self, WatcherSettings},
@@ -77,11 +77,12 @@ impl WatcherSettings {
         let subjects = Subjects::new(parsed(matches, "database")?);
         let replica = EmbeddedConfig::new(&needed(matches, "replica-url")?);
         let region = RegionConfig::new(subjects, parsed(matches, "region")?, replica);
-        region.validate().map_err(|error| format!("replica-url: {}", error.rule))?;
+        region.validate().map_err(|error| format!("{}: {}", named("replica-url"), error.rule))?;
         let nats = NatsServers::parse(&needed(matches, "nats-url")?);
         let is_valid = |url: &String| url.parse::<ServerAddr>().is_ok();
         if nats.urls.is_empty() || !nats.urls.iter().all(is_valid) {
-            return Err("nats-url: URLs like nats://host:4222, joined by commas".to_owned());
+            let rule = "URLs like nats://host:4222, joined by commas";
+            return Err(format!("{}: {rule}", named("nats-url")));
         }
         Ok(Self { region, nats, metrics_addr: metrics_addr(matches)? })
     }
@@ -118,7 +119,7 @@ mod tests {
             ("--metrics-addr", "9187"),
         ] {
             let error = read(&[flag, wrong]).unwrap_err();
-            assert!(error.starts_with(&flag[2..]) && !error.contains("secret"), "{error}");
+            assert!(error.starts_with(flag) && !error.contains("secret"), "{error}");
         }
     }
 }

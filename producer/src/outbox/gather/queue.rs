@@ -18,6 +18,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use async_nats::Statistics;
@@ -227,13 +228,13 @@ impl SharedQueue {
         }
     }
 
-    /// A batch of so many has ended, on this connection or an earlier one.
-    fn ended(&self, connection: u64, count: usize, end: &BatchEnd) {
+    /// A batch of so many has ended after so long, on this connection or an earlier one.
+    fn ended(&self, connection: u64, count: usize, took: Duration, end: &BatchEnd) {
         let mut queue = self.queue();
         if queue.connection != connection {
             return;
         }
-        queue.rule.batch_ended(matches!(end, BatchEnd::Stored(_)), count);
+        queue.rule.batch_ended(matches!(end, BatchEnd::Stored(_)), count, took);
         match end {
             BatchEnd::Refused(WhyRefused::TooMany) => queue.rule.too_many(),
             BatchEnd::Refused(WhyRefused::Impossible) => {
@@ -281,7 +282,7 @@ impl GatheredBatch {
     /// Sends it and tells each caller how it ended.
     async fn end(self, shared: &SharedQueue, id: String) {
         let Self { waiters, connection } = self;
-        let count = waiters.len();
+        let (count, left) = (waiters.len(), Instant::now());
         let messages: Vec<_> = waiters.iter().map(|waiter| Arc::clone(&waiter.message)).collect();
         let end = send_batch(&shared.link, &id, &messages).await;
         let result = match &end {
@@ -291,7 +292,7 @@ impl GatheredBatch {
         };
         metrics::batch_ended(result, count);
         tracing::debug!(id, count, result, "batch");
-        shared.ended(connection, count, &end);
+        shared.ended(connection, count, left.elapsed(), &end);
         match end {
             BatchEnd::Stored(StoredBatch { stream, first_sequence }) => {
                 for (waiter, sequence) in waiters.into_iter().zip(first_sequence..) {
@@ -388,8 +389,8 @@ impl Slot {
     fn end(&self, mut queue: MutexGuard<'_, GatherQueue>) {
         if queue.connection == self.connection {
             queue.rule.alone_ended();
-            self.shared.wake_for(&queue);
         }
+        self.shared.wake_for(&queue);
     }
 }
 

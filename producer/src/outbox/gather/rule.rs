@@ -8,14 +8,17 @@
 //! ```text
 //! alone ── more of them in a row than are under way were late ──▶ together
 //!   ▲                                                                │
-//!   └── 256 batches have ended, or one was small, or not stored ──────┘
+//!   └── 256 batches have ended, or one was small, slow or not stored ─┘
 //! ```
 //!
 //! **Late** is a publish that took longer than 0.04 ms for each that was under way when it left. The
 //! way there and back is not counted, so that a far broker is no slow one.
 //!
-//! **Together** means that one publish or one batch is under way at a time. What comes meanwhile
-//! leaves when that has ended. A new connection may be one to another server: it begins alone.
+//! **Together** means that one batch is under way at a time. What comes meanwhile leaves when that
+//! has ended. A batch is slow where its publishes would be stored as fast alone: from far away, a
+//! batch of few large bodies is. After a slow batch, and after the third in a row that was not
+//! stored, publishes go alone for a while without being judged. A new connection may be one to
+//! another server: it begins alone.
 //!
 //! Pure: clocks come from outside.
 
@@ -31,8 +34,8 @@ pub enum Gather {
     /// every message.
     #[default]
     Auto,
-    /// Always: one publish or one batch is under way at a time. Slower than `Never` on a broker
-    /// that does not sync every message.
+    /// Always: one batch is under way at a time. Slower than `Never` on a broker that does not sync
+    /// every message.
     Always,
 }
 
@@ -58,6 +61,20 @@ const BATCHES: usize = 256;
 /// A batch of fewer is a small one: its publishes are stored as fast alone.
 const FEW: usize = 16;
 
+/// A batch that took longer than this for each of its messages is slow. 0.2 ms: what a broker needs
+/// for one publish that it syncs.
+const SLOW_EACH: Duration = Duration::from_micros(200);
+
+/// Publishes under way alone that hold up no batch: a caller that stopped polling its own call keeps
+/// its publish under way.
+const BORNE_ALONE: usize = 4;
+
+/// Batches in a row that may fail before publishes rest from being judged.
+const FAILURES_BORNE: u32 = 3;
+
+/// Publishes of the first rest; each further one is twice as long, at most 65,536.
+const REST: usize = 256;
+
 /// What is under way, and what was seen of it.
 #[derive(Debug)]
 pub(super) struct GatherRule {
@@ -73,6 +90,10 @@ pub(super) struct GatherRule {
     /// Batches until publishes go alone again.
     batches_left: usize,
     batch_max: usize,
+    /// Batches in a row that were slow or not stored.
+    failures: u32,
+    /// Publishes until they are judged again.
+    rest_left: usize,
 }
 
 /// What may leave now.
@@ -98,6 +119,8 @@ impl GatherRule {
             late_in_a_row: 0,
             batches_left: 0,
             batch_max: BATCH_MAX,
+            failures: 0,
+            rest_left: 0,
         }
     }
 
@@ -108,13 +131,23 @@ impl GatherRule {
 
     /// What may leave of so many that wait.
     pub(super) fn leave(&self, waiting: usize) -> Leave {
-        let is_together = self.gather == Gather::Always || self.batches_left > 0;
+        let always = self.gather == Gather::Always && self.rest_left == 0;
+        let is_together = always || self.batches_left > 0;
         match waiting {
             0 => Leave::Nothing,
             _ if !self.can_batch || !is_together => Leave::Alone(waiting),
-            _ if self.alone + self.batches > 0 => Leave::Nothing,
+            _ if self.batches > 0 || self.alone > self.borne(waiting) => Leave::Nothing,
             1 => Leave::Alone(1),
             _ => Leave::Together(self.batch_max),
+        }
+    }
+
+    /// How many publishes under way alone hold up no batch. Where the operator wants batches, few
+    /// that wait become more meanwhile.
+    fn borne(&self, waiting: usize) -> usize {
+        match self.gather == Gather::Always && waiting < FEW {
+            true => 0,
+            false => BORNE_ALONE,
         }
     }
 
@@ -133,9 +166,17 @@ impl GatherRule {
     /// not known.
     pub(super) fn acknowledged(&mut self, among: Option<usize>, took: Duration) {
         self.quickest = self.quickest.min(took);
-        let Some(among) = among.filter(|_| self.batches_left == 0) else { return };
+        if self.rest_left > 0 {
+            self.rest_left -= 1;
+            return;
+        }
+        let Some(among) = among.filter(|_| self.batches_left == 0 && self.can_batch) else {
+            return;
+        };
         let each = LATE_EACH * u32::try_from(among).unwrap_or(u32::MAX);
-        let is_late = among >= MANY && took - self.quickest > each;
+        // Of a long way the eighth is not told from its own variation.
+        let late = each.max(self.quickest / 8);
+        let is_late = among >= MANY && took - self.quickest > late;
         self.late_in_a_row = if is_late { self.late_in_a_row + 1 } else { 0 };
         if self.late_in_a_row >= among + LATE_IN_A_ROW && self.gather == Gather::Auto {
             (self.late_in_a_row, self.batches_left) = (0, BATCHES);
@@ -148,13 +189,27 @@ impl GatherRule {
         self.batches += 1;
     }
 
-    /// A batch of so many has ended.
-    pub(super) const fn batch_ended(&mut self, is_stored: bool, count: usize) {
+    /// A batch of so many has ended, so long after it left.
+    pub(super) fn batch_ended(&mut self, is_stored: bool, count: usize, took: Duration) {
         self.batches = self.batches.saturating_sub(1);
-        self.batches_left = match is_stored && count >= FEW {
+        let each = SLOW_EACH * u32::try_from(count).unwrap_or(u32::MAX);
+        let is_slow = is_stored && self.gather == Gather::Auto && count >= FEW && took > each;
+        self.failures = match is_stored {
+            true if is_slow => (self.failures + 1).max(FAILURES_BORNE),
+            true => 0,
+            false => self.failures.saturating_add(1),
+        };
+        if self.failures >= FAILURES_BORNE {
+            self.rest_left = REST << (self.failures - FAILURES_BORNE).min(8);
+        }
+        self.batches_left = match is_stored && !is_slow && count >= FEW {
             true => self.batches_left.saturating_sub(1),
             false => 0,
         };
+        if self.batches_left == 0 {
+            // The way may have become longer.
+            self.quickest = Duration::MAX;
+        }
     }
 
     /// The server takes no batch of this size.
@@ -175,6 +230,8 @@ mod tests {
     const SYNCED: Duration = Duration::from_micros(170);
     const UNSYNCED: Duration = Duration::from_micros(15);
     const FAR: Duration = Duration::from_millis(80);
+    /// Of a batch.
+    const QUICK: Duration = Duration::from_millis(3);
 
     fn rule(gather: Gather) -> GatherRule {
         GatherRule::new(gather, true)
@@ -235,13 +292,15 @@ mod tests {
         acknowledge(&mut rule, 2_000, 1_000, Duration::ZERO, SYNCED);
         assert_eq!(rule.leave(0), Leave::Nothing);
         assert_eq!(rule.leave(1), Leave::Alone(1));
-        assert_eq!(rule.left_alone(), 1);
+        (0..BORNE_ALONE).for_each(|_| _ = rule.left_alone());
+        assert!(is_together(&rule), "few that stay under way hold nothing up");
+        assert_eq!(rule.left_alone(), BORNE_ALONE + 1);
         assert_eq!(rule.leave(9), Leave::Nothing);
         rule.alone_ended();
         assert_eq!(rule.leave(9), Leave::Together(BATCH_MAX));
         rule.left_together();
         assert_eq!(rule.leave(9), Leave::Nothing);
-        rule.batch_ended(true, FEW);
+        rule.batch_ended(true, FEW, QUICK);
         assert_eq!(rule.leave(9), Leave::Together(BATCH_MAX));
     }
 
@@ -256,15 +315,16 @@ mod tests {
         for _ in 0..BATCHES {
             assert!(is_together(&long));
             long.left_together();
-            long.batch_ended(true, FEW);
+            long.batch_ended(true, FEW, QUICK);
         }
         assert_eq!(long.leave(9), Leave::Alone(9));
         acknowledge(&mut long, 2_000, 1_000, Duration::ZERO, SYNCED);
         assert!(is_together(&long), "it is judged again");
-        for (is_stored, count) in [(true, FEW - 1), (false, 1_000)] {
+        let ends = [(true, FEW - 1, QUICK), (false, 500, QUICK), (true, 100, FAR)];
+        for (is_stored, count, took) in ends {
             let mut rule = together();
             rule.left_together();
-            rule.batch_ended(is_stored, count);
+            rule.batch_ended(is_stored, count, took);
             assert_eq!(rule.leave(9), Leave::Alone(9));
         }
         let mut anew = together();
@@ -273,11 +333,52 @@ mod tests {
     }
 
     #[test]
+    fn what_is_slow_together_or_fails_again_and_again_goes_alone_for_a_while() {
+        let judge = |rule: &mut GatherRule| {
+            acknowledge(rule, 2_000, 1_000, FAR, SYNCED);
+            is_together(rule)
+        };
+        let mut far = rule(Gather::Auto);
+        assert!(judge(&mut far));
+        far.batch_ended(true, BATCH_MAX, FAR);
+        assert!(is_together(&far), "so many are worth the way");
+        far.batch_ended(true, 100, FAR);
+        for _ in 0..REST {
+            assert_eq!(far.leave(9), Leave::Alone(9));
+            acknowledge(&mut far, 0, 1_000, FAR, SYNCED);
+        }
+        assert!(judge(&mut far), "it is judged again");
+
+        for gather in [Gather::Auto, Gather::Always] {
+            let mut rule = rule(gather);
+            for failure in 0..FAILURES_BORNE {
+                assert!(judge(&mut rule), "after {failure} failures");
+                rule.batch_ended(false, 500, QUICK);
+            }
+            for rest in [REST, 2 * REST] {
+                assert_eq!(rule.rest_left, rest);
+                assert_eq!(rule.leave(9), Leave::Alone(9));
+                acknowledge(&mut rule, rest - 1, 1_000, FAR, SYNCED);
+                assert!(judge(&mut rule));
+                rule.batch_ended(false, 500, QUICK);
+            }
+        }
+    }
+
+    #[test]
+    fn a_way_that_grows_is_no_slow_broker() {
+        let mut rule = rule(Gather::Auto);
+        acknowledge(&mut rule, 100, MANY, FAR, UNSYNCED);
+        acknowledge(&mut rule, 2_000, MANY, FAR + FAR / 10, UNSYNCED);
+        assert_eq!(rule.leave(9), Leave::Alone(9));
+    }
+
+    #[test]
     fn the_operators_word_counts_where_there_can_be_batches() {
         let mut always = rule(Gather::Always);
         assert!(is_together(&always));
         always.left_together();
-        always.batch_ended(false, 0);
+        always.batch_ended(false, 0, QUICK);
         assert!(is_together(&always), "also after one that was refused");
         always.too_many();
         assert_eq!(always.leave(9), Leave::Together(BATCH_MAX / 2));
