@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use farwrite_internal::program::log;
 use tokio::runtime::Builder;
 
-use super::settings::text;
+use super::settings::{named, text};
 
 /// Status 1: it did not succeed, and the message says why.
 pub(crate) const FAILED: u8 = 1;
@@ -24,7 +24,7 @@ pub(crate) fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
 /// Starts the log that the setting `log` asks for.
 pub(crate) fn start_log(matches: &ArgMatches) -> Result<(), String> {
     let filter = text(matches, "log").unwrap_or_else(|| "info".to_owned());
-    let filter = log::filter(&filter).map_err(|error| format!("log: {error}"))?;
+    let filter = log::filter(&filter).map_err(|error| format!("{}: {error}", named("log")))?;
     log::start(filter).map_err(|error| error.to_string())
 }
 

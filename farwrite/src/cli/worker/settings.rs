@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::super::settings::{
-    DATABASE, DATABASE_URL, METRICS_ADDR, NATS_URL, STREAM, Setting, Unset, log, needed, number,
-    parsed, text,
+    DATABASE, DATABASE_URL, METRICS_ADDR, NATS_URL, STREAM, Setting, Unset, log, named, needed,
+    number, parsed, text,
 };
 
 /// Every setting of a worker; defaults are those of the library.
@@ -164,7 +164,9 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
     let take_over = match needed(matches, "take-over")?.as_str() {
         "true" => true,
         "false" => false,
-        other => return Err(format!("take-over: {other:?} is neither true nor false")),
+        other => {
+            return Err(format!("{}: {other:?} is neither true nor false", named("take-over")));
+        }
     };
     let mut new = NewStream::default();
     new.replicas = number(matches, "stream-replicas")?;
