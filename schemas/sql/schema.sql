@@ -142,33 +142,47 @@ CREATE FUNCTION farwrite.begin_epoch(p_epoch uuid, p_parent uuid, p_flushed pg_l
     SET search_path TO 'pg_catalog'
     AS $$
 DECLARE
+    -- A worker that takes over every second without end needs three hours for so many. Reading past
+    -- them to find the oldest takes a millisecond.
+    c_rows     CONSTANT integer := 10000;
     v_before   farwrite.history;
     v_survives pg_lsn;
+    v_left     integer;
 BEGIN
     SELECT * INTO v_before FROM farwrite.history WHERE epoch = p_parent;
     IF FOUND AND v_before.timeline <> p_timeline THEN
-        v_survives := coalesce(farwrite.timeline_end(v_before.timeline, p_timeline),
-                               greatest(p_flushed, v_before.begin_lsn));
+        v_left := v_before.timeline;
+        v_survives := coalesce(farwrite.timeline_end(v_left, p_timeline), greatest(p_flushed, v_before.begin_lsn));
     END IF;
-    INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, taken_at)
-    VALUES (p_epoch, p_parent, p_timeline, pg_current_wal_flush_lsn(), v_survives, now());
+    INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, left_timeline, taken_at)
+    VALUES (p_epoch, p_parent, p_timeline, pg_current_wal_flush_lsn(), v_survives, v_left, now());
+    DELETE FROM farwrite.history
+    WHERE number < (SELECT h.number FROM farwrite.history h ORDER BY h.number DESC OFFSET c_rows - 1 LIMIT 1);
 END $$;
 
 CREATE FUNCTION farwrite.body(p_bodies bytea, p_starts integer[], p_place integer) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (convert_from("substring"(p_bodies, (p_starts)[p_place], ((p_starts)[(p_place + 1)] - (p_starts)[p_place])), 'UTF8'::name))::jsonb;
 
-CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn)
+CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog'
     AS $$
-    SELECT h.epoch, h.timeline,
-           (SELECT min(f.parent_lsn) FROM farwrite.history d JOIN farwrite.history f ON f.parent = d.epoch
-            WHERE d.timeline = h.timeline AND f.timeline <> h.timeline),
-           (SELECT greatest(max(d.begin_lsn), max(o.flushed_lsn))
-            FROM farwrite.history d LEFT JOIN farwrite.owner o ON o.epoch = d.epoch
-            WHERE d.timeline = h.timeline)
-    FROM farwrite.history h WHERE h.epoch = ANY (p_epochs)
+    SELECT asked.epoch, h.timeline,
+           (SELECT min(f.parent_lsn) FROM farwrite.history f WHERE f.left_timeline = h.timeline),
+           greatest(h.begin_lsn, CASE WHEN last.timeline = h.timeline THEN last.proven END),
+           -- The first takeover has no parent. A bookmark of the last one that was deleted may lie a
+           -- little past where the next one began.
+           CASE WHEN h.epoch IS NULL THEN
+               (SELECT max(k.begin_lsn)
+                FROM (SELECT o.parent, o.begin_lsn FROM farwrite.history o ORDER BY o.number LIMIT 2) k
+                HAVING bool_and(k.parent IS NOT NULL))
+           END
+    FROM unnest(p_epochs) AS asked (epoch)
+    LEFT JOIN farwrite.history h ON h.epoch = asked.epoch
+    LEFT JOIN (SELECT l.timeline, greatest(l.begin_lsn, o.flushed_lsn) AS proven
+               FROM farwrite.history l LEFT JOIN farwrite.owner o ON o.epoch = l.epoch
+               ORDER BY l.number DESC LIMIT 1) last ON true
 $$;
 
 CREATE FUNCTION farwrite.bring_due(p_stream integer, p_lane integer, p_lanes integer, p_limit integer) RETURNS integer
@@ -1766,11 +1780,22 @@ ALTER TABLE farwrite.functions ALTER COLUMN function_id ADD GENERATED ALWAYS AS 
 
 CREATE TABLE farwrite.history (
     epoch uuid NOT NULL,
+    number bigint NOT NULL,
     parent uuid,
     timeline integer NOT NULL,
     begin_lsn pg_lsn NOT NULL,
     parent_lsn pg_lsn,
+    left_timeline integer,
     taken_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE farwrite.history ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME farwrite.history_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE farwrite.key_queues (
@@ -1958,6 +1983,9 @@ ALTER TABLE ONLY farwrite.functions
     ADD CONSTRAINT functions_pkey PRIMARY KEY (function_id);
 
 ALTER TABLE ONLY farwrite.history
+    ADD CONSTRAINT history_number_key UNIQUE (number);
+
+ALTER TABLE ONLY farwrite.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (epoch);
 
 ALTER TABLE ONLY farwrite.key_queues
@@ -2000,6 +2028,10 @@ ALTER TABLE ONLY farwrite.streams
     ADD CONSTRAINT streams_pkey PRIMARY KEY (stream_id);
 
 CREATE INDEX dead_letters_by_command ON farwrite.dead_letters USING btree (command_id);
+
+CREATE INDEX history_ends ON farwrite.history USING btree (left_timeline, parent_lsn) WHERE (left_timeline IS NOT NULL);
+
+CREATE INDEX history_positions ON farwrite.history USING btree (begin_lsn, taken_at);
 
 CREATE INDEX key_queues_due ON farwrite.key_queues USING btree (stream_id, due_at);
 

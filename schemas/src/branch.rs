@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// Asks what a server's history says of some epochs: one parameter, the epochs (`uuid[]`), and a
-/// [`BranchRow`] for each one that the server holds. The user needs `USAGE` on the schema `farwrite`
+/// [`BranchRow`] for each one. The user needs `USAGE` on the schema `farwrite`
 /// and `SELECT` on `history` and `owner`.
 pub const BRANCHES_QUERY: &str =
-    "SELECT epoch, timeline, ends::text, proven::text FROM farwrite.branches($1)";
+    "SELECT epoch, timeline, ends::text, proven::text, forgotten::text FROM farwrite.branches($1)";
 
 /// A row of [`BRANCHES_QUERY`], in the order of its columns.
-pub type BranchRow = (Uuid, i32, Option<String>, Option<String>);
+pub type BranchRow = (Uuid, Option<i32>, Option<String>, Option<String>, Option<String>);
 
 /// What a server's history says of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,22 +46,31 @@ pub enum BranchKnown {
         proven: Option<Lsn>,
     },
     /// The server does not hold it, having replayed up to a position: no commit of that epoch at
-    /// or below the position is on its branch.
+    /// or below the position, and past what it has forgotten, is on its branch.
     Absent {
         /// The position.
         absent_at: Lsn,
+        /// The server keeps no takeovers from before this position (inclusive); `None` where it
+        /// keeps all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forgotten: Option<Lsn>,
     },
 }
 
 impl Branch {
-    /// Reads a row.
+    /// Reads a row of a server that had replayed up to `at` before it was asked.
     ///
     /// # Errors
     /// When a position in it is none.
-    pub fn from_row((epoch, timeline, ends, proven): BranchRow) -> Result<Self, LsnError> {
+    pub fn from_row(row: BranchRow, at: Lsn) -> Result<Self, LsnError> {
+        let (epoch, timeline, ends, proven, forgotten) = row;
         let lsn = |text: Option<String>| text.map(|text| text.parse()).transpose();
-        let timeline = Timeline(timeline.unsigned_abs());
-        let known = BranchKnown::Held { timeline, ends: lsn(ends)?, proven: lsn(proven)? };
+        let known = match timeline.map(|timeline| Timeline(timeline.unsigned_abs())) {
+            Some(timeline) => {
+                BranchKnown::Held { timeline, ends: lsn(ends)?, proven: lsn(proven)? }
+            }
+            None => BranchKnown::Absent { absent_at: at, forgotten: lsn(forgotten)? },
+        };
         Ok(Self { epoch: Epoch(epoch), known })
     }
 }

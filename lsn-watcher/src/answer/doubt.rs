@@ -16,6 +16,12 @@ pub enum Doubt {
         "the server does not tell its timeline (it receives no log, or the user lacks pg_read_all_stats)"
     )]
     TimelineUnknown,
+    /// The bookmark is of a takeover so long ago that the server's history may have deleted it. The
+    /// outcome of its command says what became of it.
+    #[error(
+        "the server's history no longer goes back to the bookmark's takeover: ask for the command's outcome"
+    )]
+    HistoryForgotten,
     /// The server's history was not read.
     #[error("the server's history was not read")]
     HistoryUnread,

@@ -8,7 +8,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use farwrite_schemas::{
-    BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn, SERVER_START_QUERY, Timeline,
+    BRANCHES_QUERY, Branch, BranchRow, Epoch, Lsn, SERVER_START_QUERY, Timeline,
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
@@ -153,12 +153,9 @@ impl ReplicaLink {
             }
             Err(error) => return Err(error),
         };
-        let branches: Result<Vec<_>, _> = rows.into_iter().map(Branch::from_row).collect();
-        let mut branches = branches.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let is_held = |epoch: &Epoch| branches.iter().any(|branch| branch.epoch == *epoch);
-        let known = BranchKnown::Absent { absent_at: at };
-        let absent: Vec<_> = epochs.iter().filter(|epoch| !is_held(epoch)).copied().collect();
-        branches.extend(absent.into_iter().map(|epoch| Branch { epoch, known }));
+        let branches: Result<Vec<_>, _> =
+            rows.into_iter().map(|row| Branch::from_row(row, at)).collect();
+        let branches = branches.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         Ok(HistoryAnswer { branches, unreadable: None })
     }
 }

@@ -11,12 +11,14 @@
 //! | | up to the end, and reached | visible |
 //! | holds it, and its timeline goes on | reached on that timeline, or proven by a row | visible |
 //! | | reached, and the server is on another timeline, or does not tell | in doubt |
-//! | does not hold it | up to where it was looked for | lost |
+//! | does not hold it | up to where it was looked for, past what it has forgotten | lost |
+//! | | reached, and not past what it has forgotten | in doubt |
 //! | was not asked | reached | in doubt |
 //! | any other | | not yet |
 //!
 //! Doubt ends by asking again: a new primary's worker takes over and writes where the old timeline
-//! ended, or a heartbeat proves the position, or the replica tells its timeline.
+//! ended, or a heartbeat proves the position, or the replica tells its timeline. Doubt about a
+//! takeover that the history has forgotten does not end; the caller asks for the command's outcome.
 //!
 //! Why a timeline that equals the bookmark's is enough: a server's timeline only grows while it
 //! runs, so one that was on timeline *t* after the position was read had reached it on *t* or
@@ -85,7 +87,12 @@ pub(crate) fn judge(
             None if reached => Judgement::InDoubt(Doubt::TimelineUnknown),
             Some(_) | None => Judgement::NotYet,
         },
-        Some(BranchKnown::Absent { absent_at }) if target.lsn <= absent_at => Judgement::Lost,
+        Some(BranchKnown::Absent { absent_at, forgotten }) if target.lsn <= absent_at => {
+            match forgotten {
+                Some(to) if target.lsn <= to => Judgement::InDoubt(Doubt::HistoryForgotten),
+                Some(_) | None => Judgement::Lost,
+            }
+        }
         Some(BranchKnown::Held { .. } | BranchKnown::Absent { .. }) | None => {
             if reached {
                 Judgement::InDoubt(Doubt::HistoryUnread)
@@ -147,7 +154,10 @@ mod tests {
             let timeline = Timeline(timeline);
             Some(BranchKnown::Held { timeline, ends: ends.map(Lsn), proven: proven.map(Lsn) })
         };
-        let absent = |lsn| Some(BranchKnown::Absent { absent_at: Lsn(lsn) });
+        let absent = |lsn| Some(BranchKnown::Absent { absent_at: Lsn(lsn), forgotten: None });
+        let forgot =
+            |to| Some(BranchKnown::Absent { absent_at: Lsn(300), forgotten: Some(Lsn(to)) });
+        let forgotten = InDoubt(Doubt::HistoryForgotten);
         let goes_on = held(1, None, Some(10));
         let other = InDoubt(Doubt::OtherTimeline(Timeline(2)));
         let cases = [
@@ -173,6 +183,8 @@ mod tests {
             (100, mark(300, Some(1)), absent(100), Lost, "not in its history"),
             (100, mark(300, Some(1)), absent(99), InDoubt(Doubt::HistoryUnread), "looked before"),
             (100, mark(99, Some(1)), absent(99), NotYet, "it may come"),
+            (100, mark(300, Some(1)), forgot(100), forgotten, "up to what was forgotten"),
+            (100, mark(300, Some(1)), forgot(99), Lost, "past what was forgotten"),
             (100, mark(100, Some(1)), None, InDoubt(Doubt::HistoryUnread), "not asked"),
             (100, mark(99, Some(1)), None, NotYet, "not asked, not reached"),
             (FURTHEST + 101, mark(100, Some(1)), goes_on, Implausible, "forged"),

@@ -182,7 +182,7 @@ async fn shown(connection: &mut PgConnection) -> Result<Lsn, sqlx::Error> {
 async fn end_of(connection: &mut PgConnection, epoch: Epoch) -> Option<Lsn> {
     let rows: Result<Vec<BranchRow>, _> =
         sqlx::query_as(BRANCHES_QUERY).bind(vec![epoch.0]).fetch_all(connection).await;
-    match Branch::from_row(rows.ok()?.pop()?).ok()?.known {
+    match Branch::from_row(rows.ok()?.pop()?, Lsn::default()).ok()?.known {
         BranchKnown::Held { ends, .. } => ends,
         BranchKnown::Absent { .. } => None,
     }

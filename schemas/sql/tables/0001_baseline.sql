@@ -59,16 +59,23 @@ CREATE TABLE farwrite.owner (
 );
 
 -- One row a takeover: the branches of history that bookmarks name. A row that a replica has not
--- replayed, or that a failover took away, tells that a bookmark is not of this branch.
+-- replayed, or that a failover took away, tells that a bookmark is not of this branch. A takeover
+-- deletes the oldest rows beyond its bound.
 CREATE TABLE farwrite.history (
     epoch      uuid PRIMARY KEY,          -- what a bookmark carries
+    number     bigint GENERATED ALWAYS AS IDENTITY UNIQUE, -- in the order of takeovers, with gaps
     parent     uuid,                      -- the epoch before it; null for the first
     timeline   integer NOT NULL,          -- the primary's timeline at the takeover
     begin_lsn  pg_lsn NOT NULL,           -- flush position when this epoch began
     parent_lsn pg_lsn,                    -- last position of the parent that is known to survive here (inclusive);
                                           -- null where nothing of it was lost: the timeline stayed the same
+    left_timeline integer,                -- the timeline that parent_lsn is the end of; null with it
     taken_at   timestamptz NOT NULL
 );
+
+-- What looks a branch or a position up reads a few rows, however many takeovers there were.
+CREATE INDEX history_ends ON farwrite.history (left_timeline, parent_lsn) WHERE left_timeline IS NOT NULL;
+CREATE INDEX history_positions ON farwrite.history (begin_lsn, taken_at);
 
 -- The streams that this database reads commands from.
 CREATE TABLE farwrite.streams (

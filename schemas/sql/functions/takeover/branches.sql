@@ -1,15 +1,25 @@
--- What this server's history says of branches; branches it does not hold have no row.
---   timeline    the timeline that the epoch's commits are on
+-- What this server's history says of branches, a row for each epoch that is asked about.
+--   timeline    the timeline that the epoch's commits are on; null for an epoch that it does not hold
 --   ends        the last position of that timeline that survives here; null while it goes on
 --   proven      a position of that timeline that is replayed here for certain
+--   forgotten   of an epoch that it does not hold: takeovers from before this position (inclusive)
+--               may have been deleted; null where none was
 CREATE OR REPLACE FUNCTION farwrite.branches(p_epochs uuid[])
-RETURNS TABLE (epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn)
+RETURNS TABLE (epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn)
 LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
-    SELECT h.epoch, h.timeline,
-           (SELECT min(f.parent_lsn) FROM farwrite.history d JOIN farwrite.history f ON f.parent = d.epoch
-            WHERE d.timeline = h.timeline AND f.timeline <> h.timeline),
-           (SELECT greatest(max(d.begin_lsn), max(o.flushed_lsn))
-            FROM farwrite.history d LEFT JOIN farwrite.owner o ON o.epoch = d.epoch
-            WHERE d.timeline = h.timeline)
-    FROM farwrite.history h WHERE h.epoch = ANY (p_epochs)
+    SELECT asked.epoch, h.timeline,
+           (SELECT min(f.parent_lsn) FROM farwrite.history f WHERE f.left_timeline = h.timeline),
+           greatest(h.begin_lsn, CASE WHEN last.timeline = h.timeline THEN last.proven END),
+           -- The first takeover has no parent. A bookmark of the last one that was deleted may lie a
+           -- little past where the next one began.
+           CASE WHEN h.epoch IS NULL THEN
+               (SELECT max(k.begin_lsn)
+                FROM (SELECT o.parent, o.begin_lsn FROM farwrite.history o ORDER BY o.number LIMIT 2) k
+                HAVING bool_and(k.parent IS NOT NULL))
+           END
+    FROM unnest(p_epochs) AS asked (epoch)
+    LEFT JOIN farwrite.history h ON h.epoch = asked.epoch
+    LEFT JOIN (SELECT l.timeline, greatest(l.begin_lsn, o.flushed_lsn) AS proven
+               FROM farwrite.history l LEFT JOIN farwrite.owner o ON o.epoch = l.epoch
+               ORDER BY l.number DESC LIMIT 1) last ON true
 $$;
