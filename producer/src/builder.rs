@@ -19,6 +19,7 @@ use crate::{
     metrics,
     outbox::{
         attempt::Attempts,
+        finish::Finisher,
         gather::{Gather, Gatherer},
         send::Outbox,
         target::Destinations,
@@ -218,14 +219,15 @@ impl Builder {
         let database = subjects.database().clone();
         let reads = Arc::new(Reads::new(servers, database, limits.read_budget, limits.timeout));
         let calls = PendingCalls::new(limits.max_pending);
-        let outbox = Outbox {
+        let (turns, abandoned) = KeyTurns::new(limits.max_blocked_keys, limits.max_blocked_bytes);
+        let outbox = Arc::new(Outbox {
             link: Arc::clone(&link),
             calls: Arc::clone(&calls),
             targets: Destinations::new(subjects.clone(), origin.clone()),
-            turns: Arc::new(KeyTurns::new(limits.max_blocked_keys, limits.max_blocked_bytes)),
+            turns: Arc::new(turns),
             journal: journal.clone(),
             attempts: Attempts::new(Arc::clone(&link), limits.max_in_flight, gatherer),
-        };
+        });
         let (asking, of_reads) = (Arc::clone(&link), Arc::clone(&reads));
         let parts = Parts {
             origin,
@@ -235,6 +237,7 @@ impl Builder {
             others: OtherRegions::new(Arc::clone(&link), subjects),
             calls,
             link,
+            _finisher: Finisher::open(&outbox, abandoned),
             outbox,
             reads,
             journal,

@@ -8,6 +8,7 @@ use metrics::{
 
 const PUBLISHES: &str = "farwrite_producer_publishes_total";
 const PUBLISH_SECONDS: &str = "farwrite_producer_publish_seconds";
+const ABANDONED: &str = "farwrite_producer_abandoned_publishes_total";
 const RETRIES: &str = "farwrite_producer_publish_retries_total";
 const BATCHES: &str = "farwrite_producer_batches_total";
 const BATCH_COMMANDS: &str = "farwrite_producer_batch_commands_total";
@@ -42,6 +43,10 @@ pub(crate) fn describe() {
             PUBLISH_SECONDS,
             Unit::Seconds,
             "From the call to the acknowledgement."
+        );
+        describe_counter!(
+            ABANDONED,
+            "Publishes with a key whose call was dropped while they were out, by how they ended."
         );
         describe_counter!(RETRIES, "Attempts that failed and were repeated, by reason.");
         describe_counter!(BATCHES, "Batches that commands were gathered into, by result.");
@@ -97,6 +102,11 @@ pub(crate) fn published(after: Duration, is_duplicate: bool) {
 /// A publish ended with an error.
 pub(crate) fn publish_failed(result: &'static str) {
     counter!(PUBLISHES, "result" => result).increment(1);
+}
+
+/// A publish ended whose call was dropped while it was out.
+pub(crate) fn abandoned(result: &'static str) {
+    counter!(ABANDONED, "result" => result).increment(1);
 }
 
 /// An attempt failed and will be repeated.

@@ -12,7 +12,10 @@
 //! two reasons. The reply went to the inbox of the copy that was stored, and only the ledger can
 //! tell whether that copy had the same body.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use farwrite_schemas::{Bookmark, CommandId, Fingerprint, Outcome, Reply};
 use serde::de::DeserializeOwned;
@@ -103,9 +106,16 @@ impl Parts {
     ) -> Result<Reply, SubmitError> {
         let Awaiting { mut entered, fingerprint, mut reply } = awaiting;
         let id = entered.message.id;
+        let message = Arc::clone(&entered.message);
+        let first = async {
+            let reply = reply.reply().await;
+            // Before the publish is dropped: it is no call that its caller has left.
+            message.has_ended.store(true, Ordering::Relaxed);
+            reply
+        };
         let accepted = tokio::select! {
             biased; // a reply is the better answer where both are there
-            reply = reply.reply() => {
+            reply = first => {
                 overtaken(&entered);
                 return Ok(reply);
             }

@@ -1,6 +1,6 @@
 //! What a journal's file says, read once when it is opened.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use bytes::Bytes;
 use farwrite_schemas::{DatabaseName, Key, Origin};
@@ -102,5 +102,6 @@ fn message(sent: SentRecord<'_>, body: &[u8], targets: &Destinations) -> Result<
         },
         // The caller that waited for its reply is gone.
         reply: None,
+        has_ended: AtomicBool::default(),
     })
 }

@@ -1,6 +1,10 @@
 //! A journal in a file: what survives, what is refused, and how large it gets.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use farwrite_schemas::{CommandId, DatabaseName, Key, Origin, Subjects};
@@ -52,6 +56,7 @@ async fn what_was_written_down_is_there_after_a_crash_with_all_that_is_needed_to
             context: Some("{\"tenant\":\"acme\"}".into()),
         },
         reply: Some("farwrite.shop.reply.jfk.x".into()),
+        has_ended: AtomicBool::default(),
     });
     let under_way = JournalHold::enter(&journal, &full).await.unwrap();
     let stored = sent(&journal, &message(None, "{}")).await;

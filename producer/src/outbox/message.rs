@@ -4,7 +4,7 @@
 //! the subject. So a retry is harmless. The body is [`Bytes`], so an
 //! attempt copies nothing; headers are made for each attempt, because the client consumes them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub(crate) struct Message {
     pub(crate) terms: Terms,
     /// Where the outcome is to be sent; `None` when nobody waits for it.
     pub(crate) reply: Option<Box<str>>,
+    /// Its outcome was heard, perhaps before its acknowledgement: the stream has stored it.
+    pub(crate) has_ended: AtomicBool,
 }
 
 impl Message {
@@ -94,6 +96,7 @@ pub(crate) mod tests {
             body: Bytes::from_static(body.as_bytes()),
             terms: Terms::default(),
             reply: None,
+            has_ended: AtomicBool::default(),
         })
     }
 
@@ -108,6 +111,7 @@ pub(crate) mod tests {
             version: 2,
             key: Some(Key::new("alice").unwrap()),
             reply: Some("farwrite.shop.reply.jfk.x".into()),
+            has_ended: AtomicBool::default(),
             id: plain.id,
             target: Arc::clone(&plain.target),
             body: plain.body.clone(),

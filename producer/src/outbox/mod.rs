@@ -9,6 +9,7 @@ pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod entered;
 pub(crate) mod failure;
+pub(crate) mod finish;
 pub(crate) mod gather;
 pub(crate) mod invalid;
 pub(crate) mod message;

@@ -1,7 +1,7 @@
 //! A command on its way to the wire, without its id, and how a call enters with it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -84,7 +84,8 @@ impl Outbox {
             key.as_ref().map(|key| self.turns.enter(key)).transpose().map_err(|_| {
                 PublishError::TooManyBlockedKeys { id, blocked: self.turns.counts().1 }
             })?;
-        let message = Arc::new(Message { id, target, version, key, body, terms, reply });
+        let has_ended = AtomicBool::default();
+        let message = Arc::new(Message { id, target, version, key, body, terms, reply, has_ended });
         Ok(EnteredCall { message, turn, began, deadline: began + timeout, _call: call })
     }
 }

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Every wait on the way ends at the deadline. What was learnt by then is in the [`PublishProgress`].
+//! A publish may be dropped at each of them: [`KeyedSend`] says what that means for its key.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use farwrite_schemas::CommandId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use crate::{
     journal::{JournalHold, Keeping},
@@ -52,7 +53,7 @@ impl Outbox {
     }
 
     /// Sends a message in its turn, until it is acknowledged or the time is up. A message that is
-    /// not resolved by then blocks its key.
+    /// not resolved by then, or when this is dropped, blocks its key.
     pub(crate) async fn send(
         &self,
         message: &Arc<Message>,
@@ -60,12 +61,16 @@ impl Outbox {
         deadline: Instant,
         progress: &mut PublishProgress,
     ) -> Result<Acknowledgement, Unsent> {
-        let Some(turn) = turn else {
-            let sent = self.journal_and_send(message, deadline, progress).await;
-            return conclude(sent, message, None, progress);
+        let turn = match turn {
+            Some(turn) => match timeout_at(deadline, turn.come()).await {
+                Ok(()) => Some(&*turn),
+                Err(_) => return Err(Unsent::OutOfTime),
+            },
+            None => None,
         };
-        let sent = self.send_in_turn(message, turn, deadline, progress).await;
-        conclude(sent, message, Some(turn), progress)
+        let mut sending = KeyedSend { message, turn, deadline, progress };
+        let sent = self.send_in_turn(&mut sending).await;
+        sending.conclude(sent)
     }
 
     /// Sends a message again that is in the journal, in its key's turn, which has come. A message
@@ -78,44 +83,51 @@ impl Outbox {
         progress: &mut PublishProgress,
     ) -> Result<Acknowledgement, Unsent> {
         progress.stage = PublishStage::Sending;
-        let sent = self
-            .attempts
-            .until_acknowledged(message, deadline, &mut progress.tries, Attempted::Before)
-            .await;
-        conclude(sent, message, turn, progress)
+        let sending = KeyedSend { message, turn, deadline, progress };
+        let tries = &mut sending.progress.tries;
+        let sent =
+            self.attempts.until_acknowledged(message, deadline, tries, Attempted::Before).await;
+        sending.conclude(sent)
     }
 
-    async fn send_in_turn(
+    /// Sends a message again that blocks its key, until the stream has answered: then it does no
+    /// longer.
+    pub(super) async fn resolve(
         &self,
         message: &Arc<Message>,
-        turn: &mut KeyTurn,
         deadline: Instant,
-        progress: &mut PublishProgress,
-    ) -> AttemptEnd {
-        timeout_at(deadline, turn.come()).await?;
+    ) -> Result<Result<(), AttemptFailure>, Elapsed> {
+        let mut tries = Tries::default();
+        let sent =
+            self.attempts.until_acknowledged(message, deadline, &mut tries, Attempted::Before);
+        let stored = match sent.await? {
+            Ok(stored) => Some(stored),
+            Err(failure) if failure.verdict().settled => None,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if let Some(key) = &message.key {
+            self.turns.resolve(key, message.id);
+        }
+        if let Some(Acknowledgement { stream, sequence, .. }) = stored
+            && let Some(journal) = &self.journal
+            && let Some(kept) = JournalHold::claim(journal, message.id)
+        {
+            kept.stored(&stream, sequence);
+        }
+        Ok(Ok(()))
+    }
+
+    async fn send_in_turn(&self, sending: &mut KeyedSend<'_>) -> AttemptEnd {
+        let KeyedSend { message, turn, deadline, progress } = sending;
         // The same id again resolves itself.
-        if let Some(before) = turn.unresolved().filter(|before| before.id != message.id) {
+        let before = turn.and_then(KeyTurn::unresolved).filter(|before| before.id != message.id);
+        if let Some(before) = before {
             progress.stage = PublishStage::Resolving(before.id);
-            let mut tries = Tries::default();
-            match self
-                .attempts
-                .until_acknowledged(&before, deadline, &mut tries, Attempted::Before)
-                .await?
-            {
-                Ok(Acknowledgement { stream, sequence, .. }) => {
-                    turn.resolve(before.id);
-                    let journal = self.journal.as_ref();
-                    if let Some(kept) =
-                        journal.and_then(|journal| JournalHold::claim(journal, before.id))
-                    {
-                        kept.stored(&stream, sequence);
-                    }
-                }
-                Err(failure) if failure.verdict().settled => turn.resolve(before.id),
-                Err(failure) => return Ok(Err(failure)),
+            if let Err(failure) = self.resolve(&before, *deadline).await? {
+                return Ok(Err(failure));
             }
         }
-        self.journal_and_send(message, deadline, progress).await
+        self.journal_and_send(message, *deadline, progress).await
     }
 
     /// Writes a message down, where there is a journal, before it goes out. In its key's turn, so
@@ -139,31 +151,48 @@ impl Outbox {
     }
 }
 
-/// What the end of a publish means for its key and its journal entry.
-fn conclude(
-    sent: AttemptEnd,
-    message: &Arc<Message>,
-    turn: Option<&KeyTurn>,
-    progress: &mut PublishProgress,
-) -> Result<Acknowledgement, Unsent> {
-    let in_doubt = progress.tries.in_doubt();
-    let (result, is_settled) = match sent {
-        Ok(Ok(stored)) => (Ok(stored), true),
-        Ok(Err(failure)) => {
-            let is_settled = failure.verdict().settled;
-            (Err(Unsent::Final(failure)), is_settled)
+/// A message that is being sent in its key's turn. Dropped before it is concluded, a message that is
+/// out blocks its key, unless its outcome has overtaken its acknowledgement.
+struct KeyedSend<'a> {
+    message: &'a Arc<Message>,
+    turn: Option<&'a KeyTurn>,
+    deadline: Instant,
+    progress: &'a mut PublishProgress,
+}
+
+impl KeyedSend<'_> {
+    /// What the end of a publish means for its key and its journal entry.
+    fn conclude(mut self, sent: AttemptEnd) -> Result<Acknowledgement, Unsent> {
+        let (result, is_settled) = match sent {
+            Ok(Ok(stored)) => (Ok(stored), true),
+            Ok(Err(failure)) => {
+                let is_settled = failure.verdict().settled;
+                (Err(Unsent::Final(failure)), is_settled)
+            }
+            Err(_) => (Err(Unsent::OutOfTime), false),
+        };
+        let id = self.message.id;
+        match self.turn.take() {
+            Some(turn) if is_settled => turn.resolve(id),
+            Some(turn) if self.progress.tries.in_doubt() => turn.block(self.message),
+            Some(_) | None => {}
         }
-        Err(_) => (Err(Unsent::OutOfTime), false),
-    };
-    match turn {
-        Some(turn) if is_settled => turn.resolve(message.id),
-        Some(turn) if in_doubt => turn.block(message),
-        Some(_) | None => {}
+        if let Ok(Acknowledgement { stream, sequence, .. }) = &result
+            && let Some(kept) = self.progress.kept.take()
+        {
+            kept.stored(stream, *sequence);
+        }
+        result
     }
-    if let Ok(Acknowledgement { stream, sequence, .. }) = &result
-        && let Some(kept) = progress.kept.take()
-    {
-        kept.stored(stream, *sequence);
+}
+
+impl Drop for KeyedSend<'_> {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn
+            && self.progress.tries.in_doubt()
+            && !self.message.has_ended.load(Ordering::Relaxed)
+        {
+            turn.abandon(self.message, self.deadline);
+        }
     }
-    result
 }

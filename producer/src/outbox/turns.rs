@@ -11,6 +11,9 @@
 //!                                                            the next holder sends it first
 //! ```
 //!
+//! A call that is dropped while its message is out blocks its key in the same way. Its message goes
+//! to the finisher (`finish.rs`), so that the key does not wait for a next call.
+//!
 //! The map is the truth and the channel only a wake-up: a waiter that leaves in the moment in which
 //! it becomes the holder passes the turn on when it is dropped. A key without calls and without an
 //! unresolved message has no entry.
@@ -24,13 +27,24 @@ use std::{
 };
 
 use farwrite_schemas::{CommandId, Key};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{metrics, outbox::message::Message};
 
 /// As many keys are blocked, or as many bytes kept for them, as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyBlocked;
+
+/// A message that was out when its call was dropped. It blocks its key.
+#[derive(Debug)]
+pub(crate) struct AbandonedPublish {
+    pub(crate) message: Arc<Message>,
+    /// The dropped call's.
+    pub(crate) deadline: Instant,
+}
 
 #[derive(Debug, Default)]
 struct KeyCalls {
@@ -56,16 +70,25 @@ pub(crate) struct KeyTurns {
     blocked: AtomicUsize,
     max_blocked_keys: usize,
     max_blocked_bytes: usize,
+    /// Needs no bound of its own: what is in it blocks a key.
+    abandoned: mpsc::UnboundedSender<AbandonedPublish>,
 }
 
 impl KeyTurns {
-    pub(crate) fn new(max_blocked_keys: usize, max_blocked_bytes: usize) -> Self {
-        Self {
+    /// The turns, and where the messages of dropped calls come out.
+    pub(crate) fn new(
+        max_blocked_keys: usize,
+        max_blocked_bytes: usize,
+    ) -> (Self, mpsc::UnboundedReceiver<AbandonedPublish>) {
+        let (abandoned, coming) = mpsc::unbounded_channel();
+        let turns = Self {
             keys: Mutex::default(),
             blocked: AtomicUsize::default(),
             max_blocked_keys,
             max_blocked_bytes,
-        }
+            abandoned,
+        };
+        (turns, coming)
     }
 
     fn blocked(&self) -> usize {
@@ -103,6 +126,25 @@ impl KeyTurns {
             Some(called)
         };
         Ok(KeyTurn { turns: Arc::clone(self), key: key.clone(), number, called })
+    }
+
+    /// The message with this id is resolved: if it blocked the key, it does no longer.
+    pub(crate) fn resolve(&self, key: &Key, id: CommandId) {
+        if self.blocked() == 0 {
+            return;
+        }
+        let mut keys = self.keys();
+        let Keys { queues, blocked_bytes, .. } = &mut *keys;
+        let Some(queue) = queues.get_mut(key) else { return };
+        if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
+            self.blocked.fetch_sub(1, Ordering::Relaxed);
+            metrics::keys_freed(1);
+            *blocked_bytes -= message.bytes();
+            // Where no call holds the key, nobody else takes its entry out.
+            if queue.holder.is_none() {
+                queues.remove(key);
+            }
+        }
     }
 
     /// Keys with an entry, and how many of them are blocked.
@@ -157,18 +199,17 @@ impl KeyTurn {
         }
     }
 
+    /// Blocks the key until `message` is resolved, and leaves that to the finisher, until this time.
+    pub(crate) fn abandon(&self, message: &Arc<Message>, deadline: Instant) {
+        self.block(message);
+        let message = Arc::clone(message);
+        // Nobody takes it where the producer ends: then its keys end, too.
+        drop(self.turns.abandoned.send(AbandonedPublish { message, deadline }));
+    }
+
     /// The message with this id is resolved: if it blocked the key, it does no longer.
     pub(crate) fn resolve(&self, id: CommandId) {
-        if self.turns.blocked() == 0 {
-            return;
-        }
-        let mut keys = self.turns.keys();
-        let Some(queue) = keys.queues.get_mut(&self.key) else { return };
-        if let Some(message) = queue.unresolved.take_if(|message| message.id == id) {
-            self.turns.blocked.fetch_sub(1, Ordering::Relaxed);
-            metrics::keys_freed(1);
-            keys.blocked_bytes -= message.bytes();
-        }
+        self.turns.resolve(&self.key, id);
     }
 }
 
@@ -206,7 +247,7 @@ mod tests {
     }
 
     fn turns() -> Arc<KeyTurns> {
-        Arc::new(KeyTurns::new(2, 1_000))
+        Arc::new(KeyTurns::new(2, 1_000).0)
     }
 
     #[test]
@@ -259,6 +300,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_abandoned_blocks_its_key_until_it_is_resolved_also_without_a_call() {
+        let (turns, mut abandoned) = KeyTurns::new(2, 1_000);
+        let turns = Arc::new(turns);
+        let turn = turns.enter(&key("a")).unwrap();
+        let waiting = turns.enter(&key("a")).unwrap();
+        let (out, deadline) = (message(Some("a"), "{}"), Instant::now());
+        turn.abandon(&out, deadline);
+        drop(turn);
+        assert_eq!(waiting.unresolved().unwrap().id, out.id);
+        drop(waiting);
+        let left = abandoned.try_recv().unwrap();
+        assert_eq!((left.message.id, left.deadline), (out.id, deadline));
+        turns.resolve(&key("a"), CommandId::now());
+        assert_eq!(turns.counts(), (1, 1), "another id resolves nothing");
+        turns.resolve(&key("a"), out.id);
+        assert_eq!(turns.counts(), (0, 0));
+    }
+
+    #[test]
     fn blocked_keys_and_the_bytes_kept_for_them_are_bounded() {
         let turns = turns();
         for name in ["a", "b"] {
@@ -269,7 +329,7 @@ mod tests {
         blocked.resolve(blocked.unresolved().unwrap().id);
         assert!(turns.enter(&key("c")).is_ok());
 
-        let turns = Arc::new(KeyTurns::new(100, 2));
+        let turns = Arc::new(KeyTurns::new(100, 2).0);
         turns.enter(&key("a")).unwrap().block(&message(Some("a"), "{}"));
         assert_eq!(turns.enter(&key("c")).unwrap_err(), TooManyBlocked);
     }
@@ -284,7 +344,7 @@ mod tests {
     /// For `loadtest/counts.sh`.
     #[test]
     fn taking_a_turn_among_a_thousand_keys() {
-        let turns = Arc::new(KeyTurns::new(10, 10));
+        let turns = Arc::new(KeyTurns::new(10, 10).0);
         let keys: Vec<Key> = (0..1_000).map(|number| key(&format!("k{number:06}"))).collect();
         let _others: Vec<KeyTurn> = keys.iter().map(|key| turns.enter(key).unwrap()).collect();
         let (mine, id) = (key("mine"), CommandId::now());

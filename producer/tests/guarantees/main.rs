@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where, by its panic")]
 
 mod bookmarks;
+mod dropped;
 mod errors;
 mod gathered;
 mod gathered_broker;

@@ -1,17 +1,17 @@
 //! Order per key: one unacknowledged publish, retries in place, and a block until a doubt is
-//! resolved. Dropped calls leave nothing.
+//! resolved.
 
 use std::{collections::HashMap, time::Duration};
 
 use farwrite_producer::{Known, Limits, Pending, Producer, PublishError, SubmitError};
 use farwrite_schemas::headers;
-use futures_util::{FutureExt, future::join_all};
+use futures_util::future::join_all;
 
-use crate::stage::{LONG, Stage, id_of, raw, until, within};
+use crate::stage::{LONG, Stage, id_of, raw, within};
 
 const SHORT: Duration = Duration::from_millis(700);
 
-fn body(command: &async_nats::Message) -> String {
+pub(crate) fn body(command: &async_nats::Message) -> String {
     String::from_utf8(command.payload.to_vec()).unwrap()
 }
 
@@ -106,7 +106,7 @@ async fn block(producer: &Producer, body: &str) -> PublishError {
 }
 
 /// What is held: so many calls, replies that are awaited, and blocked keys.
-fn pending(calls: usize, replies: usize, blocked_keys: usize) -> Pending {
+pub(crate) fn pending(calls: usize, replies: usize, blocked_keys: usize) -> Pending {
     let mut pending = Pending::default();
     (pending.calls, pending.replies) = (calls, replies);
     (pending.keys, pending.blocked_keys) = (blocked_keys, blocked_keys);
@@ -170,40 +170,6 @@ async fn blocked_keys_are_bounded() {
     assert!(matches!(error, Err(PublishError::TooManyBlockedKeys { blocked: 1, .. })));
     let unkeyed = producer.call_raw(raw("a", None, "3")).timeout(SHORT).publish();
     assert!(matches!(within(unkeyed).await, Err(PublishError::TimedOut { .. })));
-}
-
-#[tokio::test]
-async fn a_dropped_call_leaves_nothing_behind_wherever_it_was() {
-    let stage = Stage::new("dropped").await;
-    let mut broker = stage.broker().await;
-    let producer = stage.hasty().connect().await.unwrap();
-    let submit = |body| producer.call_raw(raw("a", Some("k"), body)).submit();
-
-    drop(submit("\"never polled\""));
-    assert_eq!(producer.pending(), Pending::default());
-
-    let out = tokio::spawn(submit("\"out\""));
-    broker.next().await;
-    let queued = tokio::spawn(submit("\"queued\""));
-    let mut next = Box::pin(submit("\"next\""));
-    assert!((&mut next).now_or_never().is_none());
-    until("all are pending", || producer.pending().calls == 3).await;
-    queued.abort();
-    out.abort();
-    let next = tokio::spawn(next);
-    let command = loop {
-        // The dropped one may have been repeated before it was dropped.
-        let command = broker.next().await;
-        if body(&command) != "\"out\"" {
-            break command;
-        }
-    };
-    assert_eq!(body(&command), "\"next\"", "the queue goes on behind what was dropped");
-    broker.store(&command, 1).await;
-    until("it waits for its reply only", || producer.pending().answers == 0).await;
-    assert_eq!(producer.pending(), pending(1, 1, 0));
-    next.abort();
-    until("nothing is left", || producer.pending() == Pending::default()).await;
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ async fn without_a_journal_or_with_options_that_make_no_sense_it_says_so() {
 }
 
 /// A worker that is up to date and knows of nothing.
-async fn oblivious_worker(stage: &Stage) -> tokio::task::JoinHandle<()> {
+pub(crate) async fn oblivious_worker(stage: &Stage) -> tokio::task::JoinHandle<()> {
     let client: Client = stage.client.clone();
     let mut lags = client.subscribe(stage.subjects.lag()).await.unwrap();
     let mut outcomes = client.subscribe(stage.subjects.outcome()).await.unwrap();

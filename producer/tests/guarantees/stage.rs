@@ -20,7 +20,7 @@ use farwrite_producer::{
     ReadsFrom, Reply,
 };
 use farwrite_schemas::{Epoch, Lsn, Subjects, Timeline, headers, sql};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
@@ -295,6 +295,18 @@ impl Broker {
     /// The next command that is published.
     pub(crate) async fn next(&mut self) -> Message {
         within(self.commands.next()).await.unwrap()
+    }
+
+    /// Whether nothing waits to be read.
+    pub(crate) fn heard_nothing(&mut self) -> bool {
+        self.commands.next().now_or_never().is_none()
+    }
+
+    /// Acknowledges what comes, for ever.
+    pub(crate) async fn store_all(&mut self) {
+        while let Some(command) = self.commands.next().await {
+            self.store(&command, 1).await;
+        }
     }
 
     /// Acknowledges a command.
