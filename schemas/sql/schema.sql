@@ -25,7 +25,7 @@ CREATE TYPE farwrite.row_plan AS (
 	keyed boolean
 );
 
-CREATE FUNCTION farwrite.adopt_stream(p_stream integer, p_from bigint, p_created text, p_identity uuid, p_reason text) RETURNS bigint
+CREATE FUNCTION farwrite.adopt_stream(p_stream integer, p_from bigint, p_at bigint, p_id uuid, p_created text, p_identity uuid, p_reason text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     AS $$
@@ -46,18 +46,18 @@ BEGIN
     WHERE stream_id = p_stream AND sequence >= p_from AND sequence < v_step;
     GET DIAGNOSTICS v_more = ROW_COUNT;
     UPDATE farwrite.lanes
-    SET epoch = gen_random_uuid(), sequence = p_from - 1, sequence_at = NULL,
-        anchor_sequence = 0, anchor_at = NULL, anchor_id = NULL, suspects = '{}'
+    SET epoch = gen_random_uuid(), sequence = p_from - 1, sequence_at = p_at, sequence_id = p_id, suspects = '{}'
     WHERE stream_id = p_stream;
     UPDATE farwrite.streams
-    SET created = p_created, identity = p_identity, low_water = p_from - 1, low_water_at = NULL, trim_floor = NULL
+    SET created = p_created, identity = p_identity, low_water = p_from - 1, low_water_at = NULL, trim_floor = NULL,
+        high_water = p_from - 1, high_water_at = p_at, high_water_id = p_id, refused = NULL, refused_at = NULL
     WHERE stream_id = p_stream;
     INSERT INTO farwrite.operations (act, stream_id, sequence, subject, reason)
     VALUES ('adopt_stream', p_stream, p_from, p_identity::text, p_reason);
     RETURN v_count + v_more;
 END $$;
 
-CREATE FUNCTION farwrite.apply_guarded(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_expires bigint[], p_contexts text[], p_group integer, OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[]) RETURNS record
+CREATE FUNCTION farwrite.apply_guarded(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_expires bigint[], p_contexts text[], p_group integer, OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -84,7 +84,7 @@ BEGIN
     UPDATE farwrite.lanes
     SET sequence = CASE WHEN done < v_count THEN p_sequences[done] ELSE p_to END,
         sequence_at = CASE WHEN done < v_count THEN p_at[done] ELSE p_to_at END,
-        anchor_sequence = p_sequences[done], anchor_at = p_at[done], anchor_id = p_ids[done]::text
+        sequence_id = CASE WHEN done < v_count THEN p_ids[done] ELSE p_to_id END
     WHERE stream_id = p_stream AND lane = p_lane;
 
     -- What was not reached is null already, and what is repeated must not be recorded again.
@@ -101,7 +101,7 @@ BEGIN
     PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers);
 END $$;
 
-CREATE FUNCTION farwrite.apply_plain(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_lowest uuid, p_highest uuid, OUT answers text[]) RETURNS text[]
+CREATE FUNCTION farwrite.apply_plain(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_lowest uuid, p_highest uuid, OUT answers text[]) RETURNS text[]
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -119,9 +119,7 @@ BEGIN
 
     -- Each takes what comes from the one before it.
     WITH moved AS (
-        UPDATE farwrite.lanes l
-        SET sequence = p_to, sequence_at = p_to_at,
-            anchor_sequence = p_sequences[v_count], anchor_at = p_at[v_count], anchor_id = p_ids[v_count]::text
+        UPDATE farwrite.lanes l SET sequence = p_to, sequence_at = p_to_at, sequence_id = p_to_id
         WHERE l.stream_id = p_stream AND l.lane = p_lane
         RETURNING true
     ), ran AS (
@@ -750,15 +748,13 @@ BEGIN
         ORDER BY c.n, c.place;
 END $$;
 
-CREATE FUNCTION farwrite.fence(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text, OUT parked bigint, OUT paused boolean) RETURNS record
+CREATE FUNCTION farwrite.fence(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, OUT parked bigint, OUT paused boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     AS $$
 BEGIN
     -- A batch of parked commands stays where the lane is.
-    UPDATE farwrite.lanes l
-    SET sequence = p_to, sequence_at = CASE WHEN p_to = p_from THEN l.sequence_at ELSE p_to_at END,
-        anchor_sequence = p_anchor_sequence, anchor_at = p_anchor_at, anchor_id = p_anchor_id
+    UPDATE farwrite.lanes l SET sequence = p_to, sequence_at = p_to_at, sequence_id = p_to_id
     WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
     RETURNING l.parked, l.paused INTO parked, paused;
     IF NOT FOUND THEN
@@ -984,7 +980,7 @@ CREATE FUNCTION farwrite.next_due(p_stream integer, p_lane integer, p_lanes inte
     FROM farwrite.lanes l WHERE l.stream_id = p_stream AND l.lane = p_lane
 $$;
 
-CREATE FUNCTION farwrite.open_batch(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text, p_ids uuid[], p_fingerprints uuid[], p_key_queues text[], OUT xid text, OUT now_ns bigint, OUT outcomes text[], OUT answers text[], OUT parked bigint, OUT parked_ids uuid[], OUT parked_fingerprints uuid[], OUT parked_sequences bigint[], OUT parked_ahead bigint[], OUT held_key_queues text[], OUT held_commands bigint[], OUT paused_names text[], OUT paused_keys text[]) RETURNS record
+CREATE FUNCTION farwrite.open_batch(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_ids uuid[], p_fingerprints uuid[], p_key_queues text[], OUT xid text, OUT now_ns bigint, OUT outcomes text[], OUT answers text[], OUT parked bigint, OUT parked_ids uuid[], OUT parked_fingerprints uuid[], OUT parked_sequences bigint[], OUT parked_ahead bigint[], OUT held_key_queues text[], OUT held_commands bigint[], OUT paused_names text[], OUT paused_keys text[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -993,7 +989,7 @@ DECLARE
     v_paused boolean;
 BEGIN
     SELECT f.parked, f.paused INTO parked, v_paused
-    FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_anchor_sequence, p_anchor_at, p_anchor_id) f;
+    FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_to_id) f;
     xid := pg_current_xact_id()::text;
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     -- Of any lane: an id may wait there under another key.
@@ -1814,9 +1810,7 @@ CREATE TABLE farwrite.lanes (
     epoch uuid NOT NULL,
     sequence bigint NOT NULL,
     sequence_at bigint,
-    anchor_sequence bigint DEFAULT 0 NOT NULL,
-    anchor_at bigint,
-    anchor_id text,
+    sequence_id uuid,
     parked bigint DEFAULT 0 NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     suspects bigint[] DEFAULT '{}'::bigint[] NOT NULL
@@ -1958,6 +1952,11 @@ CREATE TABLE farwrite.streams (
     hash_version integer DEFAULT 0 NOT NULL,
     low_water bigint DEFAULT 0 NOT NULL,
     low_water_at timestamp with time zone,
+    high_water bigint DEFAULT 0 NOT NULL,
+    high_water_at bigint,
+    high_water_id uuid,
+    refused text,
+    refused_at timestamp with time zone,
     trim_floor bigint
 );
 

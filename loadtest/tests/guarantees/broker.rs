@@ -1,20 +1,16 @@
 //! A broker that lost something, or is another one: the worker stops, and an operator decides.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
 use anyhow::{Result, ensure};
 use farwrite_devstack::{Devstack, Program};
 
-use crate::support::{Case, DEADLINE, Message};
+use crate::support::{Case, CopiedStore, DEADLINE, Message};
 
 /// A stack of its own, whose broker is stopped and tampered with. The reaper ends it with this
 /// process.
-async fn new_case(name: &str) -> Result<Case> {
+pub(crate) async fn new_case(name: &str) -> Result<&'static Case> {
     let stack = Devstack::builder().regions(["home"]).start().await?;
-    Case::on(Box::leak(Box::new(stack)), name, &[]).await
+    let case = Case::on(Box::leak(Box::new(stack)), name, &[]).await?;
+    Ok(Box::leak(Box::new(case)))
 }
 
 async fn publish(case: &Case, numbers: std::ops::Range<i32>) -> Result<()> {
@@ -24,14 +20,8 @@ async fn publish(case: &Case, numbers: std::ops::Range<i32>) -> Result<()> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
-    ensure!(status.success(), "cp: {status}");
-    Ok(())
-}
-
 /// The worker ends with status 4, and says why.
-async fn stops(worker: &Program, reason: &str) -> Result<()> {
+pub(crate) async fn stops(worker: &Program, reason: &str) -> Result<()> {
     let status = worker.wait(DEADLINE).await?;
     ensure!(status.code() == Some(4), "{status}\n{}", worker.log_tail());
     ensure!(worker.log().contains(reason), "{reason:?} is not in:\n{}", worker.log_tail());
@@ -43,46 +33,21 @@ async fn effects(case: &Case) -> Result<Vec<i32>> {
     Ok(case.effects().await?.remove("a").unwrap_or_default())
 }
 
-/// A copy of the broker's store, to be put back.
-struct Copied<'a> {
-    case: &'a Case,
-    folder: PathBuf,
-}
-
-impl<'a> Copied<'a> {
-    async fn of(case: &'a Case) -> Result<Self> {
-        let nats = case.stack.nats();
-        let folder = nats.store().with_file_name("copy");
-        nats.stop().await?;
-        copy(&nats.store(), &folder)?;
-        nats.start().await?;
-        Ok(Self { case, folder })
-    }
-
-    async fn put_back(self) -> Result<()> {
-        let nats = self.case.stack.nats();
-        nats.stop().await?;
-        std::fs::remove_dir_all(nats.store())?;
-        copy(&self.folder, &nats.store())?;
-        nats.start().await
-    }
-}
-
 /// Ten commands are in a copy of the broker's store, ten more were applied after it was taken.
-async fn ten_and_ten(case: &Case) -> Result<Copied<'_>> {
+pub(crate) async fn ten_and_ten(case: &'static Case) -> Result<CopiedStore> {
     publish(case, 0..10).await?;
     case.settled().await?;
-    let copied = Copied::of(case).await?;
+    let copied = CopiedStore::of(case, "copy").await?;
     publish(case, 10..20).await?;
     case.settled().await?;
     Ok(copied)
 }
 
 /// The copy is put back while the worker runs.
-async fn put_back(name: &str) -> Result<(Case, Program)> {
+async fn put_back(name: &str) -> Result<(&'static Case, Program)> {
     let case = new_case(name).await?;
     let worker = case.serving_worker().await?;
-    ten_and_ten(&case).await?.put_back().await?;
+    ten_and_ten(case).await?.put_back().await?;
     Ok((case, worker))
 }
 
@@ -91,16 +56,16 @@ async fn a_store_that_lost_its_tail_stops_a_worker_that_runs() -> Result<()> {
     let (case, worker) = put_back("tail").await?;
     stops(&worker, "its tail is lost").await?;
     // Sequences come a second time: nobody reads them before the operator has decided.
-    publish(&case, 20..25).await?;
+    publish(case, 20..25).await?;
     let again = case.worker()?;
     stops(&again, "its tail is lost").await?;
-    ensure!(effects(&case).await? == (0..20).collect::<Vec<_>>());
+    ensure!(effects(case).await? == (0..20).collect::<Vec<_>>());
     let adopted = case.run("adopt-stream", &["--from", "first", "--reason", "restored"]).await?;
     let adopted = adopted.ended(0)?;
     ensure!(adopted.out.contains("goes on from sequence 1"), "{adopted:?}");
     let _worker = case.serving_worker().await?;
     case.settled().await?;
-    ensure!(effects(&case).await? == (0..25).collect::<Vec<_>>());
+    ensure!(effects(case).await? == (0..25).collect::<Vec<_>>());
     let acts = "SELECT count(*) FROM farwrite.operations WHERE act = 'adopt_stream' AND reason = 'restored'";
     ensure!(case.count(acts).await? == 1);
     Ok(())
@@ -110,18 +75,18 @@ async fn a_store_that_lost_its_tail_stops_a_worker_that_runs() -> Result<()> {
 async fn a_store_that_re_uses_sequences_stops_a_worker_that_runs() -> Result<()> {
     let case = new_case("re_used").await?;
     let worker = case.serving_worker().await?;
-    let copied = ten_and_ten(&case).await?;
+    let copied = ten_and_ten(case).await?;
     // While it cannot look, the store is put back and grows past where it was.
     worker.suspend()?;
     copied.put_back().await?;
-    publish(&case, 20..40).await?;
+    publish(case, 20..40).await?;
     worker.resume()?;
-    stops(&worker, "is another one than the one that was applied").await?;
-    ensure!(effects(&case).await? == (0..20).collect::<Vec<_>>(), "it applied beside the gap");
+    stops(&worker, "is another one than the one").await?;
+    ensure!(effects(case).await? == (0..20).collect::<Vec<_>>(), "it applied beside the gap");
     case.run("adopt-stream", &["--from", "first", "--reason", "by test"]).await?.ended(0)?;
     let _worker = case.serving_worker().await?;
     case.settled().await?;
-    ensure!(effects(&case).await? == (0..40).collect::<Vec<_>>());
+    ensure!(effects(case).await? == (0..40).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -137,12 +102,12 @@ async fn a_store_that_re_uses_sequences_is_not_trimmed() -> Result<()> {
     case.execute(gate).await?;
     let flags = ["--required-standbys", "none", "--trim-min-age-s", "0"];
     let worker = case.serving(&flags).await?;
-    let copied = ten_and_ten(&case).await?;
+    let copied = ten_and_ten(case).await?;
     let mut held = case.primary().await?;
     sqlx::query("SELECT pg_advisory_lock(7)").execute(&mut held).await?;
     let mut n = 20;
     case.until("it is about to trim", async || {
-        publish(&case, n..n + 1).await?;
+        publish(case, n..n + 1).await?;
         n += 1;
         let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
         Ok(case.count(waits).await? == 1)
@@ -152,13 +117,13 @@ async fn a_store_that_re_uses_sequences_is_not_trimmed() -> Result<()> {
     worker.suspend()?;
     sqlx::query("SELECT pg_advisory_unlock(7)").execute(&mut held).await?;
     copied.put_back().await?;
-    publish(&case, n..3 * n).await?;
+    publish(case, n..3 * n).await?;
     worker.resume()?;
-    stops(&worker, "is another one than the one that was applied").await?;
+    stops(&worker, "is another one than the one").await?;
     case.run("adopt-stream", &["--from", "first", "--reason", "by test"]).await?.ended(0)?;
     let _worker = case.serving(&flags).await?;
     case.settled().await?;
-    ensure!(effects(&case).await? == (0..3 * n).collect::<Vec<_>>());
+    ensure!(effects(case).await? == (0..3 * n).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -166,7 +131,7 @@ async fn a_store_that_re_uses_sequences_is_not_trimmed() -> Result<()> {
 async fn a_stream_that_is_gone_is_made_again_and_numbered_on() -> Result<()> {
     let case = new_case("gone").await?;
     let worker = case.serving_worker().await?;
-    publish(&case, 0..10).await?;
+    publish(case, 0..10).await?;
     case.settled().await?;
     let owned = case.run("adopt-stream", &["--from", "first", "--reason", "by test"]).await?;
     ensure!(owned.ended(1)?.err.contains("stop it first"));
@@ -189,7 +154,7 @@ async fn a_stream_that_is_gone_is_made_again_and_numbered_on() -> Result<()> {
     let ack = case.publish(&Message::append("a", 10)).await?;
     ensure!(ack.sequence == 11, "{ack:?}");
     case.settled().await?;
-    ensure!(effects(&case).await? == (0..11).collect::<Vec<_>>());
+    ensure!(effects(case).await? == (0..11).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -198,7 +163,7 @@ async fn dead_letters_keep_their_place_when_sequences_come_again() -> Result<()>
     let case = new_case("renumbered").await?;
     let worker = case.serving_worker().await?;
     let broken = || Message { body: "{".to_owned(), ..Message::append("a", 0) };
-    publish(&case, 1..3).await?;
+    publish(case, 1..3).await?;
     case.publish(&broken()).await?;
     let waits = Message::append("b", 1).at(farwrite_schemas::headers::NOT_BEFORE, 3_600_000);
     case.publish(&waits).await?;
@@ -217,7 +182,7 @@ async fn dead_letters_keep_their_place_when_sequences_come_again() -> Result<()>
     let adopted = case.run("adopt-stream", &["--from", "first", "--reason", "by test"]).await?;
     ensure!(adopted.ended(0)?.out.contains("2 parked commands and dead letters were renumbered"));
     let _worker = case.serving_worker().await?;
-    publish(&case, 3..5).await?;
+    publish(case, 3..5).await?;
     case.publish(&broken()).await?;
     let later = Message::append("b", 2).at(farwrite_schemas::headers::NOT_BEFORE, 3_600_000);
     case.publish(&later).await?;
@@ -226,7 +191,7 @@ async fn dead_letters_keep_their_place_when_sequences_come_again() -> Result<()>
             && case.count("SELECT count(*) FROM farwrite.parked").await? == 2)
     })
     .await?;
-    ensure!(effects(&case).await? == [1, 2, 3, 4]);
+    ensure!(effects(case).await? == [1, 2, 3, 4]);
     // What was renumbered is released like anything else.
     case.run("parked", &["release", "--all"]).await?.ended(0)?;
     case.settled().await?;

@@ -225,7 +225,7 @@ async fn what_no_text_can_hold_is_kept_and_blocks_nobody() -> Result<()> {
     ensure!(case.effects().await?["a"] == [1]);
     let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
     ensure!(letters == 2, "{letters} dead letters");
-    // As the last message that was applied, it is the anchor of the next start.
+    // As the last message that was applied, it proves the stream at the next start.
     with_nul.insert(headers::COMMAND_ID, "b\0");
     let subject = case.subject("app.append");
     case.context.publish_with_headers(subject, with_nul, "{}".into()).await?.await?;

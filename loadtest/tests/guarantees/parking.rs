@@ -387,7 +387,7 @@ async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() 
     // are gone together.
     let sql = "TRUNCATE app.effects, app.keys;
                DELETE FROM farwrite.ledger;
-               UPDATE farwrite.lanes SET sequence = 0, anchor_sequence = 0, anchor_at = NULL, anchor_id = NULL;
+               UPDATE farwrite.lanes SET sequence = 0, sequence_at = NULL, sequence_id = NULL;
                UPDATE farwrite.streams SET low_water = 0";
     case.execute(sql).await?;
     case.until("its time has passed", async || {

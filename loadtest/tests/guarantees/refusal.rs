@@ -82,15 +82,14 @@ async fn a_stream_that_was_made_again_stops_the_worker_before_it_reads() -> Resu
 }
 
 #[tokio::test]
-async fn a_stream_whose_anchor_differs_stops_the_worker_before_it_reads() -> Result<()> {
-    let case = Case::new("anchor", &[]).await?;
+async fn a_stream_whose_highest_message_differs_stops_the_worker_before_it_reads() -> Result<()> {
+    let case = Case::new("other_message", &[]).await?;
     let worker = case.serving_worker().await?;
     case.publish(&Message::append("a", 1)).await?;
     case.settled().await?;
     ensure!(worker.terminate(DEADLINE).await?.success());
     // As after a store that was put back from an older copy: the same place, another message.
-    let sql =
-        "UPDATE farwrite.lanes SET anchor_id = gen_random_uuid()::text WHERE anchor_sequence = 1";
+    let sql = "UPDATE farwrite.lanes SET sequence_id = gen_random_uuid() WHERE sequence = 1";
     case.stack.primary().execute(&case.name, sql).await?;
     case.publish(&Message::append("a", 2)).await?;
     refuses(&case, &[], 4, "is another one than the one that was applied").await?;

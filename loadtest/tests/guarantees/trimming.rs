@@ -62,7 +62,7 @@ async fn a_command_stays_until_every_required_standby_holds_it() -> Result<()> {
     let flags = ["--required-standbys", "jfk,lga", "--trim-min-age-s", "0"];
     let _worker = worker(&case, &flags).await?;
     publish(&case, 0..20).await?;
-    // The last one is the anchor, and stays.
+    // The last one proves the stream, and stays.
     trimmed_to(&case, 20).await?;
     let floor = case.count("SELECT trim_floor FROM farwrite.streams").await?;
     ensure!(floor == 20, "{floor}");

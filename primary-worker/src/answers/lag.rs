@@ -5,6 +5,9 @@
 //! moved along twice a second, so under load the number of commands is up to half a second's worth
 //! too high, and it goes to 0 when nothing is left.
 //!
+//! Of a stream that is not the one whose positions the database holds, or has lost what was passed,
+//! there is no lag: the answer says what is wrong with it.
+//!
 //! However many ask, JetStream and the database are asked at most once a second.
 
 use std::{
@@ -13,8 +16,7 @@ use std::{
 };
 
 use async_nats::{
-    Client,
-    jetstream::{self, stream::RawMessageErrorKind},
+    jetstream::stream::RawMessageErrorKind,
     service::{endpoint::Endpoint, error::Error as ServiceError},
 };
 use farwrite_schemas::{Lag, Subjects};
@@ -23,7 +25,12 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::{config::Config, store::lanes};
+use crate::{
+    config::Config,
+    life::take_over::read_progress,
+    store::lanes,
+    stream::{error::StreamError, sink::Verified},
+};
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -31,9 +38,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const JETSTREAM_WITHIN: Duration = Duration::from_secs(2);
 
 /// Measures the lag of one stream.
-pub(crate) struct LagGauge {
-    context: jetstream::Context,
-    stream: String,
+pub(crate) struct LagGauge<'a> {
+    stream: &'a Verified,
     stream_id: i32,
     commands: String,
 }
@@ -44,14 +50,10 @@ enum LagUnknown {
     JetStream(String),
 }
 
-impl LagGauge {
-    pub(crate) fn new(client: &Client, config: &Config, stream_id: i32) -> Self {
-        Self {
-            context: jetstream::new(client.clone()),
-            stream: config.stream.clone(),
-            stream_id,
-            commands: Subjects::new(config.database.clone()).all_commands(),
-        }
+impl<'a> LagGauge<'a> {
+    pub(crate) fn new(stream: &'a Verified, config: &Config, stream_id: i32) -> Self {
+        let commands = Subjects::new(config.database.clone()).all_commands();
+        Self { stream, stream_id, commands }
     }
 
     /// Answers until the database fails.
@@ -85,7 +87,14 @@ impl LagGauge {
     }
 
     async fn measure(&self, connection: &Mutex<PgConnection>) -> Result<Lag, LagUnknown> {
-        let last_sequence = in_time(self.last_sequence()).await?;
+        let progress = read_progress(&mut *connection.lock().await, self.name()).await;
+        let progress = progress.map_err(|error| match error {
+            StreamError::Sql(error) => LagUnknown::Sql(error),
+            error => unmeasured(error),
+        })?;
+        let Verified { context, stream, identity, .. } = self.stream;
+        let info = async { identity.verify(context, stream, &progress).await.map_err(unmeasured) };
+        let last_sequence = in_time(info).await?.state.last_sequence;
         let low_water = lanes::low_water(&mut *connection.lock().await, self.stream_id).await;
         let low_water = low_water.map_err(LagUnknown::Sql)?;
         let commands = last_sequence.saturating_sub(low_water);
@@ -93,15 +102,13 @@ impl LagGauge {
         Ok(Lag { commands, seconds })
     }
 
-    async fn last_sequence(&self) -> Result<u64, LagUnknown> {
-        let stream = self.context.get_stream_no_info(&self.stream).await;
-        let info = stream.map_err(unmeasured)?.get_info().await.map_err(unmeasured)?;
-        Ok(info.state.last_sequence)
+    fn name(&self) -> &str {
+        &self.stream.stream.cached_info().config.name
     }
 
     /// How long the first message behind a sequence has been in the stream.
     async fn age_after(&self, sequence: u64) -> Result<f64, LagUnknown> {
-        let stream = self.context.get_stream_no_info(&self.stream).await.map_err(unmeasured)?;
+        let stream = &self.stream.stream;
         let oldest = stream.get_first_raw_message_by_subject(&self.commands, sequence + 1).await;
         match oldest {
             Ok(message) => {

@@ -35,7 +35,7 @@ use crate::{
     life::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover},
     metrics,
     store::{ledger, owner, server},
-    stream::client::message_max_bytes,
+    stream::{client::message_max_bytes, sink::Verified},
 };
 
 use super::lag::LagGauge;
@@ -52,7 +52,7 @@ pub(crate) async fn serve(
     client: Client,
     config: &Config,
     takeover: &Takeover,
-    stream: &Stream,
+    stream: &Verified,
     may_answer: &MayAnswer,
     connection: PgConnection,
 ) -> ServingEnd {
@@ -76,9 +76,10 @@ pub(crate) async fn serve(
         Err(error) => return nats(error),
     };
     let connection = Mutex::new(connection);
-    let gauge = LagGauge::new(&client, config, takeover.stream_id);
+    let gauge = LagGauge::new(stream, config, takeover.stream_id);
     let required = config.required_standbys.as_deref().unwrap_or_default();
     let connection = &connection;
+    let stream = &stream.stream;
     let answers =
         OutcomeAnswers { client: &client, takeover, stream, required, may_answer, connection };
     tokio::select! {

@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[BatchItem],
-    fence: &Fence<'_>,
+    fence: &Fence,
     manner: Manner,
 ) -> Result<CommittedBatch, Failure> {
     let attempt = async {
@@ -50,11 +50,11 @@ pub(crate) async fn attempt(
 /// Answers whether something of the lane waits.
 pub(crate) async fn move_along(
     connection: &mut PgConnection,
-    fence: &Fence<'_>,
+    fence: &Fence,
 ) -> Result<bool, Failure> {
     let statement = sqlx::query_as(
-        "SELECT parked > 0 OR paused FROM farwrite.fence($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "SELECT parked > 0 OR paused FROM farwrite.fence($1, $2, $3, $4, $5, $6, $7)",
     );
-    let (waits,): (bool,) = fence.bind_with_anchor(statement).fetch_one(connection).await?;
+    let (waits,): (bool,) = fence.bind(statement).fetch_one(connection).await?;
     Ok(waits)
 }

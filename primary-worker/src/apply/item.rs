@@ -2,12 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use farwrite_schemas::{CommandId, Envelope, EnvelopeError, Fingerprint};
+use farwrite_schemas::{CommandId, Envelope, Fingerprint};
 
-use crate::{
-    store::text::storable,
-    stream::{delivery::Delivery, position::Anchor},
-};
+use crate::stream::delivery::Delivery;
 
 use super::{handler::Meta, work::CommandWork};
 
@@ -65,15 +62,4 @@ impl BatchItem {
         let sequence = self.delivery.sequence;
         Some(Meta { id, key, origin, name, version, sequence, published_at, context })
     }
-}
-
-/// The anchor of a batch: the last of its messages that came from the stream, unless that one
-/// could not be read when it is compared.
-pub(crate) fn anchor_of(items: &[BatchItem]) -> Option<Anchor> {
-    let item = items.last().filter(|item| item.parked.is_none())?;
-    if matches!(item.delivery.envelope, Err(EnvelopeError::NotText)) {
-        return None;
-    }
-    let Delivery { sequence, at_ns, .. } = item.delivery;
-    Some(Anchor { sequence, at_ns, id: item.delivery.message_id().map(storable) })
 }

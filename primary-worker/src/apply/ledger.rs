@@ -45,7 +45,7 @@ impl LedgerEntries {
         &self,
         tx: &mut PgConnection,
         xid: &str,
-        fence: &Fence<'_>,
+        fence: &Fence,
     ) -> Result<(), Failure> {
         sqlx::query("SELECT farwrite.close_batch($1, $2, $3, $4, $5, $6, $7, $8, $9)")
             .bind(xid)

@@ -33,7 +33,7 @@ pub(crate) fn fits(item: &BatchItem) -> bool {
 pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[BatchItem],
-    fence: &Fence<'_>,
+    fence: &Fence,
     care: Care,
 ) -> Result<Option<CommittedBatch>, Failure> {
     let columns = Columns::of(items.iter());
@@ -51,11 +51,11 @@ async fn attempt_guarded(
     connection: &mut PgConnection,
     items: &[BatchItem],
     columns: &Columns<'_>,
-    fence: &Fence<'_>,
+    fence: &Fence,
 ) -> Result<Option<CommittedBatch>, Failure> {
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply_guarded(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     );
     let statement = columns
         .bind(fence.bind(statement))
@@ -84,12 +84,12 @@ async fn attempt_guarded(
 async fn attempt_plain(
     connection: &mut PgConnection,
     columns: &Columns<'_>,
-    fence: &Fence<'_>,
+    fence: &Fence,
 ) -> Result<Option<CommittedBatch>, Failure> {
     let Some((lowest, highest)) = columns.plain_ids() else { return Ok(None) };
     let statement = sqlx::query_as(
         "SELECT farwrite.apply_plain(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     );
     let statement = columns.bind(fence.bind(statement)).bind(lowest).bind(highest);
     let (answers,): (Option<Vec<Option<String>>>,) = commit(connection, statement).await?;

@@ -71,7 +71,7 @@ impl OpenedBatch {
 pub(crate) async fn open(
     tx: &mut PgConnection,
     items: &[BatchItem],
-    fence: &Fence<'_>,
+    fence: &Fence,
 ) -> Result<(String, Facts), Failure> {
     let entries = || {
         let entry = |(index, item): (usize, &_)| Some((index, BatchItem::ledger_entry(item)?));
@@ -86,15 +86,10 @@ pub(crate) async fn open(
     let statement = sqlx::query_as(
         "SELECT xid, now_ns, outcomes, answers, parked, parked_ids, parked_fingerprints, parked_sequences, parked_ahead,
                 held_key_queues, held_commands, paused_names, paused_keys
-         FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         FROM farwrite.open_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     );
-    let mut opened: OpenedBatch = fence
-        .bind_with_anchor(statement)
-        .bind(&ids)
-        .bind(&fingerprints)
-        .bind(&queues)
-        .fetch_one(tx)
-        .await?;
+    let mut opened: OpenedBatch =
+        fence.bind(statement).bind(&ids).bind(&fingerprints).bind(&queues).fetch_one(tx).await?;
     let mut known = vec![None; items.len()];
     let answers = opened.outcomes.iter().zip(&opened.answers);
     for ((index, _), (outcome, answer)) in entries().zip(answers) {

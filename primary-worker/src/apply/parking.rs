@@ -107,11 +107,7 @@ impl<'a> Parking<'a> {
     }
 
     /// Writes it all. Those that are gone come first: their key queues go on with what stood behind them.
-    pub(crate) async fn write(
-        &self,
-        tx: &mut PgConnection,
-        fence: &Fence<'_>,
-    ) -> Result<(), Failure> {
+    pub(crate) async fn write(&self, tx: &mut PgConnection, fence: &Fence) -> Result<(), Failure> {
         let stream_id = fence.stream_id;
         let lane = fence.lane.cast_signed();
         if !self.gone.is_empty() {

@@ -17,7 +17,7 @@ use super::{
     facts::{Full, ItemFate},
     failure::Failure,
     fence::Fence,
-    item::{BatchItem, anchor_of},
+    item::BatchItem,
     ledger::LedgerEntries,
     manner::{Care, GUARDED_MAX, Manner},
     open::open,
@@ -32,19 +32,18 @@ use super::{
 pub(crate) async fn attempt(
     connection: &mut PgConnection,
     items: &[BatchItem],
-    fence: &Fence<'_>,
+    fence: &Fence,
     manner: Manner,
 ) -> Result<CommittedBatch, Failure> {
     // With a savepoint each, no more commands than subtransactions that do no harm.
-    let (items, to, last) = match items.get(..GUARDED_MAX) {
+    let (items, to) = match items.get(..GUARDED_MAX) {
         Some(first) if manner.care == Care::Guarded && first.len() < items.len() => {
             let to = first.last().map_or(fence.to, |item| stay_or(fence, item));
-            // The last one that this transaction applies, not the last of those that are left.
-            (first, to, anchor_of(first))
+            (first, to)
         }
-        _ => (items, fence.to, None),
+        _ => (items, fence.to),
     };
-    let fence = &Fence { to, anchor: last.as_ref().or(fence.anchor), ..*fence };
+    let fence = &Fence { to, ..*fence };
     let mut tx = connection.begin().await?;
     // Before the database reads its clock: what is counted from here is never too little.
     let read_at = Instant::now();
@@ -114,7 +113,7 @@ pub(crate) async fn run_alone(tx: &mut PgConnection, item: &BatchItem) -> Result
 }
 
 /// Where the lane stands after this item: parked ones do not move it.
-fn stay_or(fence: &Fence<'_>, item: &BatchItem) -> StreamPosition {
+fn stay_or(fence: &Fence, item: &BatchItem) -> StreamPosition {
     if item.parked.is_some() { fence.to } else { item.delivery.position() }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A command stays in the stream until its commit is safe on every replica that the operator named,
 //! and for a minimum age longer; so a failover to any of them finds in the stream what it lacks.
-//! What the floor may be is proven in this order: the database's position and anchor are read, then
-//! how far its log is flushed; when every required replica has flushed that much, it holds that
-//! position, and what lies below can go. The anchor itself stays, for the next worker to compare.
+//! What the floor may be is proven in this order: the database's positions are read, then how far its
+//! log is flushed; when every required replica has flushed that much, it holds those positions, and
+//! what lies below can go. The message at the highest position stays, for the next worker to compare.
 //!
 //! Age is taken from the samples of the hints: at a time, everything up to a sequence was settled.
 //! Where nobody said which replicas are required, nothing is trimmed.
@@ -18,10 +18,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    life::{may_answer::MayAnswer, take_over::read_progress, takeover::Takeover},
+    life::{compare::compare, may_answer::MayAnswer, takeover::Takeover},
     metrics,
     store::{lanes, server, streams},
-    stream::identity,
 };
 
 use super::{
@@ -163,12 +162,9 @@ impl Trimmer {
     /// Drops what lies below the floor, of the stream whose positions the database holds: one that
     /// was put back from a copy may have something else there that was never applied.
     async fn purge(&mut self, connection: &mut PgConnection, floor: u64) -> Result<(), String> {
-        let name = &self.stream.cached_info().config.name;
         let purging = async {
-            let progress = read_progress(connection, name).await;
-            let progress = progress.map_err(|error| error.to_string())?;
-            let known = identity::verify(connection, &self.context, &self.stream, &progress).await;
-            known.map_err(|error| error.to_string())?;
+            let compared = compare(connection, &self.context, &self.stream).await;
+            compared.map_err(|error| error.to_string())?;
             self.stream.purge().sequence(floor).await.map_err(|error| error.to_string())
         };
         let purged = tokio::time::timeout(WITHIN, purging).await;
@@ -180,13 +176,13 @@ impl Trimmer {
 }
 
 /// What the database holds now, and where its log must be flushed for a replica to hold it too;
-/// with the primary's time. `None` before anything was applied: the anchor must stay.
+/// with the primary's time. `None` before anything was passed: nothing proves the stream then.
 async fn prove(
     connection: &mut PgConnection,
     stream_id: i32,
 ) -> Result<Option<(Proof, i64)>, sqlx::Error> {
     let Some(reached) = lanes::reached(connection, stream_id).await? else { return Ok(None) };
-    let floor = (reached.low_water + 1).min(reached.anchor);
+    let floor = (reached.low_water + 1).min(reached.proven);
     // After the rows: a commit that is seen is flushed.
     let lsn = server::flush_lsn(connection).await?;
     Ok((floor > 0).then_some((Proof { floor, lsn }, reached.now_ns)))

@@ -11,7 +11,7 @@ use crate::{
     apply::{
         attempt::attempt,
         failure::{FailedCommand, Failure},
-        item::{BatchItem, ParkedBefore, anchor_of},
+        item::{BatchItem, ParkedBefore},
         manner::{Bounds, Care, Manner},
         resolve::Resolver,
         settled::CommittedBatch,
@@ -154,8 +154,7 @@ impl Lane {
     ) -> Result<Result<CommittedBatch, FailedCommand>, ServingEnd> {
         let mut is_full = false;
         loop {
-            let own = anchor_of(items);
-            let fence = self.fence(to, own.as_ref().or(self.anchor.as_ref()));
+            let fence = self.fence(to);
             let config = &self.shared.config;
             let manner = Manner {
                 care,
@@ -229,9 +228,6 @@ impl Lane {
     ) -> Result<(), ServingEnd> {
         self.position = committed.position;
         self.waits = committed.waits;
-        if let Some(anchor) = anchor_of(items) {
-            self.anchor = Some(anchor);
-        }
         if committed.waits {
             // Something may have been parked with a short wait, or a key queue goes on.
             self.look_at = self.look_at.min(Instant::now() + Duration::from_millis(10));

@@ -9,10 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{fence::Fence, functions::Functions, item::BatchItem},
     store::lanes::LaneKey,
-    stream::{
-        position::{Anchor, StreamPosition},
-        sink::Verified,
-    },
+    stream::{position::StreamPosition, sink::Verified},
 };
 
 use super::{
@@ -31,7 +28,6 @@ pub(crate) struct Lane {
     pub(super) queue: mpsc::Receiver<Queued>,
     pub(super) read_to: ReadTo,
     pub(super) position: StreamPosition,
-    pub(super) anchor: Option<Anchor>,
     pub(super) settler: Settler,
     pub(super) stop: CancellationToken,
     /// Whether anything of this lane is parked or paused, as far as is known.
@@ -58,19 +54,18 @@ pub(crate) fn open(
     stream: &Verified,
     name: &str,
 ) -> (Dispatcher, Vec<Lane>) {
-    let read_to = ReadTo::new(shared.takeover.progress().low_water, connections.len());
+    let read_to = ReadTo::new(shared.takeover.progress, connections.len());
     let mut dispatcher = Dispatcher::new(read_to.clone(), stream.clone(), name.to_owned());
-    let positions = shared.takeover.lanes.iter().zip(connections).enumerate();
+    let before = shared.takeover.lanes.iter().zip(connections).enumerate();
     let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
-    let lanes = positions.map(|(number, (position, connection))| Lane {
+    let lanes = before.map(|(number, (lane, connection))| Lane {
         number: u32::try_from(number).unwrap_or(u32::MAX),
         shared: shared.clone(),
         functions: Functions::default(),
         connection,
         queue: dispatcher.add(),
         read_to: read_to.clone(),
-        position: StreamPosition { sequence: position.sequence, at_ns: 0 },
-        anchor: position.anchor.clone(),
+        position: lane.position,
         settler: Settler::new(shared),
         stop: stop.clone(),
         waits: true,
@@ -108,7 +103,7 @@ impl Lane {
     }
 
     /// The lane's right to move on from where it stands.
-    pub(super) fn fence<'a>(&self, to: StreamPosition, anchor: Option<&'a Anchor>) -> Fence<'a> {
+    pub(super) fn fence(&self, to: StreamPosition) -> Fence {
         let takeover = &self.shared.takeover;
         Fence {
             stream_id: takeover.stream_id,
@@ -116,7 +111,6 @@ impl Lane {
             lane: self.number,
             from: self.position.sequence,
             to,
-            anchor,
         }
     }
 

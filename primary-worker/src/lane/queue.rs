@@ -31,7 +31,7 @@ use crate::{
     stream::{
         delivery::Delivery,
         key::lane_of,
-        position::StreamPosition,
+        position::{StreamPosition, StreamProgress},
         reader::{ReaderEnd, StreamReader},
         sink::{Sink, Verified},
     },
@@ -53,6 +53,8 @@ pub(crate) type Queued = (Delivery, OwnedSemaphorePermit);
 struct ReadProgress {
     /// What was read up to there is in its lane's queue, or beyond it; except for skipped lanes.
     read_to: StreamPosition,
+    /// What some lane had passed before anything was read.
+    passed: StreamPosition,
     /// By lane.
     skipped: Vec<bool>,
 }
@@ -62,9 +64,17 @@ struct ReadProgress {
 pub(crate) struct ReadTo(Arc<Mutex<ReadProgress>>);
 
 impl ReadTo {
-    pub(crate) fn new(sequence: u64, lanes: usize) -> Self {
-        let read_to = StreamPosition { sequence, at_ns: 0 };
-        Self(Arc::new(Mutex::new(ReadProgress { read_to, skipped: vec![false; lanes] })))
+    pub(crate) fn new(before: StreamProgress, lanes: usize) -> Self {
+        let read_to = StreamPosition::unread(before.low_water);
+        let skipped = vec![false; lanes];
+        let progress = ReadProgress { read_to, passed: before.highest, skipped };
+        Self(Arc::new(Mutex::new(progress)))
+    }
+
+    /// The highest position that was read, or that a lane has passed.
+    fn highest(&self) -> StreamPosition {
+        let progress = self.lock();
+        progress.read_to.or_higher(progress.passed)
     }
 
     /// Up to where a lane with an empty queue has nothing left; `None` while it has a reader of its
@@ -184,6 +194,10 @@ impl Sink for Dispatcher {
     fn remaining(&mut self, messages: u64) {
         self.backlog.set(messages as f64);
     }
+
+    fn highest(&self) -> StreamPosition {
+        self.read_to.highest()
+    }
 }
 
 /// Reads for one lane until it has caught up with the common reader.
@@ -201,7 +215,7 @@ impl OwnReader {
         loop {
             tries += 1;
             let name = format!("{name}-{tries}");
-            let reader = StreamReader::new(stream.clone(), name, self.next, None);
+            let reader = StreamReader::new(stream.clone(), name, self.next);
             match reader.run(&mut self).await {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.
@@ -233,4 +247,8 @@ impl Sink for OwnReader {
     }
 
     fn remaining(&mut self, _messages: u64) {}
+
+    fn highest(&self) -> StreamPosition {
+        self.read_to.highest()
+    }
 }

@@ -134,7 +134,7 @@ impl Lane {
         if to.sequence <= self.position.sequence || !self.queue.is_empty() {
             return Ok(());
         }
-        let fence = self.fence(to, self.anchor.as_ref());
+        let fence = self.fence(to);
         let moved = move_along(&mut self.connection, &fence).await;
         self.waits = moved.map_err(end_of)?;
         self.position = to;

@@ -24,7 +24,7 @@ use crate::{
         client,
         error::StreamError,
         find,
-        identity::{IDENTITY_KEY, identity_shown},
+        identity::{IDENTITY_KEY, identity_shown, proof_at},
     },
 };
 
@@ -153,11 +153,18 @@ pub async fn adopt_stream(config: &Config, adoption: &Adoption) -> Result<Adopte
         }
     };
     let from = next_sequence(&info, adoption.from)?;
+    // What an operator calls right is proven from now on like anything else that was passed.
+    let context = jetstream::new(client.clone());
+    let before = match from {
+        1 => None,
+        _ => proof_at(&context, &config.stream, from - 1).await?,
+    };
     let mut tx = connection.begin().await?;
     owner::lock(&mut tx).await?;
     check_unowned(&mut tx).await?;
     let identity = identity_shown(&info)?;
-    let renumbered = streams::adopt(&mut tx, stream_id, from, identity, &adoption.reason).await?;
+    let renumbered =
+        streams::adopt(&mut tx, stream_id, from, before, identity, &adoption.reason).await?;
     tx.commit().await?;
     let adopted = Adopted { stream: config.stream.clone(), from, before: (low, high), renumbered };
     info!(%adopted, reason = adoption.reason);

@@ -51,6 +51,9 @@ const BEAT_WITHIN: Duration = Duration::from_millis(500);
 const RELEASE_WITHIN: Duration = Duration::from_millis(500);
 /// How long the last replies may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+/// How long lanes may go on with what was read, once the stream is found changed: what of it the stream
+/// has lost is nowhere else.
+const READ_OUT_WITHIN: Duration = Duration::from_secs(20);
 /// How long the reader may take to notice that the NATS client has ended.
 const READ_WITHIN: Duration = Duration::from_millis(500);
 
@@ -73,7 +76,7 @@ pub(crate) struct Serving {
 /// A task of a takeover, and how it ended.
 enum TaskEnd {
     /// With what hands messages to the lanes: dropped any sooner, they would end for want of them.
-    Reader { end: ReaderEnd, _inlets: Box<Dispatcher> },
+    Reader { end: ReaderEnd, inlets: Box<Dispatcher> },
     /// Any other task.
     Other(ServingEnd),
 }
@@ -96,19 +99,18 @@ impl Serving {
         let LaneContext { config, takeover, client, pulse, .. } = &shared;
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let progress = takeover.progress();
-        let next = progress.low_water + 1;
+        let next = takeover.progress.low_water + 1;
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
         let keeper = HintKeeper::new(client, held, config, &takeover.hints);
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
-        let told_stream = held.clone();
-        let reader = StreamReader::new(stream, name, next, progress.anchor);
+        let told_stream = stream.clone();
+        let reader = StreamReader::new(stream, name, next);
         tasks.spawn(async move {
             let end = reader.run(&mut dispatcher).await;
-            TaskEnd::Reader { end, _inlets: Box::new(dispatcher) }
+            TaskEnd::Reader { end, inlets: Box::new(dispatcher) }
         });
         let mut lanes = JoinSet::new();
         for (number, lane) in (0..).zip(open_lanes) {
@@ -170,6 +172,13 @@ impl Serving {
             }
             Some(end) = heart.join_next() => heart_ended(end),
             Some(end) = tasks.join_next() => match end {
+                Ok(TaskEnd::Reader { end: ReaderEnd::Stream(error), inlets }) if error.is_other_stream() => {
+                    error!(%error, "what was read of the stream before is applied, and then the worker ends");
+                    is_reading = false;
+                    drop(inlets);
+                    read_out(&mut lanes, &mut ends, stop).await;
+                    error.into()
+                }
                 Ok(end) => {
                     is_reading = !matches!(end, TaskEnd::Reader { .. });
                     task_ended(end)
@@ -235,6 +244,27 @@ impl LaneEnds {
             | Err(_) => {}
         }
         self.are_orderly = false;
+    }
+}
+
+/// Lets the lanes apply what waits in their queues, to which nothing comes any more.
+async fn read_out(
+    lanes: &mut JoinSet<(u32, ServingEnd)>,
+    ends: &mut LaneEnds,
+    stop: &CancellationToken,
+) {
+    let all = async {
+        while let Some(ended) = lanes.join_next().await {
+            ends.note(&ended);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = all => {}
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(READ_OUT_WITHIN) => {
+            warn!("what was read of the stream was not all applied in time");
+        }
     }
 }
 

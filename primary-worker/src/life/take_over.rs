@@ -28,7 +28,7 @@ use crate::{
     stream::{
         error::StreamError,
         key::HASH_VERSION,
-        position::{LanePosition, StreamProgress},
+        position::{LanePosition, StreamPosition, StreamProgress},
     },
 };
 
@@ -44,11 +44,7 @@ pub(crate) async fn read_progress(
 ) -> Result<StreamProgress, StreamError> {
     let row = registered(connection, stream).await?;
     let lanes = lanes::positions(connection, row.stream_id, None).await?;
-    Ok(if lanes.is_empty() {
-        StreamProgress::of(&[LanePosition::at(row.low_water)])
-    } else {
-        StreamProgress::of(&lanes)
-    })
+    Ok(StreamProgress::of(&lanes, row.low_water, row.highest))
 }
 
 async fn registered(connection: &mut PgConnection, stream: &str) -> Result<StreamRow, StreamError> {
@@ -68,7 +64,7 @@ pub(crate) async fn take_over(
     let before = claim(&mut tx, config, epoch, wanted).await?;
     end_other_lanes(&mut tx, epoch).await?;
     let stream = registered(&mut tx, &config.stream).await?;
-    let lanes = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
+    let (lanes, progress) = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
     lanes::exonerate(&mut tx, stream.stream_id, &wanted.blameless).await?;
     parked::count(&mut tx).await?;
     // This worker may know commands that no worker knew.
@@ -80,10 +76,9 @@ pub(crate) async fn take_over(
     let database = config.database.clone();
     let stream_id = stream.stream_id;
     let unclean = before.unclean;
-    let takeover = Takeover { epoch, timeline, stream_id, lanes, unclean, hints, database };
-    let progress = takeover.progress();
-    info!(%epoch, timeline = timeline.0, low_water = progress.low_water, high_water = progress.high_water, "took over");
-    Ok(takeover)
+    let StreamProgress { low_water, highest } = progress;
+    info!(%epoch, timeline = timeline.0, low_water, high_water = highest.sequence, "took over");
+    Ok(Takeover { epoch, timeline, stream_id, lanes, progress, unclean, hints, database })
 }
 
 /// Writes the owner's row. Takeovers queue up here: the second of two that found the database free
@@ -124,31 +119,30 @@ async fn end_other_lanes(tx: &mut PgConnection, epoch: Epoch) -> Result<(), sqlx
 
 /// Writes the epoch into every lane of the database, and brings the stream's lanes to the wanted
 /// number: new rows begin at the lowest old position, where what is read again is known from the
-/// ledger.
+/// ledger. The highest old position is kept with the stream: it still proves what was passed.
 async fn claim_lanes(
     tx: &mut PgConnection,
     stream: &StreamRow,
     wanted: u32,
     epoch: Epoch,
-) -> Result<Vec<LanePosition>, sqlx::Error> {
+) -> Result<(Vec<LanePosition>, StreamProgress), sqlx::Error> {
     lanes::claim_all(tx, epoch).await?;
     let old = lanes::positions(tx, stream.stream_id, Some(stream.generation)).await?;
+    let progress = StreamProgress::of(&old, stream.low_water, stream.highest);
     if stream.lanes == wanted && stream.hash_version == HASH_VERSION && old.len() == wanted as usize
     {
-        return Ok(old);
+        return Ok((old, progress));
     }
-    let before = StreamProgress::of(&old);
-    let low_water = if old.is_empty() { stream.low_water } else { before.low_water };
-    let mut new = vec![LanePosition::at(low_water); wanted as usize];
-    // The newest anchor must survive the change: lane 0 keeps it.
-    if let Some(first) = new.first_mut() {
-        first.anchor = before.anchor;
-    }
+    let low_water = progress.low_water;
+    let lowest = old.into_iter().map(|lane| lane.position).min_by_key(|lane| lane.sequence);
+    let position = lowest.unwrap_or(StreamPosition::unread(low_water));
+    let new = vec![LanePosition { position, suspects: Vec::new() }; wanted as usize];
     let generation = stream.generation + 1;
     lanes::replace(tx, stream.stream_id, generation, &new, epoch).await?;
-    streams::set_lanes(tx, stream.stream_id, generation, new.len(), HASH_VERSION).await?;
+    let highest = progress.highest;
+    streams::set_lanes(tx, stream.stream_id, generation, new.len(), HASH_VERSION, highest).await?;
     info!(lanes = wanted, from = low_water, "the number of lanes changed");
-    Ok(new)
+    Ok((new, progress))
 }
 
 /// Host and process, for people who look at the owner's row.

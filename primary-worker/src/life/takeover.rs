@@ -18,6 +18,8 @@ pub(crate) struct Takeover {
     pub(crate) stream_id: i32,
     /// Where each lane stands, by its number.
     pub(crate) lanes: Vec<LanePosition>,
+    /// How far the database has come in the stream.
+    pub(crate) progress: StreamProgress,
     /// Whether the epoch before ended without a word: the first commands run alone.
     pub(crate) unclean: bool,
     /// How far commands had been applied, as the broker remembers it.
@@ -30,11 +32,6 @@ impl Takeover {
     pub(crate) fn bookmark(&self, lsn: Lsn) -> Bookmark {
         let database = self.database.clone();
         Bookmark { database, timeline: self.timeline, epoch: self.epoch, lsn }
-    }
-
-    /// How far the database has come in the stream.
-    pub(crate) fn progress(&self) -> StreamProgress {
-        StreamProgress::of(&self.lanes)
     }
 }
 

@@ -32,12 +32,13 @@ use crate::{
 };
 
 use super::{
+    compare::compare,
     end::{ServingEnd, WorkerError},
     lease,
     may_answer::MayAnswer,
-    schema,
+    refusal, schema,
     serving::Serving,
-    take_over::{read_progress, take_over},
+    take_over::take_over,
     takeover::Claim,
     veto::Veto,
 };
@@ -101,7 +102,10 @@ impl Worker {
             let before = memory.claim.mine;
             match self.serve(&stop, &mut memory).await {
                 ServingEnd::Stopped => return Ok(()),
-                ServingEnd::Fatal(error) => return Err(error),
+                ServingEnd::Fatal(error) => {
+                    refusal::write_down(&self.config, memory.claim.mine, &error).await;
+                    return Err(error);
+                }
                 ServingEnd::Again { reason, .. } => {
                     metrics::waiting(true);
                     self.health.waiting(reason.as_str());
@@ -171,8 +175,8 @@ impl Worker {
         Failpoint::AfterTakeover.pass();
         let start = PrimaryStart::of(&mut owner).await?;
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
-        let progress = takeover.progress();
-        let identity = identity::verify(&mut control, &context, &stream, &progress).await?;
+        let identity =
+            identity::verify(&mut control, &context, &stream, &takeover.progress).await?;
         upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
@@ -184,7 +188,7 @@ impl Worker {
             None => (None, None),
         };
         let unreadable = memory.unreadable.clone();
-        unreadable.settled(progress.low_water);
+        unreadable.settled(takeover.progress.low_water);
         let stream = Verified { context, stream, identity, unreadable };
         let shared = LaneContext {
             may_answer: MayAnswer::default(),
@@ -256,7 +260,6 @@ async fn look_at_stream(
     config: &Config,
 ) -> Result<Stream, ServingEnd> {
     let stream = find::find(context, config).await?;
-    let progress = read_progress(connection, &config.stream).await?;
-    identity::verify(connection, context, &stream, &progress).await?;
+    compare(connection, context, &stream).await?;
     Ok(stream)
 }

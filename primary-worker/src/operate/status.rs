@@ -5,12 +5,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::{
+    self,
+    stream::{RawMessageErrorKind, Stream},
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 
 use crate::{
-    life::schema::{self, PROTOCOL},
+    life::{
+        compare::compare,
+        schema::{self, PROTOCOL},
+    },
     stream::{client, error::StreamError, find, identity},
 };
 
@@ -182,8 +188,8 @@ async fn read_streams(
 ) -> Result<Vec<StreamStatus>, OperateError> {
     let rows: Vec<(Json<StreamStatus>,)> = sqlx::query_as(
         "SELECT to_json(r) FROM (
-             SELECT s.stream_id, s.name AS stream, s.lanes,
-                 coalesce(min(l.sequence), s.low_water) AS low_water, coalesce(max(l.sequence), s.low_water) AS high_water
+             SELECT s.stream_id, s.name AS stream, s.lanes, s.refused AS problem,
+                 coalesce(min(l.sequence), s.low_water) AS low_water, greatest(max(l.sequence), s.low_water, s.high_water) AS high_water
              FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
              WHERE $1::text IS NULL OR s.name = $1 GROUP BY s.stream_id ORDER BY s.stream_id) r",
     )
@@ -254,29 +260,19 @@ impl StreamStatus {
             let (stream, reason) = (self.stream.clone(), "there is none of this name".to_owned());
             return Err(StreamError::JetStream { stream, reason });
         };
-        let info = stream.cached_info();
-        identity::check_identity(connection, info).await?;
-        let last = info.state.last_sequence;
-        let first = if info.state.messages == 0 { last + 1 } else { info.state.first_sequence };
+        let state = &stream.cached_info().state;
+        identity::check_identity(connection, stream.cached_info()).await?;
         let low_water = self.low_water.unsigned_abs();
-        self.last_sequence = Some(last);
-        self.lag_commands = Some(last.saturating_sub(low_water));
-        if last <= low_water {
-            self.lag_seconds = Some(0.0);
-        } else {
-            self.lag_seconds = oldest_age(&stream, low_water + 1).await?;
+        self.last_sequence = Some(state.last_sequence);
+        if state.last_sequence >= low_water {
+            self.lag_commands = Some(state.last_sequence - low_water);
+            self.lag_seconds = if state.last_sequence == low_water {
+                Some(0.0)
+            } else {
+                oldest_age(&stream, low_water + 1).await?
+            };
         }
-        if last < low_water {
-            self.problem = Some(format!(
-                "it ends at sequence {last}, and commands up to {low_water} are settled: its tail is lost"
-            ));
-        } else if first > low_water + 1 {
-            self.problem = Some(format!(
-                "it begins at sequence {first}, and commands from {} on are not settled: they are gone from it",
-                low_water + 1
-            ));
-        }
-        Ok(())
+        compare(connection, &jetstream::new(client.clone()), &stream).await.map(drop)
     }
 }
 

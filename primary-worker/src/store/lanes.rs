@@ -1,9 +1,9 @@
 //! `farwrite.lanes`: where each lane stands, under which epoch, and which commands are suspects.
 
 use farwrite_schemas::Epoch;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Uuid};
 
-use crate::stream::position::{Anchor, LanePosition};
+use crate::stream::position::{LanePosition, MessageProof, StreamPosition};
 
 /// A lane's row, under the epoch that may write it.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,14 @@ pub(crate) struct LaneKey {
     pub(crate) epoch: Epoch,
 }
 
-/// Position, then the sequence, time and id of its anchor, then suspects.
-type LaneRow = (i64, i64, Option<i64>, Option<String>, Vec<i64>);
+/// Position, time and id of the message there, then suspects.
+type LaneRow = (i64, Option<i64>, Option<Uuid>, Vec<i64>);
+
+/// A position as a row has it: sequence, and time and id of the message there.
+pub(super) fn position(sequence: i64, at_ns: Option<i64>, id: Option<Uuid>) -> StreamPosition {
+    let message = at_ns.map(|at_ns| MessageProof { at_ns, id });
+    StreamPosition { sequence: sequence.unsigned_abs(), message }
+}
 
 /// The positions of a stream's lanes, of one generation or of all, by number.
 pub(crate) async fn positions(
@@ -23,17 +29,16 @@ pub(crate) async fn positions(
     generation: Option<i32>,
 ) -> Result<Vec<LanePosition>, sqlx::Error> {
     let rows: Vec<LaneRow> = sqlx::query_as(
-        "SELECT sequence, anchor_sequence, anchor_at, anchor_id, suspects FROM farwrite.lanes
+        "SELECT sequence, sequence_at, sequence_id, suspects FROM farwrite.lanes
          WHERE stream_id = $1 AND generation = coalesce($2, generation) ORDER BY lane",
     )
     .bind(stream_id)
     .bind(generation)
     .fetch_all(connection)
     .await?;
-    let lanes = rows.into_iter().map(|(sequence, anchor_sequence, anchor_at, id, suspects)| {
-        let sequence_of_anchor = anchor_sequence.unsigned_abs();
-        let anchor = anchor_at.map(|at_ns| Anchor { sequence: sequence_of_anchor, at_ns, id });
-        LanePosition { sequence: sequence.unsigned_abs(), anchor, suspects }
+    let lanes = rows.into_iter().map(|(sequence, at_ns, id, suspects)| LanePosition {
+        position: position(sequence, at_ns, id),
+        suspects,
     });
     Ok(lanes.collect())
 }
@@ -63,19 +68,18 @@ pub(crate) async fn replace(
         .execute(&mut *connection)
         .await?;
     for (number, lane) in lanes.iter().enumerate() {
-        let anchor = lane.anchor.as_ref();
+        let StreamPosition { sequence, message } = lane.position;
         sqlx::query(
-            "INSERT INTO farwrite.lanes (stream_id, lane, generation, epoch, sequence, anchor_sequence, anchor_at, anchor_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO farwrite.lanes (stream_id, lane, generation, epoch, sequence, sequence_at, sequence_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(stream_id)
         .bind(number as i32)
         .bind(generation)
         .bind(epoch.0)
-        .bind(lane.sequence.cast_signed())
-        .bind(anchor.map_or(0, |anchor| anchor.sequence.cast_signed()))
-        .bind(anchor.map(|anchor| anchor.at_ns))
-        .bind(anchor.and_then(|anchor| anchor.id.as_deref()))
+        .bind(sequence.cast_signed())
+        .bind(message.map(|message| message.at_ns))
+        .bind(message.and_then(|message| message.id))
         .execute(&mut *connection)
         .await?;
     }
@@ -161,8 +165,9 @@ pub(crate) async fn low_water(
 pub(crate) struct LanesReached {
     /// Everything up to here (inclusive) is settled or parked.
     pub(crate) low_water: u64,
-    /// The sequence of the newest anchor; 0 before anything was applied.
-    pub(crate) anchor: u64,
+    /// The highest position that names its message, which proves what lies below; 0 before anything was
+    /// passed.
+    pub(crate) proven: u64,
     pub(crate) now_ns: i64,
 }
 
@@ -172,15 +177,16 @@ pub(crate) async fn reached(
     stream_id: i32,
 ) -> Result<Option<LanesReached>, sqlx::Error> {
     let row: Option<(i64, i64, i64)> = sqlx::query_as(
-        "SELECT min(sequence), max(anchor_sequence), (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
-         FROM farwrite.lanes WHERE stream_id = $1 HAVING count(*) > 0",
+        "SELECT min(l.sequence), greatest(max(l.sequence) FILTER (WHERE l.sequence_at IS NOT NULL), max(s.high_water), 0),
+                (extract(epoch FROM clock_timestamp()) * 1e9)::bigint
+         FROM farwrite.lanes l JOIN farwrite.streams s USING (stream_id) WHERE stream_id = $1 HAVING count(*) > 0",
     )
     .bind(stream_id)
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|(low_water, anchor, now_ns)| LanesReached {
+    Ok(row.map(|(low_water, proven, now_ns)| LanesReached {
         low_water: low_water.unsigned_abs(),
-        anchor: anchor.unsigned_abs(),
+        proven: proven.unsigned_abs(),
         now_ns,
     }))
 }

@@ -3,6 +3,10 @@
 use farwrite_schemas::Epoch;
 use sqlx::{PgConnection, types::Uuid};
 
+use crate::stream::position::{MessageProof, StreamPosition};
+
+use super::lanes;
+
 /// A stream's row.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamRow {
@@ -12,26 +16,29 @@ pub(crate) struct StreamRow {
     pub(crate) lanes: u32,
     pub(crate) hash_version: i32,
     pub(crate) low_water: u64,
+    /// The highest position of the lanes that there were before their number changed.
+    pub(crate) highest: StreamPosition,
 }
+
+/// Id, generation, lanes, hash version and low-water mark; then the highest position.
+type Row = (i32, i32, i32, i32, i64, i64, Option<i64>, Option<Uuid>);
 
 /// A stream by its name.
 pub(crate) async fn by_name(
     connection: &mut PgConnection,
     name: &str,
 ) -> Result<Option<StreamRow>, sqlx::Error> {
-    let row: Option<(i32, i32, i32, i32, i64)> = sqlx::query_as(
-        "SELECT stream_id, generation, lanes, hash_version, low_water
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT stream_id, generation, lanes, hash_version, low_water, high_water, high_water_at, high_water_id
          FROM farwrite.streams WHERE name = $1",
     )
     .bind(name)
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|(stream_id, generation, lanes, hash_version, low_water)| StreamRow {
-        stream_id,
-        generation,
-        lanes: lanes.unsigned_abs(),
-        hash_version,
-        low_water: low_water.unsigned_abs(),
+    Ok(row.map(|(stream_id, generation, lanes, hash_version, low_water, high, at_ns, id)| {
+        let (lanes, low_water) = (lanes.unsigned_abs(), low_water.unsigned_abs());
+        let highest = lanes::position(high, at_ns, id);
+        StreamRow { stream_id, generation, lanes, hash_version, low_water, highest }
     }))
 }
 
@@ -44,6 +51,36 @@ pub(crate) async fn identity(
         .bind(name)
         .fetch_optional(connection)
         .await
+}
+
+/// When and why a stream was refused; `None` for one that is not, or that an operator adopted since.
+pub(crate) async fn refusal(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT to_char(refused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"'), refused
+         FROM farwrite.streams WHERE name = $1 AND refused IS NOT NULL",
+    )
+    .bind(name)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Writes down why a stream is refused, unless it is already: what was found first stays.
+pub(crate) async fn refuse(
+    connection: &mut PgConnection,
+    name: &str,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.streams SET refused = $2, refused_at = now() WHERE name = $1 AND refused IS NULL",
+    )
+    .bind(name)
+    .bind(reason)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Registers a stream that is not registered yet.
@@ -67,22 +104,30 @@ pub(crate) async fn register(
     .map(drop)
 }
 
-/// Notes that a stream's lanes are new ones.
+/// Notes that a stream's lanes are new ones, and how far those before them had come.
 pub(crate) async fn set_lanes(
     connection: &mut PgConnection,
     stream_id: i32,
     generation: i32,
     lanes: usize,
     hash_version: i32,
+    highest: StreamPosition,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE farwrite.streams SET generation = $2, lanes = $3, hash_version = $4 WHERE stream_id = $1")
-        .bind(stream_id)
-        .bind(generation)
-        .bind(lanes as i32)
-        .bind(hash_version)
-        .execute(connection)
-        .await
-        .map(drop)
+    sqlx::query(
+        "UPDATE farwrite.streams SET generation = $2, lanes = $3, hash_version = $4,
+             high_water = $5, high_water_at = $6, high_water_id = $7
+         WHERE stream_id = $1",
+    )
+    .bind(stream_id)
+    .bind(generation)
+    .bind(lanes as i32)
+    .bind(hash_version)
+    .bind(highest.sequence.cast_signed())
+    .bind(highest.message.map(|message| message.at_ns))
+    .bind(highest.message.and_then(|message| message.id))
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// A stream's lowest and highest position: of its lanes, or its low-water mark without lanes.
@@ -91,7 +136,7 @@ pub(crate) async fn positions(
     name: &str,
 ) -> Result<Option<(i32, u64, u64)>, sqlx::Error> {
     let row: Option<(i32, i64, i64)> = sqlx::query_as(
-        "SELECT s.stream_id, coalesce(min(l.sequence), s.low_water), coalesce(max(l.sequence), s.low_water)
+        "SELECT s.stream_id, coalesce(min(l.sequence), s.low_water), greatest(max(l.sequence), s.low_water, s.high_water)
          FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
          WHERE s.name = $1 GROUP BY s.stream_id",
     )
@@ -101,23 +146,28 @@ pub(crate) async fn positions(
     Ok(row.map(|(stream_id, low, high)| (stream_id, low.unsigned_abs(), high.unsigned_abs())))
 }
 
-/// Has the database go on from a sequence with a stream that has another identity now. Answers how
-/// many parked commands and dead letters got another number.
+/// Has the database go on from a sequence with a stream that has another identity now; `before` is
+/// the message before that sequence, where the stream holds one. Answers how many parked commands and
+/// dead letters got another number.
 pub(crate) async fn adopt(
     connection: &mut PgConnection,
     stream_id: i32,
     from: u64,
+    before: Option<MessageProof>,
     (created, identity): (String, Uuid),
     reason: &str,
 ) -> Result<u64, sqlx::Error> {
-    let renumbered: i64 = sqlx::query_scalar("SELECT farwrite.adopt_stream($1, $2, $3, $4, $5)")
-        .bind(stream_id)
-        .bind(from.cast_signed())
-        .bind(created)
-        .bind(identity)
-        .bind(reason)
-        .fetch_one(connection)
-        .await?;
+    let renumbered: i64 =
+        sqlx::query_scalar("SELECT farwrite.adopt_stream($1, $2, $3, $4, $5, $6, $7)")
+            .bind(stream_id)
+            .bind(from.cast_signed())
+            .bind(before.map(|message| message.at_ns))
+            .bind(before.and_then(|message| message.id))
+            .bind(created)
+            .bind(identity)
+            .bind(reason)
+            .fetch_one(connection)
+            .await?;
     Ok(renumbered.unsigned_abs())
 }
 

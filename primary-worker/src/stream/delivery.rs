@@ -5,7 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
 
-use super::position::StreamPosition;
+use super::position::{MessageProof, StreamPosition};
 
 /// A message of the stream, read once.
 #[derive(Debug)]
@@ -79,8 +79,12 @@ impl Delivery {
     }
 
     /// Where it is.
-    pub(crate) const fn position(&self) -> StreamPosition {
-        StreamPosition { sequence: self.sequence, at_ns: self.at_ns }
+    pub(crate) fn position(&self) -> StreamPosition {
+        let message = match &self.envelope {
+            Ok(envelope) => MessageProof { at_ns: self.at_ns, id: Some(envelope.id.uuid()) },
+            Err(_) => MessageProof::of(self.at_ns, self.message_id()),
+        };
+        StreamPosition { sequence: self.sequence, message: Some(message) }
     }
 
     /// The command's body.

@@ -42,6 +42,32 @@ pub enum StreamError {
         /// What differs.
         reason: String,
     },
+    /// It is the stream that the database knows, and does not hold what was passed in it.
+    #[error(
+        "stream {stream} is not the one that this database knows: {reason}. \
+             Nothing more is read from it. Find out what happened to the stream before anything else; \
+             then `farwrite worker adopt-stream` says from where to go on"
+    )]
+    Changed {
+        /// The stream's name.
+        stream: String,
+        /// What differs.
+        reason: String,
+    },
+    /// It was found changed before, and no operator has decided since.
+    #[error(
+        "stream {stream} is not the one that this database knows: {reason}. \
+             That was found {at}, and the stream stays refused until an operator decides, however it looks by now. \
+             Find out what happened to it; then `farwrite worker adopt-stream` says from where to go on"
+    )]
+    Refused {
+        /// The stream's name.
+        stream: String,
+        /// When, by the primary's clock.
+        at: String,
+        /// What differed then.
+        reason: String,
+    },
     /// The database was never told of it.
     #[error("stream {0} is not registered in this database: run `farwrite worker migrate`")]
     NotRegistered(String),
@@ -62,8 +88,18 @@ impl StreamError {
         match self {
             Self::Connect { .. } | Self::JetStream { .. } => true,
             Self::Sql(error) => Happened::of(error).verdict().may_pass(),
-            Self::Contract { .. } | Self::Unknown { .. } | Self::NotRegistered(_) => false,
+            Self::Contract { .. }
+            | Self::Unknown { .. }
+            | Self::Changed { .. }
+            | Self::Refused { .. }
+            | Self::NotRegistered(_) => false,
         }
+    }
+
+    /// Whether it is another stream than the one that the database knows, or no longer the same.
+    #[must_use]
+    pub fn is_other_stream(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::Changed { .. } | Self::Refused { .. })
     }
 
     pub(crate) fn jetstream(stream: &str, reason: impl std::fmt::Display) -> Self {

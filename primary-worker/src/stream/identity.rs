@@ -3,8 +3,12 @@
 //! A sequence alone proves nothing: a stream that was made again counts from 1, and a store that
 //! was put back from an older copy keeps its name and its time of creation and uses sequences a
 //! second time. So the database keeps the stream's time of creation, the random id in its
-//! metadata, and an anchor: the last applied message's sequence, time and message id. All of it is
-//! compared before anything is read (invariant 9), after each takeover and at each consumer.
+//! metadata, and with each position the time and the id of the message there. All of it is compared
+//! before anything is read (invariant 9), after each takeover and at each consumer: of the positions
+//! the highest, which proves what lies below. Trimming never removes its message.
+//!
+//! What is found changed is written down, and refused from then on: after some more commands the
+//! sequences would look right again. An operator's `adopt-stream` ends that.
 
 use async_nats::jetstream::{
     Context,
@@ -13,18 +17,22 @@ use async_nats::jetstream::{
 use farwrite_internal::sabotage;
 use farwrite_schemas::headers;
 use sqlx::PgConnection;
+use tokio::time::sleep;
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::{
-    config::Config,
-    store::{streams, text::storable},
-};
+use crate::{config::Config, store::streams};
 
 use super::{
     error::StreamError,
-    position::{Anchor, StreamProgress},
+    position::{MessageProof, StreamPosition, StreamProgress},
     stored::{headers_of, stored},
 };
+
+/// How often a replicated stream is looked at again, once a second, before it is called changed: a
+/// leader that was cut off from the others, and does not know it yet, shows what the stream was.
+/// JetStream's leaders notice within ten seconds.
+const LOOKS_AGAIN: u32 = 12;
 
 /// The key of the stream's metadata that holds its identity.
 pub(crate) const IDENTITY_KEY: &str = "farwrite-identity";
@@ -77,92 +85,133 @@ impl Identity {
         )))
     }
 
-    /// Compares identity, extent and anchor.
+    /// Compares identity, extent, and the message at the highest position. Answers what the stream says of
+    /// itself.
     pub(crate) async fn verify(
         &self,
         context: &Context,
         stream: &Stream,
         progress: &StreamProgress,
-    ) -> Result<(), StreamError> {
-        let info = stream.get_info().await;
-        let info = info.map_err(|error| StreamError::jetstream(&self.name, error))?;
-        self.check(&info)?;
-        self.check_extent(&info, progress)?;
-        if sabotage::leaves_out("anchor") {
-            return Ok(());
+    ) -> Result<Info, StreamError> {
+        let mut looks = 0;
+        loop {
+            let info = stream.get_info().await;
+            let info = info.map_err(|error| StreamError::jetstream(&self.name, error))?;
+            self.check(&info)?;
+            let Err(reason) = self.compare(context, &info, progress).await? else {
+                return Ok(info);
+            };
+            if info.config.num_replicas < 2 || looks == LOOKS_AGAIN {
+                return Err(StreamError::Changed { stream: self.name.clone(), reason });
+            }
+            if looks == 0 {
+                warn!(
+                    stream = self.name,
+                    reason, "perhaps a leader that was replaced: looking again"
+                );
+            }
+            looks += 1;
+            sleep(std::time::Duration::from_secs(1)).await;
         }
-        check_anchor(self, context, progress.anchor.as_ref()).await
+    }
+
+    /// Compares with the positions that the database holds; the inner error is what differs.
+    async fn compare(
+        &self,
+        context: &Context,
+        info: &Info,
+        progress: &StreamProgress,
+    ) -> Result<Result<(), String>, StreamError> {
+        if let Err(reason) = check_extent(info, progress) {
+            return Ok(Err(reason));
+        }
+        if sabotage::leaves_out("anchor") {
+            return Ok(Ok(()));
+        }
+        check_proof(context, &self.name, progress.highest).await
     }
 
     fn unknown(&self, reason: String) -> StreamError {
         StreamError::Unknown { stream: self.name.clone(), reason }
     }
+}
 
-    /// Compares the stream's extent with the positions that the database holds.
-    fn check_extent(&self, info: &Info, progress: &StreamProgress) -> Result<(), StreamError> {
-        let state = &info.state;
-        let first =
-            if state.messages == 0 { state.last_sequence + 1 } else { state.first_sequence };
-        if state.last_sequence < progress.high_water {
-            Err(self.unknown(format!(
-                "it ends at sequence {}, and commands up to {} are applied: its tail is lost",
-                state.last_sequence, progress.high_water
-            )))
-        } else if first > progress.low_water + 1 {
-            Err(self.unknown(format!(
-                "it begins at sequence {first}, and commands from {} to {} are not applied: they are gone from it",
-                progress.low_water + 1,
-                first - 1
-            )))
-        } else {
-            Ok(())
-        }
+/// Compares the stream's extent with the positions that the database holds.
+fn check_extent(info: &Info, progress: &StreamProgress) -> Result<(), String> {
+    let StreamProgress { low_water, highest: StreamPosition { sequence: highest, .. } } = progress;
+    let state = &info.state;
+    let first = if state.messages == 0 { state.last_sequence + 1 } else { state.first_sequence };
+    if state.last_sequence < *highest {
+        Err(format!(
+            "it ends at sequence {}, and commands up to {highest} are applied or passed: its tail is lost, and with it what was not applied from {} on",
+            state.last_sequence,
+            low_water + 1
+        ))
+    } else if first > low_water + 1 {
+        Err(format!(
+            "it begins at sequence {first}, and commands from {} to {} are not applied: they are gone from it",
+            low_water + 1,
+            first - 1
+        ))
+    } else {
+        Ok(())
     }
 }
 
-/// Compares identity, extent and anchor; nothing may be read before this. Answers the identity, for
-/// later comparisons.
+/// Finds out whether a stream is the one whose positions the database holds; nothing may be read
+/// before this. Answers the identity, for later comparisons.
 pub(crate) async fn verify(
     connection: &mut PgConnection,
     context: &Context,
     stream: &Stream,
     progress: &StreamProgress,
 ) -> Result<Identity, StreamError> {
-    let known = known(connection, &stream.cached_info().config.name).await?;
+    let name = &stream.cached_info().config.name;
+    let known = known(connection, name).await?;
+    if let Some((at, reason)) = streams::refusal(connection, name).await? {
+        return Err(StreamError::Refused { stream: name.clone(), at, reason });
+    }
     known.verify(context, stream, progress).await?;
     Ok(known)
 }
 
-/// Compares the last message that was applied with the one that the stream holds there. Its id is
-/// read as the reader does: of several the first, and none of a message that cannot be read.
-async fn check_anchor(
-    known: &Identity,
+/// What proves the message that a stream holds at a sequence; `None` where it holds none.
+pub(crate) async fn proof_at(
     context: &Context,
-    anchor: Option<&Anchor>,
-) -> Result<(), StreamError> {
-    let Some(anchor) = anchor else { return Ok(()) };
-    let stored = stored(context, &known.name, anchor.sequence).await;
-    let message = stored.map_err(|reason| StreamError::jetstream(&known.name, reason))?;
-    let message = message.ok_or_else(|| {
-        known.unknown(format!(
-            "it no longer holds the message {} that was applied last",
-            anchor.sequence
-        ))
-    })?;
-    let at_ns = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-    let headers = headers_of(&message).unwrap_or_default();
-    let id = headers.iter().find(|(name, _)| name == headers::COMMAND_ID);
-    let id = id.map(|(_, id)| storable(id));
-    if at_ns == anchor.at_ns && id == anchor.id {
-        return Ok(());
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<MessageProof>, StreamError> {
+    let stored = stored(context, stream, sequence).await;
+    let message = stored.map_err(|reason| StreamError::jetstream(stream, reason))?;
+    Ok(message.map(|message| {
+        let at_ns = i64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        // As the reader reads it: of several ids the first, and none of what cannot be read.
+        let headers = headers_of(&message).unwrap_or_default();
+        let id = headers.iter().find(|(name, _)| name == headers::COMMAND_ID);
+        MessageProof::of(at_ns, id.map(|(_, id)| id.as_str()))
+    }))
+}
+
+/// Compares the message at the highest position with the one that the stream holds there.
+async fn check_proof(
+    context: &Context,
+    stream: &str,
+    highest: StreamPosition,
+) -> Result<Result<(), String>, StreamError> {
+    let StreamPosition { sequence, message: Some(passed) } = highest else { return Ok(Ok(())) };
+    let Some(shown) = proof_at(context, stream, sequence).await? else {
+        return Ok(Err(format!("it no longer holds the message {sequence}, which was passed")));
+    };
+    if shown == passed {
+        return Ok(Ok(()));
     }
-    Err(known.unknown(format!(
-        "its message {} is another one than the one that was applied (time {} and {} ns, id {} and {})",
-        anchor.sequence,
-        at_ns,
-        anchor.at_ns,
-        id.as_deref().unwrap_or("none"),
-        anchor.id.as_deref().unwrap_or("none"),
+    let id = |proof: MessageProof| proof.id.map_or("none".to_owned(), |id| id.to_string());
+    Ok(Err(format!(
+        "its message {sequence} is another one than the one that was applied or passed (time {} and {} ns, id {} and {}): its tail was lost, and its sequences were used again",
+        shown.at_ns,
+        passed.at_ns,
+        id(shown),
+        id(passed),
     )))
 }
 

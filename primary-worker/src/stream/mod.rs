@@ -7,7 +7,6 @@ pub(crate) mod error;
 pub(crate) mod find;
 pub(crate) mod identity;
 pub(crate) mod key;
-pub(crate) mod last_read;
 pub(crate) mod position;
 pub(crate) mod reader;
 pub(crate) mod sink;

@@ -6,8 +6,9 @@
 //! wakes up cannot disturb its successor's.
 //!
 //! Each consumer is made anew on what the broker holds by then, so the stream is compared once more
-//! before anything is read from it: identity, extent, and the last message that was read. A
-//! broker that came back with an older copy of its store re-uses sequences, and would go unnoticed.
+//! before anything is read from it: identity, extent, and the message at the highest position, which
+//! is another lane's perhaps. A broker that came back with an older copy of its store re-uses
+//! sequences, and would go unnoticed.
 //!
 //! A full subscription drops messages with no more than an event, so every message's sequence is
 //! compared with the one that was expected: a hole makes a new consumer. When the new one shows
@@ -31,8 +32,7 @@ use super::{
     delivery::Delivery,
     error::StreamError,
     identity::Identity,
-    last_read::LastRead,
-    position::{Anchor, StreamProgress},
+    position::StreamProgress,
     sink::{Sink, Verified},
     stored::{is_unreadable, stored},
     unreadable::{PULL_MAX_MESSAGES, Unreadable},
@@ -72,7 +72,6 @@ pub(crate) struct StreamReader {
     name: String,
     next: u64,
     consumers: u32,
-    last: Option<LastRead>,
     unreadable: Unreadable,
 }
 
@@ -91,16 +90,13 @@ enum ConsumerEnd {
 }
 
 impl StreamReader {
-    /// Reads from `next` on, of a stream that holds `last`, if that is given; `name` begins the names
-    /// of its consumers.
+    /// Reads from `next` on; `name` begins the names of its consumers.
     pub(crate) fn new(
         Verified { context, stream, identity, unreadable }: Verified,
         name: String,
         next: u64,
-        last: Option<Anchor>,
     ) -> Self {
-        let last = last.map(LastRead::from);
-        Self { context, stream, identity, name, next, consumers: 0, last, unreadable }
+        Self { context, stream, identity, name, next, consumers: 0, unreadable }
     }
 
     /// Reads until nobody takes what is read, the client ends, or the stream turns out to be another
@@ -178,7 +174,7 @@ impl StreamReader {
     }
 
     fn hole(&self, found: u64) -> StreamError {
-        StreamError::Unknown {
+        StreamError::Changed {
             stream: self.stream.cached_info().config.name.clone(),
             reason: format!(
                 "sequences {} to {} are missing from it, and their commands were not applied",
@@ -210,8 +206,9 @@ impl StreamReader {
             Ok(consumer) => consumer,
             Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
         };
-        match self.identity.verify(&self.context, &self.stream, &self.progress()).await {
-            Ok(()) => {}
+        let progress = StreamProgress { low_water: self.next - 1, highest: sink.highest() };
+        match self.identity.verify(&self.context, &self.stream, &progress).await {
+            Ok(_) => {}
             Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
             Err(error) => return ConsumerEnd::Other(error),
         }
@@ -266,16 +263,6 @@ impl StreamReader {
         ConsumerEnd::Unreadable
     }
 
-    /// How far was read.
-    fn progress(&self) -> StreamProgress {
-        let read = self.next - 1;
-        StreamProgress {
-            low_water: read,
-            high_water: read,
-            anchor: self.last.as_ref().map(LastRead::anchor),
-        }
-    }
-
     async fn forward<E: std::fmt::Display>(
         &mut self,
         messages: impl Stream<Item = Result<jetstream::Message, E>>,
@@ -320,13 +307,10 @@ impl StreamReader {
                 return ConsumerEnd::Gap { found: sequence };
             }
             sink.remaining(pending);
-            let delivery = Delivery::read(message.message, sequence, at_ns);
-            let last = LastRead::of(&delivery);
-            if !sink.take(delivery).await {
+            if !sink.take(Delivery::read(message.message, sequence, at_ns)).await {
                 return ConsumerEnd::Closed;
             }
             self.next = sequence + 1;
-            self.last = Some(last);
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use async_nats::jetstream::{self, Context};
 
-use super::{delivery::Delivery, identity::Identity, unreadable::Unreadable};
+use super::{
+    delivery::Delivery, identity::Identity, position::StreamPosition, unreadable::Unreadable,
+};
 
 /// Takes what the reader reads.
 pub(crate) trait Sink {
@@ -10,6 +12,8 @@ pub(crate) trait Sink {
     async fn take(&mut self, delivery: Delivery) -> bool;
     /// Is told how many messages of the stream are still to come.
     fn remaining(&mut self, messages: u64);
+    /// The highest position that anybody of this takeover has read, or that a lane has passed.
+    fn highest(&self) -> StreamPosition;
 }
 
 /// A stream that was verified, to be read from.

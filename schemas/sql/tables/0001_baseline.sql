@@ -88,6 +88,15 @@ CREATE TABLE farwrite.streams (
     hash_version integer NOT NULL DEFAULT 0, -- which hash of the key chooses the lane
     low_water    bigint NOT NULL DEFAULT 0,  -- everything up to this sequence (inclusive) is settled
     low_water_at timestamptz,                -- the stream's time of that message
+    -- The highest position of all lanes when their number last changed: it proves what was passed until a
+    -- lane comes as far again.
+    high_water    bigint NOT NULL DEFAULT 0,
+    high_water_at bigint,                    -- JetStream's time of that message, in nanoseconds since 1970
+    high_water_id uuid,                      -- its message id, as in farwrite.lanes
+    -- Why and when the stream was found to be no longer the one whose positions stand here. Nothing is read from
+    -- it until an operator adopts it, however it looks by then.
+    refused      text,
+    refused_at   timestamptz,
     trim_floor   bigint                   -- messages below this sequence (exclusive) may be gone from the stream; null while
                                           -- nothing was trimmed. Written before the stream is trimmed: a database whose own
                                           -- position is below the floor knows that commands which it lacks are gone
@@ -106,10 +115,10 @@ CREATE TABLE farwrite.lanes (
     generation      integer NOT NULL,     -- of the stream, when this row was written
     epoch           uuid NOT NULL,        -- whose batches may move it
     sequence        bigint NOT NULL,      -- every command of this lane up to here (inclusive) is settled or parked
-    sequence_at     bigint,               -- JetStream's time of that message, in nanoseconds since 1970; null before the first
-    anchor_sequence bigint NOT NULL DEFAULT 0, -- the last command that this lane applied; 0 for none
-    anchor_at       bigint,               -- JetStream's time of it, in nanoseconds since 1970
-    anchor_id       text,                 -- its message id
+    -- The message there, another lane's perhaps. The highest one of all lanes must be in the stream before anything
+    -- is read from it: a stream that holds it holds all that was passed.
+    sequence_at     bigint,               -- JetStream's time of it, in nanoseconds since 1970; null before the first
+    sequence_id     uuid,                 -- its message id, or a hash of one that is no command's; null for none
     parked          bigint NOT NULL DEFAULT 0,      -- how many of its commands are parked
     paused          boolean NOT NULL DEFAULT false, -- whether farwrite.pauses has rows
     suspects        bigint[] NOT NULL DEFAULT '{}', -- commands that ran alone after an unclean end and did not come back,

@@ -33,7 +33,7 @@ fn status_of(error: &MigrateError) -> ExitCode {
 
 pub(super) fn status_of_stream(error: &StreamError) -> ExitCode {
     ExitCode::from(match error {
-        StreamError::Unknown { .. } => OTHER_STREAM,
+        error if error.is_other_stream() => OTHER_STREAM,
         StreamError::Contract { .. } | StreamError::NotRegistered(_) => UNUSABLE,
         _ => FAILED,
     })

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::worker::{Config, Handlers, StreamError, Worker, WorkerError, metrics};
+use crate::worker::{Config, Handlers, Worker, WorkerError, metrics};
 
 use super::{
     super::runtime::{FAILED, UNUSABLE},
@@ -63,7 +63,7 @@ async fn serve_http(addr: SocketAddr, health: Health) -> Result<(), HttpError> {
 
 fn status_of(error: &WorkerError) -> ExitCode {
     ExitCode::from(match error {
-        WorkerError::Stream(StreamError::Unknown { .. }) => OTHER_STREAM,
+        WorkerError::Stream(error) if error.is_other_stream() => OTHER_STREAM,
         WorkerError::Config(_) | WorkerError::Primary(_) | WorkerError::Stream(_) => UNUSABLE,
         _ => FAILED,
     })

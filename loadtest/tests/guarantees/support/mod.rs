@@ -3,6 +3,7 @@
 
 mod asking;
 mod case;
+mod copied;
 mod message;
 mod model;
 mod operating;
@@ -10,6 +11,7 @@ mod ran;
 mod servers;
 
 pub(crate) use case::Case;
+pub(crate) use copied::CopiedStore;
 pub(crate) use message::{Append, Message};
 pub(crate) use operating::{ALL_WAIT, DEAD, NOBODY_WAITS, PARKED, WAITS_FOR_ITS_LANE};
 pub(crate) use servers::DEADLINE;

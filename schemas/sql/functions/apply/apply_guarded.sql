@@ -6,7 +6,7 @@
 -- Composites are assigned and not selected: an assignment sets no query up.
 CREATE OR REPLACE FUNCTION farwrite.apply_guarded(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
-    p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
+    p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
     p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[],
     p_expires bigint[], p_contexts text[], p_group integer,
     OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[])
@@ -35,7 +35,7 @@ BEGIN
     UPDATE farwrite.lanes
     SET sequence = CASE WHEN done < v_count THEN p_sequences[done] ELSE p_to END,
         sequence_at = CASE WHEN done < v_count THEN p_at[done] ELSE p_to_at END,
-        anchor_sequence = p_sequences[done], anchor_at = p_at[done], anchor_id = p_ids[done]::text
+        sequence_id = CASE WHEN done < v_count THEN p_ids[done] ELSE p_to_id END
     WHERE stream_id = p_stream AND lane = p_lane;
 
     -- What was not reached is null already, and what is repeated must not be recorded again.

@@ -10,7 +10,7 @@
 -- back, which takes 0.43 instead of 0.16 microseconds a command.
 CREATE OR REPLACE FUNCTION farwrite.apply_plain(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
-    p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
+    p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
     p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[],
     p_lowest uuid, p_highest uuid, OUT answers text[])
 LANGUAGE plpgsql AS $$
@@ -29,9 +29,7 @@ BEGIN
 
     -- Each takes what comes from the one before it.
     WITH moved AS (
-        UPDATE farwrite.lanes l
-        SET sequence = p_to, sequence_at = p_to_at,
-            anchor_sequence = p_sequences[v_count], anchor_at = p_at[v_count], anchor_id = p_ids[v_count]::text
+        UPDATE farwrite.lanes l SET sequence = p_to, sequence_at = p_to_at, sequence_id = p_to_id
         WHERE l.stream_id = p_stream AND l.lane = p_lane
         RETURNING true
     ), ran AS (

@@ -3,13 +3,11 @@
 -- it answers holds until the transaction ends.
 CREATE OR REPLACE FUNCTION farwrite.fence(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
-    p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text, OUT parked bigint, OUT paused boolean)
+    p_to_id uuid, OUT parked bigint, OUT paused boolean)
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     -- A batch of parked commands stays where the lane is.
-    UPDATE farwrite.lanes l
-    SET sequence = p_to, sequence_at = CASE WHEN p_to = p_from THEN l.sequence_at ELSE p_to_at END,
-        anchor_sequence = p_anchor_sequence, anchor_at = p_anchor_at, anchor_id = p_anchor_id
+    UPDATE farwrite.lanes l SET sequence = p_to, sequence_at = p_to_at, sequence_id = p_to_id
     WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
     RETURNING l.parked, l.paused INTO parked, paused;
     IF NOT FOUND THEN

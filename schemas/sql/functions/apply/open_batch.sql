@@ -6,8 +6,7 @@
 --   paused_*           all names and keys that are paused
 CREATE OR REPLACE FUNCTION farwrite.open_batch(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
-    p_anchor_sequence bigint, p_anchor_at bigint, p_anchor_id text,
-    p_ids uuid[], p_fingerprints uuid[], p_key_queues text[],
+    p_to_id uuid, p_ids uuid[], p_fingerprints uuid[], p_key_queues text[],
     OUT xid text, OUT now_ns bigint, OUT outcomes text[], OUT answers text[],
     OUT parked bigint, OUT parked_ids uuid[], OUT parked_fingerprints uuid[], OUT parked_sequences bigint[],
     OUT parked_ahead bigint[], OUT held_key_queues text[], OUT held_commands bigint[], OUT paused_names text[], OUT paused_keys text[])
@@ -16,7 +15,7 @@ DECLARE
     v_paused boolean;
 BEGIN
     SELECT f.parked, f.paused INTO parked, v_paused
-    FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_anchor_sequence, p_anchor_at, p_anchor_id) f;
+    FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_to_id) f;
     xid := pg_current_xact_id()::text;
     SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     -- Of any lane: an id may wait there under another key.
