@@ -46,6 +46,9 @@ pub use apply::handler::{Handler, HandlerError, Handlers, HandlersError, Meta};
 pub use config::{Config, NewStream, SettingError};
 pub use farwrite_internal::Health;
 pub use life::adopt::{AdoptError, Adopted, Adoption, GoOnFrom, adopt_stream};
+pub use life::adopt_database::{
+    AdoptDatabaseError, AdoptedDatabase, DatabaseAdoption, adopt_database,
+};
 pub use life::migrate::{Checked, MigrateError, StreamFound, check, migrate};
 pub use life::schema::FunctionsFound;
 pub use life::{end::WorkerError, worker::Worker};

@@ -11,7 +11,11 @@ use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tracing::warn;
 
-use crate::{config::server_urls, store::server, verdict::Happened};
+use crate::{
+    config::server_urls,
+    store::{owner, server},
+    verdict::Happened,
+};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +66,32 @@ pub enum PrimaryError {
              set it to on for the worker's role, e.g. ALTER ROLE … SET synchronous_commit = on"
     )]
     AsynchronousCommit,
+    /// It holds the rows of another database.
+    #[error(
+        "another database wrote the rows of this one: they are of {recorded}, and this is {here} (system identifier, database, table). \
+         It is a dump, a copy, a logical subscriber, or of an upgraded cluster. Nothing is applied here. \
+         If it is to be gone on with, run `farwrite worker adopt-database`"
+    )]
+    OtherDatabase {
+        /// The identity in its rows.
+        recorded: String,
+        /// What the server says.
+        here: String,
+    },
+    /// It has lost commits without a failover.
+    #[error(
+        "this database held everything up to sequence {told} of stream {stream} on this very timeline, and holds it up to {found} only: \
+         the server was put back from an older copy (a snapshot), or lost commits that it had acknowledged. Nothing is applied here. \
+         If it is to be gone on with, run `farwrite worker adopt-database --new-incarnation --replace`: what it lacks is applied again from the stream"
+    )]
+    PutBack {
+        /// The stream.
+        stream: String,
+        /// How far the database was, as the broker was told.
+        told: u64,
+        /// How far it is.
+        found: u64,
+    },
     /// It is too old.
     #[error("PostgreSQL {0} is too old: Farwrite needs 15 or newer")]
     TooOld(i32),
@@ -107,6 +137,8 @@ impl PrimaryError {
             Self::Url(_)
             | Self::Replica
             | Self::AsynchronousCommit
+            | Self::OtherDatabase { .. }
+            | Self::PutBack { .. }
             | Self::TooOld(_)
             | Self::NotMigrated { .. }
             | Self::FunctionsPending
@@ -267,4 +299,14 @@ pub(crate) async fn check_server(connection: &mut PgConnection) -> Result<(), Pr
     } else {
         Ok(())
     }
+}
+
+/// Checks that this database wrote the rows that it holds.
+pub(crate) async fn check_identity(connection: &mut PgConnection) -> Result<(), PrimaryError> {
+    let here = owner::identity(connection).await?;
+    if here.is_own() {
+        return Ok(());
+    }
+    let recorded = here.recorded.unwrap_or_default();
+    Err(PrimaryError::OtherDatabase { recorded, here: here.home })
 }

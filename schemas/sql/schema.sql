@@ -25,6 +25,21 @@ CREATE TYPE farwrite.row_plan AS (
 	keyed boolean
 );
 
+CREATE FUNCTION farwrite.adopt_database(p_new boolean, p_reason text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+DECLARE
+    v_identity text;
+BEGIN
+    UPDATE farwrite.owner
+    SET identity = farwrite.home() || '/' || gen_random_uuid(), flushed_lsn = NULL
+    WHERE p_new OR farwrite.identity() IS NULL;
+    SELECT coalesce(max(identity), farwrite.home()) INTO v_identity FROM farwrite.owner;
+    INSERT INTO farwrite.operations (act, subject, reason) VALUES ('adopt_database', v_identity, p_reason);
+    RETURN v_identity;
+END $$;
+
 CREATE FUNCTION farwrite.adopt_stream(p_stream integer, p_from bigint, p_at bigint, p_id uuid, p_created text, p_identity uuid, p_reason text) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
@@ -143,17 +158,18 @@ DECLARE
     -- A worker that takes over every second without end needs three hours for so many. Reading past
     -- them to find the oldest takes a millisecond.
     c_rows     CONSTANT integer := 10000;
+    v_identity text := (SELECT identity FROM farwrite.owner);
     v_before   farwrite.history;
     v_survives pg_lsn;
     v_left     integer;
 BEGIN
-    SELECT * INTO v_before FROM farwrite.history WHERE epoch = p_parent;
+    SELECT * INTO v_before FROM farwrite.history WHERE epoch = p_parent AND identity = v_identity;
     IF FOUND AND v_before.timeline <> p_timeline THEN
         v_left := v_before.timeline;
         v_survives := coalesce(farwrite.timeline_end(v_left, p_timeline), greatest(p_flushed, v_before.begin_lsn));
     END IF;
-    INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, left_timeline, taken_at)
-    VALUES (p_epoch, p_parent, p_timeline, pg_current_wal_flush_lsn(), v_survives, v_left, now());
+    INSERT INTO farwrite.history (epoch, parent, timeline, begin_lsn, parent_lsn, left_timeline, taken_at, identity)
+    VALUES (p_epoch, v_before.epoch, p_timeline, pg_current_wal_flush_lsn(), v_survives, v_left, now(), v_identity);
     DELETE FROM farwrite.history
     WHERE number < (SELECT h.number FROM farwrite.history h ORDER BY h.number DESC OFFSET c_rows - 1 LIMIT 1);
 END $$;
@@ -162,12 +178,22 @@ CREATE FUNCTION farwrite.body(p_bodies bytea, p_starts integer[], p_place intege
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (convert_from("substring"(p_bodies, (p_starts)[p_place], ((p_starts)[(p_place + 1)] - (p_starts)[p_place])), 'UTF8'::name))::jsonb;
 
-CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn)
-    LANGUAGE sql STABLE
+CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn, elsewhere boolean)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog'
     AS $$
+#variable_conflict use_column
+DECLARE
+    v_identity text := farwrite.identity();
+BEGIN
+    IF v_identity IS NULL AND EXISTS (SELECT FROM farwrite.owner) THEN
+        RAISE EXCEPTION 'another database wrote these rows: this one is a dump, a copy, a logical subscriber, or of an upgraded cluster'
+            USING ERRCODE = 'FW004', SCHEMA = 'farwrite';
+    END IF;
+    RETURN QUERY
     SELECT asked.epoch, h.timeline,
-           (SELECT min(f.parent_lsn) FROM farwrite.history f WHERE f.left_timeline = h.timeline),
+           (SELECT min(f.parent_lsn) FROM farwrite.history f
+            WHERE f.left_timeline = h.timeline AND f.identity = v_identity),
            greatest(h.begin_lsn, CASE WHEN last.timeline = h.timeline THEN last.proven END),
            -- The first takeover has no parent. A bookmark of the last one that was deleted may lie a
            -- little past where the next one began.
@@ -175,13 +201,14 @@ CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, tim
                (SELECT max(k.begin_lsn)
                 FROM (SELECT o.parent, o.begin_lsn FROM farwrite.history o ORDER BY o.number LIMIT 2) k
                 HAVING bool_and(k.parent IS NOT NULL))
-           END
+           END,
+           EXISTS (SELECT FROM farwrite.history e WHERE e.epoch = asked.epoch AND e.identity <> v_identity)
     FROM unnest(p_epochs) AS asked (epoch)
-    LEFT JOIN farwrite.history h ON h.epoch = asked.epoch
+    LEFT JOIN farwrite.history h ON h.epoch = asked.epoch AND h.identity = v_identity
     LEFT JOIN (SELECT l.timeline, greatest(l.begin_lsn, o.flushed_lsn) AS proven
                FROM farwrite.history l LEFT JOIN farwrite.owner o ON o.epoch = l.epoch
-               ORDER BY l.number DESC LIMIT 1) last ON true
-$$;
+               ORDER BY l.number DESC LIMIT 1) last ON true;
+END $$;
 
 CREATE FUNCTION farwrite.bring_due(p_stream integer, p_lane integer, p_lanes integer, p_limit integer) RETURNS integer
     LANGUAGE plpgsql
@@ -776,10 +803,25 @@ BEGIN
     PERFORM FROM farwrite.lanes ORDER BY stream_id, lane FOR UPDATE;
 END $$;
 
+CREATE FUNCTION farwrite.home() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    SELECT concat_ws('/', c.system_identifier, d.oid, 'farwrite.history'::regclass::oid)
+    FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
+$$;
+
 CREATE FUNCTION farwrite.id_time(p_id uuid) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog'
     RETURN CASE WHEN ((substr((p_id)::text, 15, 1) = '7'::text) AND (substr((p_id)::text, 20, 1) = ANY (ARRAY['8'::text, '9'::text, 'a'::text, 'b'::text]))) THEN to_timestamp((((((('x'::text || lpad(replace("left"((p_id)::text, 13), '-'::text, ''::text), 16, '0'::text)))::bit(64))::bigint)::numeric / 1000.0))::double precision) ELSE NULL::timestamp with time zone END;
+
+CREATE FUNCTION farwrite.identity() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    SELECT o.identity FROM farwrite.owner o WHERE starts_with(o.identity, farwrite.home() || '/')
+$$;
 
 CREATE FUNCTION farwrite.is_any_known(p_ids uuid[], p_lowest uuid, p_highest uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1782,7 +1824,8 @@ CREATE TABLE farwrite.history (
     begin_lsn pg_lsn NOT NULL,
     parent_lsn pg_lsn,
     left_timeline integer,
-    taken_at timestamp with time zone NOT NULL
+    taken_at timestamp with time zone NOT NULL,
+    identity text NOT NULL
 );
 
 ALTER TABLE farwrite.history ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
@@ -1900,6 +1943,7 @@ CREATE TABLE farwrite.owner (
     pid integer,
     session_began timestamp with time zone,
     lease interval DEFAULT '00:00:05'::interval NOT NULL,
+    identity text NOT NULL,
     CONSTRAINT owner_only_row_check CHECK (only_row)
 );
 

@@ -14,11 +14,10 @@ use crate::{
 /// Asks what a server's history says of some epochs: one parameter, the epochs (`uuid[]`), and a
 /// [`BranchRow`] for each one. The user needs `USAGE` on the schema `farwrite`
 /// and `SELECT` on `history` and `owner`.
-pub const BRANCHES_QUERY: &str =
-    "SELECT epoch, timeline, ends::text, proven::text, forgotten::text FROM farwrite.branches($1)";
+pub const BRANCHES_QUERY: &str = "SELECT epoch, timeline, ends::text, proven::text, forgotten::text, elsewhere FROM farwrite.branches($1)";
 
 /// A row of [`BRANCHES_QUERY`], in the order of its columns.
-pub type BranchRow = (Uuid, Option<i32>, Option<String>, Option<String>, Option<String>);
+pub type BranchRow = (Uuid, Option<i32>, Option<String>, Option<String>, Option<String>, bool);
 
 /// What a server's history says of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +54,12 @@ pub enum BranchKnown {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         forgotten: Option<Lsn>,
     },
+    /// The server's history holds it as one of another database, which this one was before an operator
+    /// adopted it: no commit of that epoch is on its branch.
+    Elsewhere {
+        /// Always true: it tells this form from the others.
+        elsewhere: bool,
+    },
 }
 
 impl Branch {
@@ -63,12 +68,13 @@ impl Branch {
     /// # Errors
     /// When a position in it is none.
     pub fn from_row(row: BranchRow, at: Lsn) -> Result<Self, LsnError> {
-        let (epoch, timeline, ends, proven, forgotten) = row;
+        let (epoch, timeline, ends, proven, forgotten, elsewhere) = row;
         let lsn = |text: Option<String>| text.map(|text| text.parse()).transpose();
         let known = match timeline.map(|timeline| Timeline(timeline.unsigned_abs())) {
             Some(timeline) => {
                 BranchKnown::Held { timeline, ends: lsn(ends)?, proven: lsn(proven)? }
             }
+            None if elsewhere => BranchKnown::Elsewhere { elsewhere },
             None => BranchKnown::Absent { absent_at: at, forgotten: lsn(forgotten)? },
         };
         Ok(Self { epoch: Epoch(epoch), known })

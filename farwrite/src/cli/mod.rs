@@ -5,7 +5,7 @@
 //!
 //! | folder | what |
 //! |---|---|
-//! | `worker` | what serves beside the primary: `migrate`, `run`, `adopt-stream` |
+//! | `worker` | what serves beside the primary: `migrate`, `run`, `adopt-stream`, `adopt-database` |
 //! | `watcher` | what serves beside a replica: `run` |
 //! | `verbs` | what an app does, for scripts: `publish`, `submit`, `write`, `outcome`, `wait`, `lag` |
 //! | `operate` | what an operator asks for and does on the database |

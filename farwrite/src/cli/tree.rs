@@ -7,7 +7,8 @@ use super::{operate, verbs, watcher, worker};
 /// The first help: every subcommand by its name, in the order in which one meets them.
 const OVERVIEW: &str = "\
 Serve:
-  worker migrate | run | adopt-stream             beside the primary: applies commands
+  worker migrate | run                            beside the primary: applies commands
+  worker adopt-stream | adopt-database            what only an operator knows: which one to go on with
   watcher run                                     beside a replica: says what it has replayed
 
 Write from a region, in one line of JSON:

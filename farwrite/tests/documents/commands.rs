@@ -107,7 +107,16 @@ fn every_subcommand_is_named_in_a_document() {
 #[test]
 fn the_names_of_programs_that_are_gone_begin_no_command_line() {
     let gone = ["primary-worker", "lsn-watcher", "producer"];
-    let verbs = ["run", "migrate", "status", "parked", "dead-letters", "publish", "adopt-stream"];
+    let verbs = [
+        "run",
+        "migrate",
+        "status",
+        "parked",
+        "dead-letters",
+        "publish",
+        "adopt-stream",
+        "adopt-database",
+    ];
     for document in documents() {
         let inline = document.inline_code().into_iter().map(str::to_owned);
         for line in document.blocks("sh").into_iter().chain(inline) {

@@ -15,6 +15,7 @@ mod failure;
 mod handlers;
 mod history;
 mod hopping;
+mod identity;
 mod lost_tail;
 mod operations;
 mod parking;

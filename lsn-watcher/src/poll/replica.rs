@@ -40,9 +40,9 @@ const ASK: &str = "\
     FROM (SELECT r.in_recovery, pg_last_wal_replay_lsn() AS lsn
           FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r OFFSET 0) p";
 
-/// SQLSTATEs of a history that cannot be read here: no such schema, table, column or function, or no
-/// right to it.
-const UNREADABLE: [&str; 5] = ["3F000", "42P01", "42703", "42883", "42501"];
+/// SQLSTATEs of a history that cannot be read here: no such schema, table, column or function, no
+/// right to it, or it is another database's (FW004).
+const UNREADABLE: [&str; 6] = ["3F000", "42P01", "42703", "42883", "42501", "FW004"];
 
 /// A server to ask, over a connection that is made when it is needed. Not `Debug`: its options hold a
 /// password.

@@ -11,6 +11,7 @@
 //! | | up to the end, and reached | visible |
 //! | holds it, and its timeline goes on | reached on that timeline, or proven by a row | visible |
 //! | | reached, and the server is on another timeline, or does not tell | in doubt |
+//! | holds it as another database's | | lost |
 //! | does not hold it | up to where it was looked for, past what it has forgotten | lost |
 //! | | reached, and not past what it has forgotten | in doubt |
 //! | was not asked | reached | in doubt |
@@ -87,6 +88,7 @@ pub(crate) fn judge(
             None if reached => Judgement::InDoubt(Doubt::TimelineUnknown),
             Some(_) | None => Judgement::NotYet,
         },
+        Some(BranchKnown::Elsewhere { .. }) => Judgement::Lost,
         Some(BranchKnown::Absent { absent_at, forgotten }) if target.lsn <= absent_at => {
             match forgotten {
                 Some(to) if target.lsn <= to => Judgement::InDoubt(Doubt::HistoryForgotten),
@@ -159,6 +161,7 @@ mod tests {
             |to| Some(BranchKnown::Absent { absent_at: Lsn(300), forgotten: Some(Lsn(to)) });
         let forgotten = InDoubt(Doubt::HistoryForgotten);
         let goes_on = held(1, None, Some(10));
+        let elsewhere = Some(BranchKnown::Elsewhere { elsewhere: true });
         let other = InDoubt(Doubt::OtherTimeline(Timeline(2)));
         let cases = [
             (100, mark(100, Some(1)), held(2, None, None), Lost, "not the epoch's timeline"),
@@ -174,6 +177,8 @@ mod tests {
             ),
             (100, mark(100, Some(1)), goes_on, Visible, "reached on its timeline"),
             (100, mark(99, Some(1)), goes_on, NotYet, "not reached"),
+            (100, mark(300, Some(1)), elsewhere, Lost, "another database's"),
+            (100, mark(50, Some(1)), elsewhere, Lost, "another database's, not reached"),
             (100, mark(300, Some(2)), goes_on, other, "reached on another timeline"),
             (100, mark(50, Some(2)), goes_on, other, "will not be reached on its own"),
             (10, mark(300, Some(2)), goes_on, Visible, "proven by a row"),

@@ -1,6 +1,6 @@
 //! What a board does with what its source hears: it moves the mark and wakes those whom it reached.
 
-use farwrite_schemas::{Epoch, Lsn};
+use farwrite_schemas::{Branch, BranchKnown, Epoch, Lsn};
 use tokio::time::Instant;
 
 use super::{board::Board, entry::WaitQueue};
@@ -57,6 +57,12 @@ impl Audience for Board {
         let is_news = self.lock().branches.learn(&answer);
         if is_news {
             self.wake(WaitQueue::Doubt, EVERYBODY).await;
+            // A commit that is in another database's log is not waited for.
+            let is_elsewhere =
+                |branch: &Branch| matches!(branch.known, BranchKnown::Elsewhere { .. });
+            if answer.branches.iter().any(is_elsewhere) {
+                self.wake(WaitQueue::Branch, EVERYBODY).await;
+            }
         }
     }
 

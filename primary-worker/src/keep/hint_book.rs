@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use farwrite_schemas::Epoch;
 use serde::{Deserialize, Serialize};
 
 /// Samples that are kept: they lie the farther apart the older they are, and reach back to the
@@ -25,6 +26,16 @@ pub(crate) struct HintBook {
     /// Whose sequences these are: another stream's say nothing.
     pub(crate) identity: String,
     pub(crate) samples: VecDeque<HintSample>,
+    /// Who told it last, and up to where its own database had everything (inclusive) settled or parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) told: Option<ToldPosition>,
+}
+
+/// How far the database of an epoch was. On the epoch's timeline it is never less again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ToldPosition {
+    pub(crate) epoch: Epoch,
+    pub(crate) passed: u64,
 }
 
 impl HintBook {

@@ -23,7 +23,7 @@ use crate::{
     stream::{delivery::Delivery, identity::identity_of},
 };
 
-use super::hint_book::{HintBook, HintSample};
+use super::hint_book::{HintBook, HintSample, ToldPosition};
 
 /// How long reading or writing them may take.
 pub(crate) const WITHIN: Duration = Duration::from_secs(2);
@@ -32,6 +32,8 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hints {
     pub(crate) samples: VecDeque<HintSample>,
+    /// How far the database was when it was told of last.
+    pub(crate) told: Option<ToldPosition>,
 }
 
 impl Hints {
@@ -58,7 +60,9 @@ impl Hints {
         let book: Result<HintBook, String> =
             tokio::time::timeout(WITHIN, reading).await.unwrap_or(Err("no answer".to_owned()));
         match book {
-            Ok(book) if book.identity == identity_of(stream) => Self { samples: book.samples },
+            Ok(book) if book.identity == identity_of(stream) => {
+                Self { samples: book.samples, told: book.told }
+            }
             Ok(_) => Self::default(),
             Err(reason) => {
                 warn!(
@@ -104,7 +108,7 @@ mod tests {
 
     #[test]
     fn only_what_was_certainly_settled_before_its_time_is_spared() {
-        let hints = Hints { samples: [sample(10, 100), sample(20, 200)].into() };
+        let hints = Hints { samples: [sample(10, 100), sample(20, 200)].into(), told: None };
         assert!(hints.was_settled(10, 101));
         assert!(!hints.was_settled(10, 100));
         // Settled some time between the samples: perhaps after 150.

@@ -9,18 +9,19 @@ use async_nats::{
         stream::{Config as StreamConfig, DiscardPolicy, Stream},
     },
 };
-use farwrite_schemas::Subjects;
+use farwrite_schemas::{Epoch, Subjects};
 use sqlx::PgConnection;
 use tracing::warn;
 
 use crate::{
     config::Config,
+    life::takeover::Takeover,
     store::lanes::{self, LanesSettled},
     stream::{error::StreamError, identity::identity_of},
 };
 
 use super::{
-    hint_book::{HintBook, HintSample},
+    hint_book::{HintBook, HintSample, ToldPosition},
     hints::{Hints, WITHIN, hints_subject},
 };
 
@@ -53,13 +54,21 @@ pub(crate) struct HintKeeper {
     context: jetstream::Context,
     subject: String,
     book: HintBook,
+    epoch: Epoch,
 }
 
 impl HintKeeper {
     /// Goes on from what the broker had at the takeover.
-    pub(crate) fn new(client: &Client, stream: &Stream, config: &Config, hints: &Hints) -> Self {
-        let book = HintBook { identity: identity_of(stream), samples: hints.samples.clone() };
-        Self { context: jetstream::new(client.clone()), subject: hints_subject(config), book }
+    pub(crate) fn new(
+        client: &Client,
+        stream: &Stream,
+        config: &Config,
+        takeover: &Takeover,
+    ) -> Self {
+        let Hints { samples, told } = takeover.hints.clone();
+        let book = HintBook { identity: identity_of(stream), samples, told };
+        let (context, subject) = (jetstream::new(client.clone()), hints_subject(config));
+        Self { context, subject, book, epoch: takeover.epoch }
     }
 
     /// Takes a sample, and tells the broker when it is a new one. What the broker says is not
@@ -74,6 +83,7 @@ impl HintKeeper {
         if !self.book.add(HintSample { sequence, at_ns, passed }) {
             return Ok(());
         }
+        self.book.told = Some(ToldPosition { epoch: self.epoch, passed });
         let payload = serde_json::to_vec(&self.book).unwrap_or_default();
         let publish = self.context.publish(self.subject.clone(), payload.into());
         if !matches!(tokio::time::timeout(WITHIN, publish).await, Ok(Ok(_))) {

@@ -3,6 +3,7 @@
 //! `worker` has the states. Not here: what runs while a worker serves (`lane`, `keep`, `answers`).
 
 pub(crate) mod adopt;
+pub(crate) mod adopt_database;
 pub(crate) mod compare;
 pub(crate) mod end;
 mod install;

@@ -103,7 +103,7 @@ impl Serving {
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
-        let keeper = HintKeeper::new(client, held, config, &takeover.hints);
+        let keeper = HintKeeper::new(client, held, config, takeover);
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
         let told_stream = stream.clone();

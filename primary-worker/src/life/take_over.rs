@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::{
     config::Config,
-    keep::hints::Hints,
-    primary::LANE_APPLICATION,
+    keep::{hint_book::ToldPosition, hints::Hints},
+    primary::{LANE_APPLICATION, PrimaryError},
     store::{
         history, lanes,
         owner::{self, FormerOwner},
@@ -47,6 +47,22 @@ pub(crate) async fn read_progress(
     Ok(StreamProgress::of(&lanes, row.low_water, row.highest))
 }
 
+/// Checks that the database is as far as the broker was told of it. On one timeline it never goes back:
+/// a server that did was put back from an older copy, and positions beyond are given out again.
+pub(crate) async fn check_not_put_back(
+    connection: &mut PgConnection,
+    stream: &str,
+    hints: &Hints,
+) -> Result<(), ServingEnd> {
+    let Some(ToldPosition { epoch, passed: told }) = hints.told else { return Ok(()) };
+    let found = read_progress(connection, stream).await?.low_water;
+    let timeline = server::timeline(connection).await?;
+    if found < told && history::was_on(connection, epoch, timeline).await? {
+        return Err(PrimaryError::PutBack { stream: stream.to_owned(), told, found }.into());
+    }
+    Ok(())
+}
+
 async fn registered(connection: &mut PgConnection, stream: &str) -> Result<StreamRow, StreamError> {
     let row = streams::by_name(connection, stream).await?;
     row.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))
@@ -61,7 +77,7 @@ pub(crate) async fn take_over(
 ) -> Result<Takeover, ServingEnd> {
     let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
-    let before = claim(&mut tx, config, epoch, wanted).await?;
+    let (before, identity) = claim(&mut tx, config, epoch, wanted).await?;
     end_other_lanes(&mut tx, epoch).await?;
     let stream = registered(&mut tx, &config.stream).await?;
     let (lanes, progress) = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
@@ -78,17 +94,17 @@ pub(crate) async fn take_over(
     let unclean = before.unclean;
     let StreamProgress { low_water, highest } = progress;
     info!(%epoch, timeline = timeline.0, low_water, high_water = highest.sequence, "took over");
-    Ok(Takeover { epoch, timeline, stream_id, lanes, progress, unclean, hints, database })
+    Ok(Takeover { epoch, timeline, stream_id, lanes, progress, unclean, hints, database, identity })
 }
 
 /// Writes the owner's row. Takeovers queue up here: the second of two that found the database free
-/// finds it owned.
+/// finds it owned. Answers the one before, and the database's identity.
 async fn claim(
     tx: &mut PgConnection,
     config: &Config,
     epoch: Epoch,
     wanted: &Claim,
-) -> Result<FormerOwner, ServingEnd> {
+) -> Result<(FormerOwner, String), ServingEnd> {
     owner::lock(tx).await?;
     let state = owner::state(tx).await?;
     let is_mine = wanted.mine.is_some() && wanted.mine == state.epoch;
@@ -99,8 +115,8 @@ async fn claim(
     if !sabotage::leaves_out("fence") {
         owner::end_session(tx).await?;
     }
-    owner::claim(tx, &config.database, epoch, &worker_name(), config.lease).await?;
-    Ok(before)
+    let identity = owner::claim(tx, &config.database, epoch, &worker_name(), config.lease).await?;
+    Ok((before, identity))
 }
 
 /// Ends the lane connections of former epochs, this worker's own broken ones too. A stopped process

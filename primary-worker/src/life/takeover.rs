@@ -25,6 +25,8 @@ pub(crate) struct Takeover {
     /// How far commands had been applied, as the broker remembers it.
     pub(crate) hints: Hints,
     pub(crate) database: DatabaseName,
+    /// Which database of that name it is.
+    pub(crate) identity: String,
 }
 
 impl Takeover {

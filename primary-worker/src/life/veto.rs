@@ -2,13 +2,15 @@
 //!
 //! The fence is a row, and keeps two workers of one primary apart. After a failover the old primary
 //! may still live, with a worker that is cut off from the news: it would go on, and answer from a
-//! branch of history that is lost. So each takeover leaves a record in the broker (epoch, timeline),
+//! branch of history that is lost. So each takeover leaves a record in the broker (epoch, timeline, identity),
 //! by compare-and-set, and every worker looks at it. It is a veto and never a position: a worker
 //! steps back from a record that is not its own, and while it cannot be read for some seconds it
 //! answers nobody and trims nothing.
 //!
 //! A worker that comes to take over is kept back by a record that its own history does not hold, unless
-//! its timeline is newer: then that takeover was lost in the failover, together with its commits.
+//! its timeline is newer: then that takeover was lost in the failover, together with its commits. A
+//! record of another database keeps it back always: the worker of a copy must not take the original's
+//! place. An operator's word changes that (`adopt_database.rs`).
 
 use std::time::Duration;
 
@@ -16,13 +18,17 @@ use async_nats::{
     Client,
     jetstream::{self, Context, message::PublishMessage, stream::LastRawMessageErrorKind},
 };
-use farwrite_schemas::{Epoch, Subjects, Timeline};
+use farwrite_schemas::{Epoch, Subjects};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use crate::{config::Config, store::history, stream::error::StreamError};
+use crate::{
+    config::Config,
+    store::{history, owner::DatabaseIdentity, server},
+    stream::error::StreamError,
+};
 
 use super::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover};
 
@@ -34,29 +40,35 @@ const WITHIN: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Who serves, as the broker has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ServedRecord {
-    epoch: Epoch,
-    timeline: u32,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServedRecord {
+    /// Of the takeover; zeros where an operator named a database that had none.
+    pub(crate) epoch: Epoch,
+    pub(crate) timeline: u32,
+    /// Of the database, as in `farwrite.owner`.
+    pub(crate) identity: String,
 }
 
 /// A record, and its sequence: 0 where there is none.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Served {
     record: Option<ServedRecord>,
     sequence: u64,
 }
 
-/// This primary's history lacks a takeover that the broker knows of.
+/// The broker names a database or a takeover that this server does not hold.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "a worker has served timeline {served} (epoch {epoch}), this server is on timeline {own} and its history lacks that takeover: it is a lost branch, or the server was put back from a copy. \
-     Nothing is applied here. If it is the primary all the same, say --take-over true"
-)]
-pub(crate) struct Vetoed {
-    served: u32,
-    own: u32,
-    epoch: Epoch,
+pub(crate) enum Vetoed {
+    #[error(
+        "a worker has served timeline {served} (epoch {epoch}), this server is on timeline {own} and its history lacks that takeover: it is a lost branch, or the server was put back from a copy. \
+         Nothing is applied here. If it is the primary all the same, run `farwrite worker adopt-database`"
+    )]
+    LostBranch { served: u32, own: u32, epoch: Epoch },
+    #[error(
+        "a worker has served another database of this name: that one is {served}, and this one is {own} (system identifier, database, table, incarnation). \
+         Nothing is applied here. A copy has a NATS account of its own; if this database takes the other one's place, run `farwrite worker adopt-database --replace`"
+    )]
+    OtherDatabase { served: String, own: String },
 }
 
 /// The broker's side.
@@ -85,7 +97,11 @@ impl Veto {
                 Ok(message) => Ok(Served {
                     // What cannot be read was written by a newer program: it is somebody's.
                     record: Some(serde_json::from_slice(&message.payload).unwrap_or(
-                        ServedRecord { epoch: Epoch(uuid::Uuid::nil()), timeline: u32::MAX },
+                        ServedRecord {
+                            epoch: Epoch(uuid::Uuid::nil()),
+                            timeline: u32::MAX,
+                            identity: String::new(),
+                        },
                     )),
                     sequence: message.sequence,
                 }),
@@ -111,10 +127,9 @@ impl Veto {
     pub(crate) async fn claim(
         &self,
         served: Served,
-        takeover: &Takeover,
+        record: &ServedRecord,
     ) -> Result<bool, StreamError> {
-        let record = ServedRecord { epoch: takeover.epoch, timeline: takeover.timeline.0 };
-        let payload = serde_json::to_vec(&record).unwrap_or_default();
+        let payload = serde_json::to_vec(record).unwrap_or_default();
         let message = PublishMessage::build()
             .payload(payload.into())
             .expected_last_subject_sequence(served.sequence);
@@ -141,8 +156,8 @@ impl Veto {
             match self.read().await {
                 Ok(Served { record: Some(record), .. }) if record.epoch != epoch => {
                     may_answer.set(false);
-                    let ServedRecord { epoch: other, timeline } = record;
-                    warn!(%epoch, %other, timeline, "the broker names another worker");
+                    let ServedRecord { epoch: other, timeline, identity } = record;
+                    warn!(%epoch, %other, timeline, identity, "the broker names another worker");
                     return ServingEnd::Taken;
                 }
                 Ok(_) => {
@@ -159,18 +174,38 @@ impl Veto {
     }
 }
 
+impl ServedRecord {
+    pub(crate) fn of(takeover: &Takeover) -> Self {
+        let Takeover { epoch, timeline, identity, .. } = takeover;
+        Self { epoch: *epoch, timeline: timeline.0, identity: identity.clone() }
+    }
+}
+
 impl Served {
-    /// Whether a server may be taken over: its history holds the record, or is newer.
+    /// The database that the broker names, if it is another one.
+    pub(crate) fn other_than(&self, here: &DatabaseIdentity) -> Option<&str> {
+        self.record.as_ref().map(|record| &*record.identity).filter(|named| !here.is(named))
+    }
+
+    /// Whether a server may be taken over: it is the database that the record names, and its history
+    /// holds the recorded takeover or is newer. `forced` is an operator's word on the second.
     pub(crate) async fn allows(
         &self,
         connection: &mut PgConnection,
-        own: Timeline,
+        here: &DatabaseIdentity,
+        forced: bool,
     ) -> Result<Result<(), Vetoed>, sqlx::Error> {
-        let Some(ServedRecord { epoch, timeline }) = self.record else { return Ok(Ok(())) };
-        if own.0 > timeline {
+        let Some(ServedRecord { epoch, timeline: served, .. }) = self.record else {
+            return Ok(Ok(()));
+        };
+        if let Some(other) = self.other_than(here) {
+            let own = here.recorded.as_ref().unwrap_or(&here.home).clone();
+            return Ok(Err(Vetoed::OtherDatabase { served: other.to_owned(), own }));
+        }
+        let own = server::timeline(connection).await?.0;
+        if forced || own > served || epoch.0.is_nil() || history::holds(connection, epoch).await? {
             return Ok(Ok(()));
         }
-        let holds = history::holds(connection, epoch).await?;
-        Ok(if holds { Ok(()) } else { Err(Vetoed { served: timeline, own: own.0, epoch }) })
+        Ok(Err(Vetoed::LostBranch { served, own, epoch }))
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     lane::{context::LaneContext, turns::SuspectTurns},
     metrics,
     primary::{self, PrimaryStart, Purpose},
-    store::{owner, server},
+    store::owner,
     stream::{client, find, identity, sink::Verified, unreadable::Unreadable},
 };
 
@@ -38,9 +38,9 @@ use super::{
     may_answer::MayAnswer,
     refusal, schema,
     serving::Serving,
-    take_over::take_over,
+    take_over::{check_not_put_back, take_over},
     takeover::Claim,
-    veto::Veto,
+    veto::{ServedRecord, Veto},
 };
 
 /// First and longest pause before the worker begins again.
@@ -150,6 +150,7 @@ impl Worker {
             primary::find(&config.database_url, within, &Purpose::Control).await?;
         primary::check_server(&mut owner).await?;
         schema::check_migrated(&mut owner).await?;
+        primary::check_identity(&mut owner).await?;
         let client = client::connect(&config.nats_url).await?;
         let context = async_nats::jetstream::new(client.clone());
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
@@ -161,14 +162,13 @@ impl Worker {
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
         let served = veto.look().await?;
-        if !memory.claim.forced {
-            let own = server::timeline(&mut owner).await?;
-            let allowed = served.allows(&mut owner, own).await?;
-            allowed.map_err(ServingEnd::again)?;
-        }
+        let here = owner::identity(&mut owner).await?;
+        let allowed = served.allows(&mut owner, &here, memory.claim.forced).await?;
+        allowed.map_err(ServingEnd::again)?;
+        check_not_put_back(&mut owner, &config.stream, &hints).await?;
         let takeover = take_over(&mut owner, config, &memory.claim, hints).await?;
         memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
-        if !veto.claim(served, &takeover).await? {
+        if !veto.claim(served, &ServedRecord::of(&takeover)).await? {
             return Err(ServingEnd::Taken);
         }
         metrics::took_over();

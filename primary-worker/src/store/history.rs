@@ -14,6 +14,22 @@ pub(crate) async fn holds(
         .await
 }
 
+/// Whether a takeover of this database was on this timeline.
+pub(crate) async fn was_on(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+    timeline: Timeline,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM farwrite.history
+                        WHERE epoch = $1 AND timeline = $2 AND identity = (SELECT farwrite.identity()))",
+    )
+    .bind(epoch.0)
+    .bind(timeline.0.cast_signed())
+    .fetch_one(connection)
+    .await
+}
+
 /// Writes a takeover down: what came before it, and how far the log was flushed then.
 pub(crate) async fn begin_epoch(
     connection: &mut PgConnection,

@@ -62,6 +62,56 @@ pub(crate) struct FormerOwner {
     pub(crate) flushed_lsn: Option<String>,
 }
 
+/// Which database this is.
+#[derive(Clone, Debug)]
+pub(crate) struct DatabaseIdentity {
+    /// What the server says of it.
+    pub(crate) home: String,
+    /// What the last takeover wrote: the same, and an incarnation. `None` before the first one.
+    pub(crate) recorded: Option<String>,
+}
+
+impl DatabaseIdentity {
+    /// Whether an identity is of a database that is here.
+    pub(crate) fn is_here(&self, identity: &str) -> bool {
+        identity
+            .strip_prefix(&self.home)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether this database wrote the rows that it holds.
+    pub(crate) fn is_own(&self) -> bool {
+        self.recorded.as_deref().is_none_or(|recorded| self.is_here(recorded))
+    }
+
+    /// Whether another identity is this database's.
+    pub(crate) fn is(&self, other: &str) -> bool {
+        self.recorded.as_deref().map_or_else(|| self.is_here(other), |recorded| recorded == other)
+    }
+}
+
+/// Asks which database this is.
+pub(crate) async fn identity(
+    connection: &mut PgConnection,
+) -> Result<DatabaseIdentity, sqlx::Error> {
+    let sql = "SELECT farwrite.home(), (SELECT identity FROM farwrite.owner)";
+    let (home, recorded) = sqlx::query_as(sql).fetch_one(connection).await?;
+    Ok(DatabaseIdentity { home, recorded })
+}
+
+/// Makes the database the one that its rows are of, or another one (`new`). Answers its identity.
+pub(crate) async fn adopt(
+    connection: &mut PgConnection,
+    new: bool,
+    reason: &str,
+) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar("SELECT farwrite.adopt_database($1, $2)")
+        .bind(new)
+        .bind(reason)
+        .fetch_one(connection)
+        .await
+}
+
 /// Asks the primary how the owner fares.
 pub(crate) async fn state(connection: &mut PgConnection) -> Result<OwnerState, sqlx::Error> {
     let (state, epoch, worker, silent): (String, Option<Uuid>, Option<String>, Option<f64>) =
@@ -109,36 +159,37 @@ pub(crate) async fn end_session(connection: &mut PgConnection) -> Result<(), sql
     sqlx::query(
         "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN farwrite.owner o
              ON a.pid = o.pid AND a.backend_start = o.session_began
-         WHERE a.pid <> pg_backend_pid() AND a.usename = current_user",
+         WHERE a.pid <> pg_backend_pid() AND a.usename = current_user AND a.datname = current_database()",
     )
     .execute(connection)
     .await
     .map(drop)
 }
 
-/// Makes this session the owner's.
+/// Makes this session the owner's; answers the database's identity, which the first one mints.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     database: &DatabaseName,
     epoch: Epoch,
     worker: &str,
     lease: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at, pid, session_began, lease)
-         SELECT $1, $2, $3, now(), a.pid, a.backend_start, make_interval(secs => $4)
+) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at, pid, session_began, lease, identity)
+         SELECT $1, $2, $3, now(), a.pid, a.backend_start, make_interval(secs => $4),
+                farwrite.home() || '/' || gen_random_uuid()
          FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
          ON CONFLICT (only_row) DO UPDATE SET database_name = excluded.database_name,
              epoch = excluded.epoch, worker = excluded.worker, taken_at = excluded.taken_at, released_at = NULL,
-             flushed_lsn = NULL, pid = excluded.pid, session_began = excluded.session_began, lease = excluded.lease",
+             flushed_lsn = NULL, pid = excluded.pid, session_began = excluded.session_began, lease = excluded.lease
+         RETURNING identity",
     )
     .bind(database.as_str())
     .bind(epoch.0)
     .bind(worker)
     .bind(lease.as_secs_f64())
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .map(drop)
 }
 
 /// Writes down that this epoch ended in good order: the next takeover need not be careful.
@@ -173,6 +224,19 @@ pub(crate) async fn heartbeat(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_is_of_the_server_that_says_the_same_and_of_one_incarnation() {
+        let at = |recorded: Option<&str>| DatabaseIdentity {
+            home: "1/2/3".to_owned(),
+            recorded: recorded.map(str::to_owned),
+        };
+        assert!(at(None).is_own() && at(None).is("1/2/3/a") && at(None).is("1/2/3"));
+        assert!(!at(None).is("1/2/30/a") && !at(None).is(""));
+        assert!(at(Some("1/2/3/a")).is_own() && at(Some("1/2/3/a")).is("1/2/3/a"));
+        assert!(!at(Some("1/2/3/a")).is("1/2/3/b"));
+        assert!(!at(Some("9/2/3/a")).is_own());
+    }
 
     #[test]
     fn only_what_says_that_nobody_works_lets_another_take_over() {

@@ -28,7 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// received beyond what is replayed already, the replayed position, else null.
 const POSITION: &str = "\
     SELECT p.in_recovery, p.replayed::text, h.epoch, h.timeline,
-           (CASE WHEN coalesce(p.timeline, h.timeline) = h.timeline THEN p.lsn
+           (CASE WHEN h.epoch IS NULL THEN NULL
+                 WHEN coalesce(p.timeline, h.timeline) = h.timeline THEN p.lsn
                  ELSE (SELECT b.proven FROM farwrite.branches(ARRAY[h.epoch]) b) END)::text
     FROM (SELECT q.in_recovery, q.lsn, q.replayed,
                  CASE WHEN q.in_recovery
@@ -40,13 +41,13 @@ const POSITION: &str = "\
                        CASE WHEN r.in_recovery AND (r.received >= r.replayed) IS NOT TRUE THEN r.replayed END AS replayed
                 FROM (SELECT pg_is_in_recovery() AS in_recovery, pg_last_wal_replay_lsn() AS replayed,
                              pg_last_wal_receive_lsn() AS received OFFSET 0) r OFFSET 0) q OFFSET 0) p
-    LEFT JOIN LATERAL (SELECT epoch, timeline FROM farwrite.history WHERE begin_lsn <= p.lsn
+    LEFT JOIN LATERAL (SELECT epoch, timeline FROM farwrite.history WHERE identity = (SELECT farwrite.identity()) AND begin_lsn <= p.lsn
                        ORDER BY begin_lsn DESC, taken_at DESC LIMIT 1) h ON true";
 
 /// Where a server stands.
 pub(crate) struct ServerPosition {
     pub(crate) in_recovery: bool,
-    /// `None` on a server where no worker has ever taken over.
+    /// `None` on a server where no worker has ever taken over, or whose rows are another database's.
     pub(crate) bookmark: Option<Bookmark>,
 }
 

@@ -184,7 +184,7 @@ async fn end_of(connection: &mut PgConnection, epoch: Epoch) -> Option<Lsn> {
         sqlx::query_as(BRANCHES_QUERY).bind(vec![epoch.0]).fetch_all(connection).await;
     match Branch::from_row(rows.ok()?.pop()?, Lsn::default()).ok()?.known {
         BranchKnown::Held { ends, .. } => ends,
-        BranchKnown::Absent { .. } => None,
+        BranchKnown::Absent { .. } | BranchKnown::Elsewhere { .. } => None,
     }
 }
 

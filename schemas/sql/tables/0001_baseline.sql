@@ -55,7 +55,10 @@ CREATE TABLE farwrite.owner (
     -- needs no writes, and no clock but the primary's.
     pid           integer,                -- its backend
     session_began timestamptz,            -- the backend's start: a pid is used again
-    lease         interval NOT NULL DEFAULT '5 s'
+    lease         interval NOT NULL DEFAULT '5 s',
+    -- Which database this is: what the server said of it at the first takeover (farwrite.home), and an incarnation,
+    -- random, by '/'. A copy, a dump or an upgraded cluster has these rows too, and its server says something else.
+    identity      text NOT NULL
 );
 
 -- One row a takeover: the branches of history that bookmarks name. A row that a replica has not
@@ -70,7 +73,9 @@ CREATE TABLE farwrite.history (
     parent_lsn pg_lsn,                    -- last position of the parent that is known to survive here (inclusive);
                                           -- null where nothing of it was lost: the timeline stayed the same
     left_timeline integer,                -- the timeline that parent_lsn is the end of; null with it
-    taken_at   timestamptz NOT NULL
+    taken_at   timestamptz NOT NULL,
+    identity   text NOT NULL              -- of the database then, as in farwrite.owner: rows of another one say nothing
+                                          -- of this server's log, whose positions do not compare with theirs
 );
 
 -- What looks a branch or a position up reads a few rows, however many takeovers there were.
@@ -232,7 +237,7 @@ CREATE TABLE farwrite.pauses (
 -- What operators did by hand. It is not in the stream: a failover that loses commits loses it too.
 CREATE TABLE farwrite.operations (
     operation_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    act          text NOT NULL,           -- requeue, discard, release, cancel, pause, resume, adopt_stream
+    act          text NOT NULL,           -- requeue, discard, release, cancel, pause, resume, adopt_stream, adopt_database
     stream_id    integer,
     sequence     bigint,
     command_id   uuid,

@@ -40,17 +40,26 @@ pub(super) fn flags() -> [Arg; 3] {
     let recreate = Arg::new("recreate").long("recreate").action(ArgAction::SetTrue);
     let recreate = recreate
         .help("The stream is gone: make it again, numbered on from what the database has applied");
-    let reason = Arg::new("reason").long("reason").value_name("TEXT").required(true);
-    let reason = reason.help("Why: written down with the act");
-    [from.required_unless_present("recreate"), recreate, reason]
+    [from.required_unless_present("recreate"), recreate, reason()]
 }
 
-/// What the operator decided.
-pub(super) fn adoption_of(matches: &ArgMatches) -> Result<Adoption, String> {
+/// Why an operator does what a program must not decide.
+pub(super) fn reason() -> Arg {
+    let reason = Arg::new("reason").long("reason").value_name("TEXT").required(true);
+    reason.help("Why: written down with the act")
+}
+
+pub(super) fn reason_of(matches: &ArgMatches) -> Result<String, String> {
     let reason = text(matches, "reason").unwrap_or_default().trim().to_owned();
     if reason.is_empty() {
         return Err("reason: say why; it is written down with the act".to_owned());
     }
+    Ok(reason)
+}
+
+/// What the operator decided.
+pub(super) fn adoption_of(matches: &ArgMatches) -> Result<Adoption, String> {
+    let reason = reason_of(matches)?;
     let from = matches.get_one::<GoOnFrom>("from").copied().unwrap_or(GoOnFrom::First);
     Ok(Adoption { from, recreate: matches.get_flag("recreate"), reason })
 }

@@ -13,7 +13,7 @@ use super::{
         runtime::{run_on, start_log},
         settings::{group, metrics_addr, with_settings},
     },
-    adopt, migrate, run,
+    adopt, adopt_database, migrate, run,
     settings::{config_of, settings},
 };
 
@@ -39,6 +39,9 @@ pub(crate) fn command() -> Command {
         .subcommand(with_settings(migrate, settings()).arg(check))
         .subcommand(with_settings(run.after_help(STATUSES), settings()))
         .subcommand(with_settings(adopt::command(), settings()).args(adopt::flags()))
+        .subcommand(
+            with_settings(adopt_database::command(), settings()).args(adopt_database::flags()),
+        )
 }
 
 /// Starts what was chosen, or says which setting is not usable.
@@ -54,6 +57,10 @@ pub(crate) fn start(matches: &ArgMatches, handlers: Handlers) -> Result<ExitCode
         "migrate" if matches.get_flag("check") => run_on(runtime, migrate::check(&config)),
         "migrate" => run_on(runtime, migrate::migrate(&config)),
         "adopt-stream" => run_on(runtime, adopt::adopt(&config, &adopt::adoption_of(matches)?)),
+        "adopt-database" => {
+            let adoption = adopt_database::adoption_of(matches)?;
+            run_on(runtime, adopt_database::adopt(&config, &adoption))
+        }
         _ => run_on(runtime, run::run(config, handlers, metrics_addr(matches)?)),
     })
 }

@@ -1,6 +1,7 @@
 //! `farwrite worker`: what serves beside the primary, and what prepares the database for it.
 
 mod adopt;
+mod adopt_database;
 mod flags;
 mod migrate;
 mod run;

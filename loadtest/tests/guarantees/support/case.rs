@@ -108,7 +108,7 @@ impl Case {
         environment: &[(&str, &str)],
     ) -> Result<Command> {
         let mut command = Command::new(program("farwrite")?);
-        if matches!(subcommand, "migrate" | "run" | "adopt-stream") {
+        if matches!(subcommand, "migrate" | "run" | "adopt-stream" | "adopt-database") {
             command.arg("worker");
         }
         command
