@@ -168,7 +168,7 @@ impl From<Failure> for TrialError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::TransactionEnded(reason) => Self::TransactionEnded(reason),
-            Failure::Unavailable { reason, .. } => Self::Database(reason),
+            Failure::Unavailable { reason, .. } => Self::Database(reason.message),
             Failure::Fenced | Failure::Full => {
                 Self::Database("an answer that only a lane gets".to_owned())
             }

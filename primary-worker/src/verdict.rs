@@ -10,8 +10,10 @@
 //! |---|---|
 //! | class 20, 21, 22 (data), 23 (constraint), 27, 44; P0001 (raised), P0002, P0003; an SQLSTATE of the app's own; a handler's refusal; a body not of its form | [`Verdict::Reject`] |
 //! | class 40 (serialization, deadlock), 54, 55 (locks), 57014 (timeout), 72, HV (foreign data), XX; a violation of Farwrite's own tables; a handler that panicked | [`Verdict::Retry`] |
-//! | class 08, 53, 57, 58, 25006 (read-only) | [`Verdict::Wait`] |
-//! | a lost connection, 53200 (out of memory) | [`Verdict::Blame`] |
+//! | class 08, 53, 57, 58, 25006 (read-only), as an ERROR | [`Verdict::Wait`] |
+//! | a lost connection, also by FATAL and PANIC of any class | [`Verdict::Blame`] |
+//! | FATAL 57P01: an administrator, a shutdown or the command itself ended the session | [`Verdict::Ended`] |
+//! | 53200 (out of memory), as an ERROR | [`Verdict::Overdraw`] |
 //! | FW003 (no function; a command without handler or function is parked before it is tried); class 42, 3D, 3F (no such table, schema, privilege) | [`Verdict::Park`] |
 //! | 0A000 (a stale plan, or not supported) | [`Verdict::Refresh`] |
 //! | a handler or function asks to be tried later | [`Verdict::Later`] |
@@ -20,6 +22,8 @@
 //! | classes 00 to 03, 09, 0B to 0Z, 10, 24, the rest of 25, 26, 28, 2B, 2D, 2F, 34, 38, 39, 3B, F0, the rest of P0; a class that nobody knows; the driver's own errors | [`Verdict::DeadLetter`] |
 
 use std::{borrow::Cow, time::Duration};
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// Whether a failure with this SQLSTATE is the command's own fault: it is rejected, and its caller
 /// told. `docs/failures.md` has the whole table.
@@ -36,16 +40,22 @@ pub(crate) enum Verdict {
     /// Chance: tried again, then parked with growing pauses; dead-lettered when its attempts are
     /// used up.
     Retry,
-    /// The primary or the broker is unavailable: the worker waits and begins again; no command is
-    /// blamed.
+    /// The primary is unavailable, if it is: the lane looks whether its connection lives on and takes
+    /// writes. If it does, the failure is its command's own, and this is [`Verdict::Retry`]. Else
+    /// the worker waits and begins again, and no command is blamed.
     Wait,
     /// The primary is unavailable, unless one command ran alone and this happens to it three times
     /// over. That command is dead-lettered, or it would take the primary down for ever.
     Blame,
+    /// The same after six times: PostgreSQL does not tell who ended the session.
+    Ended,
+    /// The primary's memory is used up: like [`Verdict::Wait`], but where the connection lives on, the
+    /// third attempt alone is the last.
+    Overdraw,
     /// Not known here yet: parked until a deploy or a migration brings what is missing;
     /// dead-lettered after a longer time.
     Park,
-    /// Cured by a fresh connection; what is not is parked.
+    /// Cured where the connection forgets its plans; what is not is parked.
     Refresh,
     /// Parked for so long; no attempt is spent.
     Later(Duration),
@@ -57,6 +67,17 @@ pub(crate) enum Verdict {
     DeadLetter,
 }
 
+/// How much a command is to blame for the end of its connection, if it ran alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Not at all.
+    None,
+    /// Perhaps.
+    Half,
+    /// As far as is known.
+    Full,
+}
+
 /// What happened, as far as the verdict needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Happened {
@@ -66,8 +87,10 @@ pub(crate) enum Happened {
     Farwrite(OwnCode),
     /// A constraint of Farwrite's own tables was violated: never a command's fault.
     OwnTables,
-    /// The connection, or what carries it, failed.
+    /// The connection, or what carries it, failed, or PostgreSQL ended the session.
     ConnectionLost,
+    /// PostgreSQL ended the session because somebody asked for it.
+    SessionEnded,
     /// The driver could not encode or decode: a fault of the program, not of the primary.
     Driver,
     /// A handler refused, or the body is not of its form.
@@ -207,7 +230,7 @@ impl Sqlstate {
             Self::Connection | Self::ReadOnly | Self::Resources | Self::Shutdown | Self::System => {
                 Verdict::Wait
             }
-            Self::OutOfMemory => Verdict::Blame,
+            Self::OutOfMemory => Verdict::Overdraw,
             Self::NoSchema | Self::Definition => Verdict::Park,
             Self::NotSupported => Verdict::Refresh,
             Self::NoError
@@ -229,7 +252,7 @@ impl Happened {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or(Cow::Borrowed("XX000"));
                 let own = error
-                    .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                    .try_downcast_ref::<PgDatabaseError>()
                     .filter(|error| error.schema() == Some(farwrite_schemas::sql::SCHEMA));
                 match own {
                     Some(own) => Self::own(&code, own.detail()),
@@ -243,6 +266,19 @@ impl Happened {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::ConnectionLost,
             _ => Self::Driver,
+        }
+    }
+
+    /// Reads the error of a session that was open: what is fatal has ended it, whatever its class.
+    pub(crate) fn in_session(error: &sqlx::Error) -> Self {
+        let postgres = match error {
+            sqlx::Error::Database(error) => error.try_downcast_ref::<PgDatabaseError>(),
+            _ => None,
+        };
+        match postgres.map(|error| (error.severity(), error.code())) {
+            Some((PgSeverity::Fatal, "57P01")) => Self::SessionEnded,
+            Some((PgSeverity::Fatal | PgSeverity::Panic, _)) => Self::ConnectionLost,
+            _ => Self::of(error),
         }
     }
 
@@ -274,6 +310,7 @@ impl Happened {
             }
             Self::OwnTables | Self::Panicked => Verdict::Retry,
             Self::ConnectionLost => Verdict::Blame,
+            Self::SessionEnded => Verdict::Ended,
             Self::Refused => Verdict::Reject,
         }
     }
@@ -284,7 +321,13 @@ impl Verdict {
     /// takeover.
     pub(crate) const fn may_pass(self) -> bool {
         match self {
-            Self::Wait | Self::Blame | Self::Retry | Self::Refresh | Self::Later(_) => true,
+            Self::Wait
+            | Self::Blame
+            | Self::Ended
+            | Self::Overdraw
+            | Self::Retry
+            | Self::Refresh
+            | Self::Later(_) => true,
             Self::Reject | Self::Park | Self::Fenced | Self::Broken | Self::DeadLetter => false,
         }
     }
@@ -308,7 +351,7 @@ mod tests {
             &["40001", "40P01", "54000", "55P03", "55006", "57014", "72000", "HV00N", "XX000"],
         ),
         (Verdict::Wait, &["08006", "25006", "53100", "53300", "57P01", "57P03", "57000", "58030"]),
-        (Verdict::Blame, &["53200"]),
+        (Verdict::Overdraw, &["53200"]),
         (Verdict::Park, &["42883", "42P01", "42703", "42501", "42601", "3D000", "3F000"]),
         (Verdict::Refresh, &["0A000"]),
         (
@@ -338,6 +381,7 @@ mod tests {
             (Happened::own("FW010", Some("1000")), Verdict::Later(second)),
             (Happened::own("23505", None), Verdict::Retry),
             (Happened::ConnectionLost, Verdict::Blame),
+            (Happened::SessionEnded, Verdict::Ended),
             (Happened::Driver, Verdict::DeadLetter),
             (Happened::Refused, Verdict::Reject),
             (Happened::AskedLater(second), Verdict::Later(second)),

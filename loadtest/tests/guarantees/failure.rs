@@ -99,3 +99,25 @@ async fn backends_that_are_killed_and_a_broker_that_restarts_blame_no_command() 
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_worker_whose_takeovers_come_to_nothing_takes_over_less_and_less_often() -> Result<()> {
+    let case = Case::new("in_vain", &[]).await?;
+    // What every lane asks first.
+    let rename = |from: &str, to: &str| {
+        format!("ALTER FUNCTION farwrite.{from}(integer, integer, integer) RENAME TO {to}")
+    };
+    case.execute(&rename("next_due", "gone")).await?;
+    let worker = case.worker()?;
+    let pauses =
+        "SELECT count(*) FROM (SELECT taken_at - lag(taken_at) OVER (ORDER BY number) AS pause
+                  FROM farwrite.history) p WHERE pause > '700 milliseconds'";
+    case.until_count(pauses, 2).await?;
+    let takeovers = case.count("SELECT count(*) FROM farwrite.history").await?;
+    ensure!(takeovers <= 8, "{takeovers} takeovers before two pauses were long");
+    case.execute(&rename("gone", "next_due")).await?;
+    case.publish(&Message::append("a", 1)).await?;
+    case.check_model().await?;
+    ensure!(worker.status()?.is_none(), "{}", worker.log_tail());
+    Ok(())
+}

@@ -26,6 +26,7 @@ mod refusal;
 mod regions;
 mod rows;
 mod schema;
+mod sqlstates;
 mod status;
 mod support;
 mod takeover;

@@ -8,7 +8,10 @@
 
 use std::time::Duration;
 
+use farwrite_schemas::Rejection;
 use sqlx::PgConnection;
+
+use crate::verdict::Blame;
 
 use super::{
     failure::Failure, fence::Fence, item::BatchItem, manner::Manner, one_statement,
@@ -41,8 +44,8 @@ pub(crate) async fn attempt(
     let statements = if items.len() > 1 { 10 } else { 2 };
     let limit = manner.statement_timeout * statements + GRACE;
     tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
-        let reason = format!("no answer for {} s", limit.as_secs());
-        Err(Failure::Unavailable { reason, blames: true })
+        let reason = Rejection::new("silent", format!("no answer for {} s", limit.as_secs()));
+        Err(Failure::Unavailable { reason, blame: Blame::Full, own: None })
     })
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use farwrite_schemas::Rejection;
 use sqlx::postgres::PgDatabaseError;
 
-use crate::verdict::{Happened, Verdict};
+use crate::verdict::{Blame, Happened, Verdict};
 
 use super::handler::HandlerError;
 
@@ -17,9 +17,10 @@ use super::handler::HandlerError;
 pub(crate) enum Failure {
     /// Somebody else has taken over.
     Fenced,
-    /// The primary, or the way to it, failed. `blames` tells whether a command that ran alone may be
-    /// the cause.
-    Unavailable { reason: String, blames: bool },
+    /// The primary, or the way to it, failed; or it looks so. `blame` tells how far a command that ran
+    /// alone may be the cause, and `own` what its verdict is if the connection lives on; `None` where the
+    /// connection answers no more.
+    Unavailable { reason: Rejection, blame: Blame, own: Option<Verdict> },
     /// A handler ended the batch's transaction: what it committed is not in the ledger.
     TransactionEnded(String),
     /// As much waits as may.
@@ -50,8 +51,10 @@ impl Failure {
         match happened.verdict() {
             Verdict::Fenced => Self::Fenced,
             Verdict::Broken => Self::TransactionEnded(rejection.message),
-            Verdict::Wait => Self::Unavailable { reason: rejection.message, blames: false },
-            Verdict::Blame => Self::Unavailable { reason: rejection.message, blames: true },
+            Verdict::Wait => Self::unavailable(rejection, Blame::None, Verdict::Retry),
+            Verdict::Ended => Self::unavailable(rejection, Blame::Half, Verdict::Retry),
+            Verdict::Blame => Self::unavailable(rejection, Blame::Full, Verdict::Retry),
+            Verdict::Overdraw => Self::unavailable(rejection, Blame::Full, Verdict::Overdraw),
             verdict @ (Verdict::Reject
             | Verdict::Retry
             | Verdict::Park
@@ -86,13 +89,18 @@ impl Failure {
 
     /// What PostgreSQL answered is not of the form that it must have.
     pub(crate) fn unreadable(error: impl std::fmt::Display) -> Self {
-        Self::Unavailable { reason: error.to_string(), blames: false }
+        let reason = Rejection::new("unreadable", error.to_string());
+        Self::unavailable(reason, Blame::None, Verdict::Retry)
+    }
+
+    fn unavailable(reason: Rejection, blame: Blame, own: Verdict) -> Self {
+        Self::Unavailable { reason, blame, own: Some(own) }
     }
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::of(Happened::of(&error), rejection_of(&error))
+        Self::of(Happened::in_session(&error), rejection_of(&error))
     }
 }
 

@@ -4,7 +4,7 @@
 //! failed alone => recorded     rejected, or dead-lettered
 //!              => again        its first failure by chance: at once
 //!              => parked       by chance again; not known here yet; asked to be tried later
-//!              => lane ends    a stale plan: a fresh connection cures it
+//!              => again        a plan may be stale: once more, without the connection's plans
 //! ```
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 };
 
 use farwrite_internal::shortened;
-use farwrite_schemas::Rejection;
+use farwrite_schemas::{DeadLetter, Rejection};
 
 use crate::{config::Config, verdict::Verdict};
 
@@ -33,11 +33,12 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
 const LATER_MIN: Duration = Duration::from_millis(10);
 /// Longest time that a command may ask to be left alone for.
 const LATER_MAX: Duration = Duration::from_secs(366 * 86_400);
-/// How many commands are remembered that a fresh connection was tried for.
+/// How often a command may run alone and use the primary's memory up: each time others may lack it.
+const OVERDRAWN_MAX: u32 = 3;
+/// How many commands are remembered that were tried again without plans.
 const REFRESHED_MAX: usize = 1_024;
 
-/// Commands for which a fresh connection was tried, by sequence: kept across takeovers, since it is
-/// a takeover that brings the connection.
+/// Commands that were tried again without plans, by sequence: once is enough.
 #[derive(Clone, Default)]
 pub(crate) struct Refreshed(Arc<Mutex<HashSet<u64>>>);
 
@@ -59,7 +60,7 @@ pub(crate) enum Next {
     Again,
     /// What was decided is recorded: the item says what.
     Record,
-    /// The connection is given up.
+    /// The connection's plans are forgotten, and it is tried again at once.
     Refresh,
 }
 
@@ -80,23 +81,18 @@ pub(crate) fn judge(
             }
             _ => CommandWork::Reject(rejection),
         },
-        Verdict::Retry => {
-            item.attempts += 1;
-            match item.attempts {
-                attempts if attempts >= config.attempts_max => {
-                    dead_letter("attempts_used_up", &rejection)
-                }
-                1 => return Next::Again,
-                attempts => {
-                    let wait = Some(retry_pause(config.retry_pause, attempts - 1));
-                    CommandWork::Park(Park {
-                        reason: ParkReason::Retry,
-                        wait,
-                        error: Some(rejection),
-                    })
-                }
+        Verdict::Retry => match chance(item, rejection, config.attempts_max, config) {
+            Some(work) => work,
+            None => return Next::Again,
+        },
+        Verdict::Overdraw => match chance(item, rejection, OVERDRAWN_MAX, config) {
+            Some(CommandWork::DeadLetter { letter, in_ledger }) => {
+                let letter = DeadLetter { reason: "took_the_primary_down".to_owned(), ..letter };
+                CommandWork::DeadLetter { letter, in_ledger }
             }
-        }
+            Some(work) => work,
+            None => return Next::Again,
+        },
         Verdict::Park => {
             let reason =
                 if rejection.code == "FW003" { ParkReason::Unknown } else { ParkReason::NotReady };
@@ -109,14 +105,35 @@ pub(crate) fn judge(
             wait: Some(wait.clamp(LATER_MIN, LATER_MAX)),
             error: Some(rejection),
         }),
-        // The last four end an attempt before anybody is judged.
+        // The last five end an attempt before anybody is judged.
         Verdict::DeadLetter
         | Verdict::Wait
         | Verdict::Blame
+        | Verdict::Ended
         | Verdict::Fenced
         | Verdict::Broken => dead_letter("cannot_apply", &rejection),
     };
     Next::Record
+}
+
+/// One more attempt failed by chance: what becomes of the command, or `None` where it is tried again at
+/// once.
+fn chance(
+    item: &mut BatchItem,
+    rejection: Rejection,
+    attempts_max: u32,
+    config: &Config,
+) -> Option<CommandWork> {
+    item.attempts += 1;
+    match item.attempts {
+        attempts if attempts >= attempts_max => Some(dead_letter("attempts_used_up", &rejection)),
+        1 => None,
+        attempts => {
+            let wait = Some(retry_pause(config.retry_pause, attempts - 1));
+            let reason = ParkReason::Retry;
+            Some(CommandWork::Park(Park { reason, wait, error: Some(rejection) }))
+        }
+    }
 }
 
 fn dead_letter(reason: &str, rejection: &Rejection) -> CommandWork {
@@ -145,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_connection_is_tried_once_for_a_command() {
+    fn a_command_is_tried_once_without_plans() {
         let refreshed = Refreshed::default();
         assert!(refreshed.first_time(7));
         assert!(!refreshed.clone().first_time(7));

@@ -40,9 +40,16 @@ pub(crate) async fn attempt_for_trial(
     };
     let mut item = BatchItem::new(delivery, work, None, None);
     if !item.work.is_settled() {
-        match staged::run_alone(connection, &item).await {
+        let failure = match staged::run_alone(connection, &item).await {
             Ok(outcome) => return Ok(TrialAttempt::Ended(outcome)),
-            Err(Failure::Command(failed)) => {
+            // If the connection does not live on, rolling the trial back fails.
+            Err(Failure::Unavailable { reason: rejection, own: Some(verdict), .. }) => {
+                Failure::Command(FailedCommand { verdict, rejection, member: None })
+            }
+            Err(failure) => failure,
+        };
+        match failure {
+            Failure::Command(failed) => {
                 // As if it had failed once before: what follows is decided, not tried again.
                 item.attempts = 1;
                 let refreshed = Refreshed::default();
@@ -52,7 +59,7 @@ pub(crate) async fn attempt_for_trial(
                     judge::judge(&mut item, again, config, &refreshed);
                 }
             }
-            Err(failure) => return Err(failure),
+            failure => return Err(failure),
         }
     }
     Ok(match item.work {

@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Pulse {
     committed: AtomicBool,
+    /// Whether there was any commit.
+    ever: AtomicBool,
     wake: Notify,
 }
 
@@ -36,8 +38,14 @@ impl Pulse {
     /// Something was committed.
     pub(crate) fn committed(&self) {
         if !self.committed.swap(true, Ordering::Relaxed) {
+            self.ever.store(true, Ordering::Relaxed);
             self.wake.notify_one();
         }
+    }
+
+    /// Whether anything was committed since the takeover.
+    pub(crate) fn has_committed(&self) -> bool {
+        self.ever.load(Ordering::Relaxed)
     }
 
     /// Waits for a commit, and then until there were none for a while, or it has lasted for long.

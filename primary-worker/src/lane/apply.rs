@@ -20,6 +20,7 @@ use crate::{
     failpoint::Failpoint,
     life::end::ServingEnd,
     metrics,
+    store::{lanes, server},
     stream::{delivery::Delivery, position::StreamPosition},
 };
 
@@ -32,6 +33,11 @@ use super::{
 
 /// How long a lane whose key queues are full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
+
+/// The SQLSTATE of a full disk.
+const DISK_FULL: &str = "53100";
+/// How long a connection may take to show that it lives on.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Lane {
     /// Applies commands of the stream, or parked ones.
@@ -177,6 +183,12 @@ impl Lane {
                     return Ok(Ok(committed));
                 }
                 Err(Failure::Command(failed)) => return Ok(Err(failed)),
+                Err(Failure::Unavailable { reason: rejection, own: Some(verdict), .. })
+                    if items.iter().any(|item| !item.work.is_settled())
+                        && self.lives_on(&rejection.code).await =>
+                {
+                    return Ok(Err(FailedCommand { verdict, rejection, member: None }));
+                }
                 // One by one, so that those which need not wait, or find room, go on.
                 Err(Failure::Full) if items.len() > 1 => return Ok(Err(FailedCommand::full())),
                 Err(failure) => failure,
@@ -203,6 +215,20 @@ impl Lane {
                 failure => return Err(end_of(failure)),
             }
         }
+    }
+
+    /// Whether the connection lives on and the primary takes this lane's writes on it: then a failure
+    /// that looked like the primary's was a command's own, such as the error of another server that it
+    /// asked. A small write needs no room: where the disk is said to be full, room is asked for.
+    async fn lives_on(&mut self, code: &str) -> bool {
+        let (key, position) = (self.key(), self.position.sequence);
+        let probing = async {
+            Ok::<_, sqlx::Error>(
+                lanes::touch(&mut self.connection, key, position).await?
+                    && (code != DISK_FULL || server::has_room(&mut self.connection).await?),
+            )
+        };
+        matches!(tokio::time::timeout(PROBE_WITHIN, probing).await, Ok(Ok(true)))
     }
 
     /// Waits a little, and applies what is due. Boxed, since applying may find the key queues

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use tracing::{error, warn};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     stream::position::StreamPosition,
 };
 
-use super::open::Lane;
+use super::{ends::unavailable, open::Lane};
 
 /// First and longest pause before what was decided about a command is recorded again.
 const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -82,8 +83,8 @@ impl Lane {
                     );
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RECORD_PAUSE.1);
-                } else {
-                    self.judge(item, failed)?;
+                } else if self.judge(item, failed) == Next::Refresh {
+                    self.forget_plans().await?;
                 }
             }
             match self.attempt(std::slice::from_mut(item), to, Care::Plain).await? {
@@ -94,19 +95,20 @@ impl Lane {
     }
 
     /// Decides about a command that failed alone, and tells operators.
-    fn judge(&mut self, item: &mut BatchItem, failed: FailedCommand) -> Result<(), ServingEnd> {
+    fn judge(&mut self, item: &mut BatchItem, failed: FailedCommand) -> Next {
         let (lane, sequence) = (self.number, item.delivery.sequence);
         let code = failed.rejection.code.clone();
         if code == "FW003" {
             self.functions.forget();
         }
-        let reason = failed.rejection.to_string();
         let next = judge::judge(item, failed, &self.shared.config, &self.shared.refreshed);
         let (id, attempts) = (item.delivery.message_id().unwrap_or("none"), item.attempts);
         match (next, &item.work) {
-            (Next::Refresh, _) => return Err(ServingEnd::again(reason)),
             (Next::Again, _) => {
                 warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
+            }
+            (Next::Refresh, _) => {
+                warn!(lane, sequence, id, code, "a plan may be stale: trying again without plans");
             }
             (Next::Record, CommandWork::Park(park)) => {
                 let reason = park.reason.as_str();
@@ -125,7 +127,16 @@ impl Lane {
                 | CommandWork::Atomic { .. },
             ) => {}
         }
-        Ok(())
+        next
+    }
+
+    /// Forgets every plan of the connection: a change of the schema may have made one stale.
+    async fn forget_plans(&mut self) -> Result<(), ServingEnd> {
+        let forget = async {
+            self.connection.clear_cached_statements().await?;
+            sqlx::raw_sql("DISCARD PLANS").execute(&mut self.connection).await
+        };
+        forget.await.map(drop).map_err(unavailable)
     }
 }
 

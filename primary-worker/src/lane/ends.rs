@@ -16,7 +16,9 @@ pub(super) fn unavailable(error: sqlx::Error) -> ServingEnd {
 pub(super) fn end_of(failure: Failure) -> ServingEnd {
     match failure {
         Failure::Fenced => ServingEnd::Taken,
-        Failure::Unavailable { reason, blames } => ServingEnd::Again { reason, blames },
+        Failure::Unavailable { reason, blame, .. } => {
+            ServingEnd::Again { reason: reason.message, blame }
+        }
         Failure::TransactionEnded(reason) => ServingEnd::Fatal(WorkerError::Broken(reason)),
         Failure::Full => ServingEnd::again("the lane's key queues changed"),
         Failure::Command(FailedCommand { rejection, .. }) => {

@@ -15,10 +15,11 @@ use crate::{
 
 use super::{ends::unavailable, open::Lane, turns::SuspectTurn};
 
-/// How often a command may run alone and take its backend or its memory down.
-const SUSPECT_MAX: i32 = 3;
-/// How many such runs a lane remembers.
-const SUSPECTS_MAX: i32 = 64;
+/// How often a command may run alone and take its backend or its memory down. Where its session was
+/// ended by somebody, half a run is counted.
+const SUSPECT_MAX: u32 = 3;
+/// How many halves of such runs a lane remembers.
+const SUSPECTS_MAX: i32 = 128;
 
 impl Lane {
     /// Waits for a command's turn to run alone: no longer than a command may run, since a lane that
@@ -55,10 +56,10 @@ impl Lane {
         let (lane, sequence) = (self.key(), item.delivery.sequence.cast_signed());
         let counted =
             lanes::count_suspect(&mut self.connection, lane, sequence, SUSPECTS_MAX).await;
-        let attempts = counted.map_err(unavailable)?.ok_or(ServingEnd::Taken)?;
-        if attempts > SUSPECT_MAX {
+        let halves = counted.map_err(unavailable)?.ok_or(ServingEnd::Taken)?;
+        if halves.unsigned_abs() >= 2 * SUSPECT_MAX {
             let message = format!(
-                "it ran alone {SUSPECT_MAX} times, and each time its backend, its memory or the worker was gone"
+                "it ran alone {SUSPECT_MAX} times or more, and each time its backend, its memory or the worker was gone"
             );
             item.work = CommandWork::dead_letter("took_the_primary_down", message, true);
         }

@@ -3,7 +3,9 @@
 //! A [`ServingEnd`] says what the worker does next. Whether an error may pass is decided where the
 //! error is defined, by the table in `verdict`.
 
-use crate::{config::SettingError, primary::PrimaryError, stream::error::StreamError};
+use crate::{
+    config::SettingError, primary::PrimaryError, stream::error::StreamError, verdict::Blame,
+};
 
 /// Why a worker ended, other than being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +40,8 @@ pub(crate) enum ServingEnd {
     Again {
         /// What happened.
         reason: String,
-        /// Whether the command that ran, if it ran alone, may be the cause.
-        blames: bool,
+        /// How far the command that ran, if it ran alone, may be the cause.
+        blame: Blame,
     },
     /// Another worker has taken over.
     Taken,
@@ -50,7 +52,7 @@ pub(crate) enum ServingEnd {
 impl ServingEnd {
     /// Something that may pass, and that no command is to blame for.
     pub(crate) fn again(reason: impl ToString) -> Self {
-        Self::Again { reason: reason.to_string(), blames: false }
+        Self::Again { reason: reason.to_string(), blame: Blame::None }
     }
 
     /// The same, said of one task.

@@ -10,6 +10,7 @@ mod install;
 pub(crate) mod lease;
 pub(crate) mod may_answer;
 pub(crate) mod migrate;
+mod pauses;
 pub(crate) mod refusal;
 pub(crate) mod schema;
 pub(crate) mod serving;

@@ -33,6 +33,7 @@ use crate::{
         reader::{ReaderEnd, StreamReader},
         sink::Verified,
     },
+    verdict::Blame,
 };
 
 use super::{
@@ -205,7 +206,7 @@ impl Serving {
         if is_drained && ends.are_orderly {
             release(&server, takeover.epoch).await;
         }
-        claim.blameless = ends.blameless;
+        (claim.blameless, claim.ended) = (ends.blameless, ends.ended);
         if is_reading && has_ended(client) {
             // The reader knows where the client was when it ended, also where another task noticed first.
             let reader = async {
@@ -227,11 +228,13 @@ struct LaneEnds {
     are_orderly: bool,
     /// Lanes that ended because the primary was unavailable, through no doing of their command.
     blameless: Vec<u32>,
+    /// Lanes whose session somebody ended, the command itself or not.
+    ended: Vec<u32>,
 }
 
 impl Default for LaneEnds {
     fn default() -> Self {
-        Self { are_orderly: true, blameless: Vec::new() }
+        Self { are_orderly: true, blameless: Vec::new(), ended: Vec::new() }
     }
 }
 
@@ -239,7 +242,8 @@ impl LaneEnds {
     fn note(&mut self, ended: &Result<(u32, ServingEnd), JoinError>) {
         match ended {
             Ok((_, ServingEnd::Stopped)) => return,
-            Ok((lane, ServingEnd::Again { blames: false, .. })) => self.blameless.push(*lane),
+            Ok((lane, ServingEnd::Again { blame: Blame::None, .. })) => self.blameless.push(*lane),
+            Ok((lane, ServingEnd::Again { blame: Blame::Half, .. })) => self.ended.push(*lane),
             Ok((_, ServingEnd::Again { .. } | ServingEnd::Taken | ServingEnd::Fatal(_)))
             | Err(_) => {}
         }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     keep::{hint_book::ToldPosition, hints::Hints},
-    primary::{LANE_APPLICATION, PrimaryError},
+    primary::{LANE_APPLICATION, PrimaryError, PrimaryStart},
     store::{
         history, lanes,
         owner::{self, FormerOwner},
@@ -30,6 +30,7 @@ use crate::{
         key::HASH_VERSION,
         position::{LanePosition, StreamPosition, StreamProgress},
     },
+    verdict::Blame,
 };
 
 use super::{
@@ -81,7 +82,15 @@ pub(crate) async fn take_over(
     end_other_lanes(&mut tx, epoch).await?;
     let stream = registered(&mut tx, &config.stream).await?;
     let (lanes, progress) = claim_lanes(&mut tx, &stream, config.lanes, epoch).await?;
-    lanes::exonerate(&mut tx, stream.stream_id, &wanted.blameless).await?;
+    // A server that was started anew was ended by nobody's command: a backend that crashes does not
+    // end the server.
+    let start = PrimaryStart::of(&mut tx).await?;
+    let is_restarted = wanted.server.as_ref().is_some_and(|before| *before != start);
+    let blameless = (!is_restarted).then_some(&wanted.blameless[..]);
+    lanes::exonerate(&mut tx, stream.stream_id, blameless, Blame::None).await?;
+    if !is_restarted {
+        lanes::exonerate(&mut tx, stream.stream_id, Some(&wanted.ended), Blame::Half).await?;
+    }
     parked::count(&mut tx).await?;
     // This worker may know commands that no worker knew.
     parked::retry_unknown(&mut tx).await?;

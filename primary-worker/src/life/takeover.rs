@@ -4,6 +4,7 @@ use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 
 use crate::{
     keep::hints::Hints,
+    primary::PrimaryStart,
     stream::position::{LanePosition, StreamProgress},
 };
 
@@ -46,4 +47,8 @@ pub(crate) struct Claim {
     pub(crate) forced: bool,
     /// Lanes whose command ran when the primary became unavailable in a way that is nobody's doing.
     pub(crate) blameless: Vec<u32>,
+    /// Lanes whose session was ended while their command ran: by somebody, or by the command itself.
+    pub(crate) ended: Vec<u32>,
+    /// The server's start at this worker's last takeover.
+    pub(crate) server: Option<PrimaryStart>,
 }

@@ -11,7 +11,7 @@
 //!
 //! A takeover's tasks are the affair of `serving.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::Instant};
 
 use async_nats::jetstream::{Context, stream::Stream};
 use farwrite_internal::Health;
@@ -36,15 +36,13 @@ use super::{
     end::{ServingEnd, WorkerError},
     lease,
     may_answer::MayAnswer,
+    pauses::{Came, Pauses},
     refusal, schema,
     serving::Serving,
     take_over::{check_not_put_back, take_over},
     takeover::Claim,
     veto::{ServedRecord, Veto},
 };
-
-/// First and longest pause before the worker begins again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Applies the commands of one database, until it is asked to stop.
 ///
@@ -95,12 +93,12 @@ impl Worker {
     /// # Errors
     /// When it must not go on; the error says why and what to do.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let mut pause = PAUSE.0;
+        let mut pauses = Pauses::default();
         let claim = Claim { forced: self.config.take_over, ..Claim::default() };
         let mut memory = Memory { claim, ..Memory::default() };
         loop {
-            let before = memory.claim.mine;
-            match self.serve(&stop, &mut memory).await {
+            let (came, end) = self.serve(&stop, &mut memory).await;
+            match end {
                 ServingEnd::Stopped => return Ok(()),
                 ServingEnd::Fatal(error) => {
                     refusal::write_down(&self.config, memory.claim.mine, &error).await;
@@ -115,11 +113,9 @@ impl Worker {
                     metrics::stepped_back();
                     warn!("another worker has taken over this database: this one steps back");
                     memory.claim = Claim::default();
-                    continue;
                 }
             }
-            // A takeover that succeeded begins the pauses anew.
-            pause = if memory.claim.mine == before { (pause * 2).min(PAUSE.1) } else { PAUSE.0 };
+            let pause = pauses.next(came);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -129,16 +125,21 @@ impl Worker {
     }
 
     /// From the first connection to the end of one takeover.
-    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> ServingEnd {
+    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> (Came, ServingEnd) {
         // Starting may be broken off anywhere; serving must end in order, and does so by itself.
         let started = tokio::select! {
             biased;
-            () = stop.cancelled() => return ServingEnd::Stopped,
+            () = stop.cancelled() => return (Came::ToNothing, ServingEnd::Stopped),
             started = self.start(memory) => started,
         };
         match started {
-            Ok(serving) => serving.run(stop, &mut memory.claim).await,
-            Err(end) => end,
+            Ok(serving) => {
+                let (pulse, began) = (Arc::clone(&serving.shared.pulse), Instant::now());
+                let end = serving.run(stop, &mut memory.claim).await;
+                let (committed, lasted) = (pulse.has_committed(), began.elapsed());
+                (Came::ToService { committed, lasted }, end)
+            }
+            Err(end) => (Came::ToNothing, end),
         }
     }
 
@@ -167,13 +168,14 @@ impl Worker {
         allowed.map_err(ServingEnd::again)?;
         check_not_put_back(&mut owner, &config.stream, &hints).await?;
         let takeover = take_over(&mut owner, config, &memory.claim, hints).await?;
-        memory.claim = Claim { mine: Some(takeover.epoch), ..Claim::default() };
+        let start = PrimaryStart::of(&mut owner).await?;
+        memory.claim =
+            Claim { mine: Some(takeover.epoch), server: Some(start.clone()), ..Claim::default() };
         if !veto.claim(served, &ServedRecord::of(&takeover)).await? {
             return Err(ServingEnd::Taken);
         }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
-        let start = PrimaryStart::of(&mut owner).await?;
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
         let identity =
             identity::verify(&mut control, &context, &stream, &takeover.progress).await?;

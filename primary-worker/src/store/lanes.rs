@@ -3,7 +3,10 @@
 use farwrite_schemas::Epoch;
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::stream::position::{LanePosition, MessageProof, StreamPosition};
+use crate::{
+    stream::position::{LanePosition, MessageProof, StreamPosition},
+    verdict::Blame,
+};
 
 /// A lane's row, under the epoch that may write it.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +89,27 @@ pub(crate) async fn replace(
     Ok(())
 }
 
-/// Counts that a command is about to run alone, and remembers at most so many of them. Answers how
-/// often it was counted; `None` when the lane is another epoch's.
+/// Writes a lane's row as it is. False where the lane is another epoch's, or stands elsewhere.
+pub(crate) async fn touch(
+    connection: &mut PgConnection,
+    lane: LaneKey,
+    sequence: u64,
+) -> Result<bool, sqlx::Error> {
+    let touched = sqlx::query(
+        "UPDATE farwrite.lanes SET epoch = epoch
+         WHERE stream_id = $1 AND lane = $2 AND epoch = $3 AND sequence = $4",
+    )
+    .bind(lane.stream_id)
+    .bind(lane.lane.cast_signed())
+    .bind(lane.epoch.0)
+    .bind(sequence.cast_signed())
+    .execute(connection)
+    .await?;
+    Ok(touched.rows_affected() == 1)
+}
+
+/// Counts that a command is about to run alone, in halves of a run, and remembers at most so many halves.
+/// Answers how many were counted before; `None` when the lane is another epoch's.
 pub(crate) async fn count_suspect(
     connection: &mut PgConnection,
     lane: LaneKey,
@@ -96,9 +118,9 @@ pub(crate) async fn count_suspect(
 ) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar(
         "UPDATE farwrite.lanes
-         SET suspects = (suspects || $4::bigint)[greatest(1, cardinality(suspects) + 2 - $5):]
+         SET suspects = (suspects || ARRAY[$4, $4]::bigint[])[greatest(1, cardinality(suspects) + 3 - $5):]
          WHERE stream_id = $1 AND lane = $2 AND epoch = $3
-         RETURNING cardinality(array_positions(suspects, $4))",
+         RETURNING cardinality(array_positions(suspects, $4)) - 2",
     )
     .bind(lane.stream_id)
     .bind(lane.lane.cast_signed())
@@ -128,19 +150,27 @@ pub(crate) async fn acquit_suspect(
     .map(drop)
 }
 
-/// Takes the last count back of the suspects of these lanes.
+/// Takes the last run back of the suspects of these lanes, or of all, but for what it is to blame.
 pub(crate) async fn exonerate(
     connection: &mut PgConnection,
     stream_id: i32,
-    lanes: &[u32],
+    lanes: Option<&[u32]>,
+    blame: Blame,
 ) -> Result<(), sqlx::Error> {
-    let lanes: Vec<i32> = lanes.iter().map(|lane| lane.cast_signed()).collect();
+    let lanes: Option<Vec<i32>> =
+        lanes.map(|lanes| lanes.iter().map(|lane| lane.cast_signed()).collect());
+    let halves = match blame {
+        Blame::None => 2,
+        Blame::Half => 1,
+        Blame::Full => return Ok(()),
+    };
     sqlx::query(
-        "UPDATE farwrite.lanes SET suspects = trim_array(suspects, 1)
-         WHERE stream_id = $1 AND lane = ANY ($2) AND suspects <> '{}'",
+        "UPDATE farwrite.lanes SET suspects = trim_array(suspects, least($3, cardinality(suspects)))
+         WHERE stream_id = $1 AND ($2::integer[] IS NULL OR lane = ANY ($2)) AND suspects <> '{}'",
     )
     .bind(stream_id)
     .bind(lanes)
+    .bind(halves)
     .execute(connection)
     .await
     .map(drop)

@@ -1,7 +1,7 @@
 //! What PostgreSQL itself says: which server this is, its log, its sessions and its standbys.
 
 use farwrite_schemas::{Epoch, Lsn, Timeline};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 /// Whether the server is a replica.
 pub(crate) async fn is_replica(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
@@ -54,6 +54,19 @@ pub(crate) async fn timeline(connection: &mut PgConnection) -> Result<Timeline, 
     .fetch_one(connection)
     .await?;
     Ok(Timeline(timeline.unsigned_abs()))
+}
+
+/// Whether there is room on the disk: for rows of our own, enough for new pages, which are rolled back.
+pub(crate) async fn has_room(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut tx = connection.begin().await?;
+    sqlx::query(
+        "INSERT INTO farwrite.ledger_derived (command_id, outcome, answer, fingerprint, stream_id, sequence)
+         SELECT gen_random_uuid(), 'applied', to_json(repeat(md5(n::text), 50)), gen_random_uuid(), 0, 0
+         FROM generate_series(1, 20) AS n",
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.rollback().await.map(|()| true)
 }
 
 /// Whether a constraint of this name may be deferred, or any trigger may.

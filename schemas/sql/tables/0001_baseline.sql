@@ -127,7 +127,7 @@ CREATE TABLE farwrite.lanes (
     parked          bigint NOT NULL DEFAULT 0,      -- how many of its commands are parked
     paused          boolean NOT NULL DEFAULT false, -- whether farwrite.pauses has rows
     suspects        bigint[] NOT NULL DEFAULT '{}', -- commands that ran alone after an unclean end and did not come back,
-                                          -- by sequence; once for each time
+                                          -- by sequence; twice for each time, once where somebody ended the session
     PRIMARY KEY (stream_id, lane)
 ) WITH (fillfactor = 90);
 
