@@ -28,6 +28,7 @@ const PARKED: &str = "farwrite_worker_parked_commands";
 const PARKED_FOR: &str = "farwrite_worker_parked_total";
 const LANE_FULL: &str = "farwrite_worker_lane_full";
 const LANE_SKIPPED: &str = "farwrite_worker_lane_skipped";
+const HINTS_MADE_AGAIN: &str = "farwrite_worker_hints_made_again_total";
 const WAITING: &str = "farwrite_worker_waiting_for_primary";
 
 /// Says what each metric is.
@@ -93,6 +94,11 @@ pub fn describe() {
         LANE_SKIPPED,
         Unit::Count,
         "1 while a lane that stayed full reads for itself, by lane"
+    );
+    describe_counter!(
+        HINTS_MADE_AGAIN,
+        Unit::Count,
+        "Times that the stream of hints, or the record in it of who serves, was gone and was made again"
     );
     describe_gauge!(WAITING, Unit::Count, "1 while the worker waits for the primary or the stream");
 }
@@ -192,6 +198,10 @@ pub(crate) fn stepped_back() {
 
 pub(crate) fn reader_restarted() {
     counter!(READER_RESTARTS).increment(1);
+}
+
+pub(crate) fn hints_made_again() {
+    counter!(HINTS_MADE_AGAIN).increment(1);
 }
 
 pub(crate) fn waiting(waiting: bool) {

@@ -13,6 +13,7 @@ mod dead_letters;
 mod exactly_once;
 mod failure;
 mod handlers;
+mod hints;
 mod history;
 mod hopping;
 mod identity;

@@ -249,13 +249,22 @@ async fn a_worker_that_cannot_tell_who_serves_answers_nobody() -> Result<()> {
     let worker = case.serving_worker().await?;
     let inbox = format!("farwrite.{}.reply.jfk.test", case.name);
     let mut replies = case.client.subscribe(inbox.clone()).await?;
+    // It is gone, and cannot be made again: another stream has its subjects.
+    worker.suspend()?;
     case.context.delete_stream(format!("farwrite-{}-hints", case.name)).await?;
+    let other = async_nats::jetstream::stream::Config {
+        name: format!("{}-other", case.name),
+        subjects: vec![format!("farwrite.{}.served.>", case.name)],
+        ..Default::default()
+    };
+    let other = case.context.create_stream(other).await?.cached_info().config.name.clone();
+    worker.resume()?;
     said(&case, &worker, "nobody is answered", 1).await?;
     let mute = Message { reply: Some(inbox.clone()), ..Message::append("a", 1) };
     case.publish(&mute).await?;
     case.settled().await?;
     ensure!(case.outcome(mute.id).await?.is_none());
-    case.run("migrate", &[]).await?.ended(0)?;
+    case.context.delete_stream(other).await?;
     said(&case, &worker, "answers leave", 1).await?;
     let heard = Message { reply: Some(inbox), ..Message::append("a", 2) };
     case.publish(&heard).await?;

@@ -9,8 +9,8 @@
 //! hint's sake. A sample ends before the first parked command that has such a time: lanes pass what
 //! is parked, and it is not settled.
 //!
-//! The samples are the last message of a small stream of their own, which `migrate` makes. Without
-//! it, or when it cannot be read, the worker works without hints and says so.
+//! The samples are the last message on their subject of a small stream (`hints_stream`). Without it, or
+//! when it cannot be read, the worker works without hints and says so.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -67,7 +67,7 @@ impl Hints {
             Err(reason) => {
                 warn!(
                     reason,
-                    "no hints: after a failover, commands that had an expiry may expire the second time; run `farwrite worker migrate`"
+                    "no hints: after a failover, commands that had an expiry may expire the second time"
                 );
                 Self::default()
             }

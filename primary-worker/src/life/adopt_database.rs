@@ -107,7 +107,7 @@ pub async fn adopt_database(
     check_unowned(&mut connection).await?;
     let client = client::connect(&config.nats_url).await?;
     let veto = Veto::new(&client, config);
-    let served = veto.look().await?;
+    let served = veto.look(true).await?;
     let mut here = owner::identity(&mut connection).await?;
     let before = here.recorded.clone();
     if adoption.new_incarnation || !here.is_own() {

@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    keep::keeper,
+    keep::hints_stream,
     primary::{self, PrimaryError, Purpose},
     stream::{client, error::StreamError, find, identity},
 };
@@ -52,7 +52,7 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     let client = client::connect(&config.nats_url).await?;
     let stream = find::create_or_check(&client, config).await?;
     identity::register(&mut connection, config, &stream).await?;
-    keeper::create(&client, config).await?;
+    hints_stream::create(&client, config).await?;
     connection.close().await.map_err(PrimaryError::from)?;
     info!(stream = config.stream, "the stream is ready");
     Ok(())

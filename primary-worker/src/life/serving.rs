@@ -40,7 +40,7 @@ use super::{
     end::{ServingEnd, WorkerError},
     lease,
     takeover::Claim,
-    veto::Veto,
+    veto::{ServedRecord, Veto},
 };
 
 /// How long a batch in flight may take to finish once the worker is asked to stop; then it is
@@ -104,7 +104,7 @@ impl Serving {
         let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
-        let keeper = HintKeeper::new(client, held, config, takeover);
+        let keeper = HintKeeper::new(client, held, config, takeover, veto.hints());
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
         let told_stream = stream.clone();
@@ -147,8 +147,8 @@ impl Serving {
             async move { TaskEnd::Other(lease::hold(owner, epoch, lease).await) }
         });
         tasks.spawn({
-            let (epoch, may_answer) = (takeover.epoch, shared.may_answer.clone());
-            async move { TaskEnd::Other(veto.watch(epoch, may_answer).await) }
+            let (own, may_answer) = (ServedRecord::of(takeover), shared.may_answer.clone());
+            async move { TaskEnd::Other(veto.watch(own, may_answer).await) }
         });
         if let Some((answers, connection, required)) = unconfirmed {
             let client = client.clone();

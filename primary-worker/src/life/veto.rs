@@ -7,6 +7,10 @@
 //! steps back from a record that is not its own, and while it cannot be read for some seconds it
 //! answers nobody and trims nothing.
 //!
+//! The record, and the stream that holds it, may be deleted: the worker that serves writes it again. A
+//! worker that comes to take over and finds none, where there was a takeover before, leaves the one that
+//! serves, perhaps on another primary, the time to do so.
+//!
 //! A worker that comes to take over is kept back by a record that its own history does not hold, unless
 //! its timeline is newer: then that takeover was lost in the failover, together with its commits. A
 //! record of another database keeps it back always: the worker of a copy must not take the original's
@@ -16,7 +20,9 @@ use std::time::Duration;
 
 use async_nats::{
     Client,
-    jetstream::{self, Context, message::PublishMessage, stream::LastRawMessageErrorKind},
+    jetstream::{
+        self, Context, ErrorCode, message::PublishMessage, stream::LastRawMessageErrorKind,
+    },
 };
 use farwrite_schemas::{Epoch, Subjects};
 use serde::{Deserialize, Serialize};
@@ -26,6 +32,8 @@ use tracing::warn;
 
 use crate::{
     config::Config,
+    keep::hints_stream::HintsStream,
+    metrics,
     store::{history, owner::DatabaseIdentity, server},
     stream::error::StreamError,
 };
@@ -36,6 +44,8 @@ use super::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one reading may take.
 const WITHIN: Duration = Duration::from_secs(2);
+/// How long a worker that finds no record waits for the one that serves to write it again.
+const WRITTEN_AGAIN_WITHIN: Duration = Duration::from_secs(5);
 /// How long it may be unreadable before nobody is answered any more.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -54,6 +64,8 @@ pub(crate) struct ServedRecord {
 pub(crate) struct Served {
     record: Option<ServedRecord>,
     sequence: u64,
+    /// Whether the stream that holds it is gone.
+    is_gone: bool,
 }
 
 /// The broker names a database or a takeover that this server does not hold.
@@ -77,16 +89,23 @@ pub(crate) struct Veto {
     context: Context,
     stream: String,
     subject: String,
+    hints: HintsStream,
 }
 
 impl Veto {
     pub(crate) fn new(client: &Client, config: &Config) -> Self {
         let subjects = Subjects::new(config.database.clone());
-        let subject = subjects.served(&config.stream);
-        Self { context: jetstream::new(client.clone()), stream: config.hints_stream(), subject }
+        let (subject, stream) = (subjects.served(&config.stream), config.hints_stream());
+        let hints = HintsStream::new(client, config);
+        Self { context: jetstream::new(client.clone()), stream, subject, hints }
     }
 
-    /// Reads the record. Without its stream there is none, as before `migrate` has made it.
+    /// The stream that holds the record and the hints.
+    pub(crate) fn hints(&self) -> HintsStream {
+        self.hints.clone()
+    }
+
+    /// Reads the record.
     async fn read(&self) -> Result<Served, String> {
         let reading = async {
             let stream = match self.context.get_stream_no_info(&self.stream).await {
@@ -104,22 +123,42 @@ impl Veto {
                         },
                     )),
                     sequence: message.sequence,
+                    is_gone: false,
                 }),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                    Ok(Served::default())
-                }
-                Err(error) => Err(error.to_string()),
+                Err(error) => match error.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => Ok(Served::default()),
+                    LastRawMessageErrorKind::JetStream(answer)
+                        if answer.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        Ok(Served { is_gone: true, ..Served::default() })
+                    }
+                    _ => Err(error.to_string()),
+                },
             }
         };
         timeout(WITHIN, reading).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 
-    /// Reads the record before a takeover.
+    /// Reads the record before a takeover; where one is expected and there is none, a second time.
     ///
     /// # Errors
     /// JetStream's. It may pass.
-    pub(crate) async fn look(&self) -> Result<Served, StreamError> {
-        self.read().await.map_err(|reason| StreamError::jetstream(&self.stream, reason))
+    pub(crate) async fn look(&self, is_expected: bool) -> Result<Served, StreamError> {
+        let error = |reason| StreamError::jetstream(&self.stream, reason);
+        let mut served = self.read().await.map_err(error)?;
+        if served.record.is_none() && is_expected {
+            warn!(
+                stream = self.stream,
+                "the record of who serves is gone: a worker that serves elsewhere has {} s to write it again",
+                WRITTEN_AGAIN_WITHIN.as_secs()
+            );
+            sleep(WRITTEN_AGAIN_WITHIN).await;
+            served = self.read().await.map_err(error)?;
+        }
+        if served.is_gone {
+            self.hints.make_again().await?;
+        }
+        Ok(served)
     }
 
     /// Writes the record of a takeover that is committed, if nobody has written one since. False
@@ -148,12 +187,29 @@ impl Veto {
         }
     }
 
-    /// Watches the record of an epoch until it is another one's.
-    pub(crate) async fn watch(&self, epoch: Epoch, may_answer: MayAnswer) -> ServingEnd {
+    /// Writes the record again where it is gone. When somebody else was faster, the next look tells.
+    async fn write_again(&self, served: Served, own: &ServedRecord) -> Result<Served, String> {
+        if served.is_gone {
+            self.hints.make_again().await.map_err(|error| error.to_string())?;
+        } else {
+            metrics::hints_made_again();
+        }
+        warn!(stream = self.stream, epoch = %own.epoch, "the record of who serves was gone: it is written again");
+        self.claim(Served::default(), own).await.map_err(|error| error.to_string())?;
+        self.read().await
+    }
+
+    /// Watches the record of a takeover until it is another one's.
+    pub(crate) async fn watch(&self, own: ServedRecord, may_answer: MayAnswer) -> ServingEnd {
+        let epoch = own.epoch;
         let mut read_at = Instant::now();
         loop {
             sleep(LOOK_EVERY).await;
-            match self.read().await {
+            let read = match self.read().await {
+                Ok(served) if served.record.is_none() => self.write_again(served, &own).await,
+                read => read,
+            };
+            match read {
                 Ok(Served { record: Some(record), .. }) if record.epoch != epoch => {
                     may_answer.set(false);
                     let ServedRecord { epoch: other, timeline, identity } = record;
@@ -165,7 +221,12 @@ impl Veto {
                     may_answer.set(true);
                 }
                 Err(reason) if read_at.elapsed() >= SILENCE => {
-                    tracing::debug!(reason, "reading who serves");
+                    if may_answer.now() {
+                        warn!(
+                            stream = self.stream,
+                            reason, "the record of who serves cannot be read"
+                        );
+                    }
                     may_answer.set(false);
                 }
                 Err(_) => {}

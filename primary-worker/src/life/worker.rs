@@ -162,7 +162,8 @@ impl Worker {
         }
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
-        let served = veto.look().await?;
+        let had_owner = owner::epoch(&mut owner).await?.is_some();
+        let served = veto.look(had_owner && !memory.claim.forced).await?;
         let here = owner::identity(&mut owner).await?;
         let allowed = served.allows(&mut owner, &here, memory.claim.forced).await?;
         allowed.map_err(ServingEnd::again)?;
