@@ -72,7 +72,7 @@ BEGIN
     RETURN v_count + v_more;
 END $$;
 
-CREATE FUNCTION farwrite.apply_guarded(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_expires bigint[], p_contexts text[], p_group integer, OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[]) RETURNS record
+CREATE FUNCTION farwrite.apply_guarded(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_expires bigint[], p_contexts text[], p_group integer, p_unconfirmed boolean[], OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -113,7 +113,7 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers);
+    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers, p_unconfirmed);
 END $$;
 
 CREATE FUNCTION farwrite.apply_plain(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_lowest uuid, p_highest uuid, OUT answers text[]) RETURNS text[]
@@ -662,7 +662,7 @@ BEGIN
         'no function is registered under number %', 'FW003', 'farwrite');
 END $_$;
 
-CREATE FUNCTION farwrite.close_batch(p_xid text, p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[], p_attempts integer[], p_outcomes text[], p_answers text[]) RETURNS void
+CREATE FUNCTION farwrite.close_batch(p_xid text, p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[], p_attempts integer[], p_outcomes text[], p_answers text[], p_unconfirmed boolean[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
@@ -673,7 +673,7 @@ BEGIN
         RAISE EXCEPTION 'the batch''s transaction % was ended by one of its commands', p_xid
             USING ERRCODE = 'FW002', SCHEMA = 'farwrite', HINT = 'A handler must not commit or roll back: the worker does.';
     END IF;
-    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers);
+    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers, p_unconfirmed);
 END $$;
 
 CREATE FUNCTION farwrite.close_table(p_table regclass) RETURNS boolean
@@ -1224,6 +1224,7 @@ DECLARE
     v_dated   uuid[];
     v_derived uuid[];
     v_rest    uuid[] := p_ids;
+    v_untold  uuid[] := (SELECT array_agg(u.command_id) FROM farwrite.unconfirmed u WHERE u.command_id = ANY (p_ids));
     v_first   uuid;
     v_last    uuid;
     r         record;
@@ -1244,8 +1245,9 @@ BEGIN
         WHERE l.command_id = ANY (v_derived)
     LOOP
         command_id := r.command_id;
-        status := r.outcome;
-        answer := r.answer;
+        reason := CASE WHEN r.command_id = ANY (v_untold) THEN 'unconfirmed' END;
+        status := coalesce(reason, r.outcome::text);
+        answer := CASE WHEN reason IS NULL THEN r.answer END;
         fingerprint := r.fingerprint;
         attempts := r.attempts;
         stream := (SELECT s.name FROM farwrite.streams s WHERE s.stream_id = r.stream_id);
@@ -1443,7 +1445,7 @@ BEGIN
     RETURN v_plan;
 END $_$;
 
-CREATE FUNCTION farwrite.record(p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[], p_attempts integer[], p_outcomes text[], p_answers text[]) RETURNS void
+CREATE FUNCTION farwrite.record(p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[], p_attempts integer[], p_outcomes text[], p_answers text[], p_unconfirmed boolean[] DEFAULT '{}'::boolean[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1465,6 +1467,12 @@ BEGIN
         FROM unnest(p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers)
             AS i (id, fingerprint, sequence, at, attempts, outcome, answer)
         WHERE i.outcome IS NOT NULL AND NOT farwrite.is_dated(i.id);
+    END IF;
+    IF p_unconfirmed <> '{}' THEN
+        INSERT INTO farwrite.unconfirmed (command_id)
+        SELECT i.id FROM unnest(p_ids, p_outcomes, p_unconfirmed) AS i (id, outcome, unconfirmed)
+        WHERE i.unconfirmed AND i.outcome <> 'expired'
+        ON CONFLICT DO NOTHING;
     END IF;
 END $$;
 
@@ -2013,6 +2021,10 @@ ALTER TABLE farwrite.streams ALTER COLUMN stream_id ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE farwrite.unconfirmed (
+    command_id uuid NOT NULL
+);
+
 ALTER TABLE ONLY farwrite.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (stream_id, sequence);
 
@@ -2069,6 +2081,9 @@ ALTER TABLE ONLY farwrite.streams
 
 ALTER TABLE ONLY farwrite.streams
     ADD CONSTRAINT streams_pkey PRIMARY KEY (stream_id);
+
+ALTER TABLE ONLY farwrite.unconfirmed
+    ADD CONSTRAINT unconfirmed_pkey PRIMARY KEY (command_id);
 
 CREATE INDEX dead_letters_by_command ON farwrite.dead_letters USING btree (command_id);
 

@@ -17,10 +17,11 @@ pub struct LedgerRecord {
     pub settled_at_ms: i64,
 }
 
-/// How a command waits that was accepted and could not be applied yet.
+/// How a command waits that was accepted and could not be applied yet, or whose outcome waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedCommand {
-    /// Stable, such as `scheduled`, `unknown_command` or `paused`.
+    /// Stable, such as `scheduled`, `unknown_command` or `paused`; or
+    /// [`UNCONFIRMED`](Self::UNCONFIRMED).
     pub reason: String,
     /// How often it was tried alone.
     pub attempts: u32,
@@ -30,6 +31,18 @@ pub struct ParkedCommand {
     /// How its last attempt failed, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<LastError>,
+}
+
+impl ParkedCommand {
+    /// The reason of a command that has ended, and whose outcome is not told yet: it expires, and
+    /// not every required standby is known to have its commit.
+    pub const UNCONFIRMED: &str = "unconfirmed";
+
+    /// Whether the command has ended, and its outcome is not told yet.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        self.reason == Self::UNCONFIRMED
+    }
 }
 
 /// How the last attempt at a parked command failed.

@@ -62,6 +62,14 @@ pub enum CommandStatus {
     Parked(ParkedCommand),
 }
 
+impl CommandStatus {
+    /// Whether it has ended, and how is not told yet.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        matches!(self, Self::Parked(parked) if parked.is_unconfirmed())
+    }
+}
+
 impl Recorded {
     /// Reads a row.
     ///
@@ -82,7 +90,7 @@ impl Recorded {
             due_at_ms,
         ) = row;
         let attempts = attempts.unsigned_abs();
-        let status = if status == "parked" {
+        let status = if status == "parked" || status == ParkedCommand::UNCONFIRMED {
             let error = answer.as_deref().map(serde_json::from_str::<LastError>).transpose()?;
             let reason = reason.unwrap_or_default();
             CommandStatus::Parked(ParkedCommand { reason, attempts, due_at_ms, error })

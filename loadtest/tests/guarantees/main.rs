@@ -8,6 +8,7 @@ mod atomic;
 mod broker;
 mod cluster;
 mod companions;
+mod confirmed;
 mod crash;
 mod dead_letters;
 mod exactly_once;

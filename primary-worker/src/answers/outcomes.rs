@@ -4,25 +4,22 @@
 //! reply's inbox was another process's, the connection was down. The ledger's row was committed
 //! with the effects, so it is the truth; its own position is not known any more, and a fresh flush
 //! position after a heartbeat is a later and therefore sufficient one. Of a command that is parked
-//! it tells why and until when.
+//! it tells why and until when. An outcome that not every required standby has is not told: see
+//! `confirm.rs`.
 //!
 //! It is a NATS service, so that `nats micro` finds it and shows its statistics. Questions that
 //! wait together are answered together, by one look-up and one heartbeat. The other endpoint,
 //! [`LagGauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
     Client,
-    jetstream::stream::Stream,
     service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use farwrite_schemas::{
-    CommandId, CommandStatus, Lsn, NotEnded, Outcome, OutcomeAnswer, OutcomeRequest, Recorded,
-    Reply, Subjects, headers,
+    Bookmark, CommandId, CommandStatus, NotEnded, OutcomeAnswer, OutcomeRequest, Recorded, Reply,
+    Subjects,
 };
 use futures_util::StreamExt;
 use sqlx::{PgConnection, types::Uuid};
@@ -34,7 +31,7 @@ use crate::{
     keep::confirm,
     life::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover},
     metrics,
-    store::{ledger, owner, server},
+    store::{ledger, owner, server, unconfirmed},
     stream::{client::message_max_bytes, sink::Verified},
 };
 
@@ -79,9 +76,7 @@ pub(crate) async fn serve(
     let gauge = LagGauge::new(stream, config, takeover.stream_id);
     let required = config.required_standbys.as_deref().unwrap_or_default();
     let connection = &connection;
-    let stream = &stream.stream;
-    let answers =
-        OutcomeAnswers { client: &client, takeover, stream, required, may_answer, connection };
+    let answers = OutcomeAnswers { client: &client, takeover, required, may_answer, connection };
     tokio::select! {
         biased; // callers wait for outcomes
         end = answers.all(outcomes) => end,
@@ -93,7 +88,6 @@ pub(crate) async fn serve(
 struct OutcomeAnswers<'a> {
     client: &'a Client,
     takeover: &'a Takeover,
-    stream: &'a Stream,
     required: &'a [String],
     may_answer: &'a MayAnswer,
     connection: &'a Mutex<PgConnection>,
@@ -118,24 +112,21 @@ impl OutcomeAnswers<'_> {
         }
         let ids: Vec<Uuid> = questions.iter().map(|(_, question)| question.id.uuid()).collect();
         let mut connection = self.connection.lock().await;
-        let known = ledger::recorded(&mut connection, &ids).await?;
-        let bookmark = if known.is_empty() {
-            None
-        } else {
-            // The heartbeat first: the position after it lies behind every commit that was seen.
-            owner::heartbeat(&mut connection, self.takeover.epoch).await?;
-            Some(self.takeover.bookmark(server::flush_lsn(&mut connection).await?))
-        };
-        let held = match &bookmark {
-            Some(bookmark) => self.held(&mut connection, &known, bookmark.lsn).await?,
-            None => HashSet::new(),
-        };
+        let (mut known, mut bookmark) = self.look(&mut connection, &ids).await?;
+        if let Some(seen) = &bookmark
+            && known.values().any(|recorded| recorded.status.is_unconfirmed())
+            && confirm::is_safe(&mut connection, self.required, seen.lsn, CONFIRM_WITHIN).await?
+        {
+            let held = known.values().filter(|recorded| recorded.status.is_unconfirmed());
+            let held: Vec<Uuid> = held.map(|recorded| recorded.id.uuid()).collect();
+            unconfirmed::confirm(&mut connection, &held).await?;
+            (known, bookmark) = self.look(&mut connection, &ids).await?;
+        }
         drop(connection);
         for (request, question) in questions {
             let id = question.id;
             // Two may ask for one id.
             let answer = match (known.get(&id).cloned(), &bookmark) {
-                _ if held.contains(&id) => OutcomeAnswer::Pending(NotEnded::unknown(id)),
                 (Some(known), Some(bookmark)) => match known.status_for(question.fingerprint) {
                     CommandStatus::Ended { outcome, record } => {
                         let bookmark = bookmark.clone();
@@ -149,7 +140,9 @@ impl OutcomeAnswers<'_> {
             };
             metrics::outcome_asked(match &answer {
                 OutcomeAnswer::Known(reply) => reply.outcome.as_str(),
-                OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. }) => "parked",
+                OutcomeAnswer::Pending(NotEnded { parked: Some(parked), .. }) => {
+                    if parked.is_unconfirmed() { "unconfirmed" } else { "parked" }
+                }
                 OutcomeAnswer::Pending(NotEnded { parked: None, .. }) => "pending",
             });
             let max_bytes = message_max_bytes(self.client);
@@ -163,40 +156,20 @@ impl OutcomeAnswers<'_> {
 }
 
 impl OutcomeAnswers<'_> {
-    /// Commands whose outcome must not be told yet: they expire, and a required standby does not
-    /// hold what was decided.
-    async fn held(
+    /// What is known of some commands, and a position behind all of it.
+    async fn look(
         &self,
         connection: &mut PgConnection,
-        known: &HashMap<CommandId, Recorded>,
-        lsn: Lsn,
-    ) -> Result<HashSet<CommandId>, sqlx::Error> {
-        let mut held = HashSet::new();
-        if self.required.is_empty() {
-            return Ok(held);
+        ids: &[Uuid],
+    ) -> Result<(HashMap<CommandId, Recorded>, Option<Bookmark>), sqlx::Error> {
+        let known = ledger::recorded(connection, ids).await?;
+        if known.is_empty() {
+            return Ok((known, None));
         }
-        for recorded in known.values() {
-            let CommandStatus::Ended { outcome, record } = &recorded.status else { continue };
-            let sequence = record.as_ref().and_then(|record| record.sequence);
-            if !matches!(outcome, Outcome::Expired) && self.expires(sequence).await {
-                held.insert(recorded.id);
-            }
-        }
-        if !held.is_empty()
-            && confirm::is_safe(connection, self.required, lsn, CONFIRM_WITHIN).await?
-        {
-            held.clear();
-        }
-        Ok(held)
-    }
-
-    /// Whether a command may expire, as far as the stream tells: it does where its message is gone.
-    async fn expires(&self, sequence: Option<u64>) -> bool {
-        let Some(sequence) = sequence else { return false };
-        match self.stream.direct_get(sequence).await {
-            Ok(message) => message.headers.get(headers::EXPIRES_AT).is_some(),
-            Err(_) => true,
-        }
+        // The heartbeat first: the position after it lies behind every commit that was seen.
+        owner::heartbeat(connection, self.takeover.epoch).await?;
+        let bookmark = self.takeover.bookmark(server::flush_lsn(connection).await?);
+        Ok((known, Some(bookmark)))
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) struct Columns<'a> {
     pub(crate) bodies: Bodies<'a>,
     /// Empty when nothing expires.
     pub(crate) expires_ns: Vec<Option<i64>>,
+    /// Whether an outcome is told only when every required standby has it. Empty when none is.
+    pub(crate) unconfirmed: Vec<bool>,
     /// Empty when nothing has a context.
     pub(crate) contexts: Vec<Option<&'a str>>,
 }
@@ -93,6 +95,7 @@ impl<'a> Columns<'a> {
             origins: Vec::with_capacity(count),
             bodies: Bodies::for_commands(count),
             expires_ns: Vec::new(),
+            unconfirmed: Vec::new(),
             contexts: Vec::new(),
         }
     }
@@ -121,6 +124,7 @@ impl<'a> Columns<'a> {
     pub(crate) fn plain_ids(&self) -> Option<(Uuid, Uuid)> {
         let is_dated = |id: &Uuid| CommandId::from_uuid(*id).unix_ms().is_some();
         if !self.expires_ns.is_empty()
+            || !self.unconfirmed.is_empty()
             || !self.contexts.is_empty()
             || !self.ids.iter().all(is_dated)
         {
@@ -135,6 +139,7 @@ impl<'a> Columns<'a> {
         let count = items.clone().count();
         let mut columns = Self::for_commands(count);
         let expires = items.clone().any(|item| item.expires_ns.is_some());
+        let unconfirmed = items.clone().any(|item| item.unconfirmed);
         let context =
             |item: &'a BatchItem| item.delivery.envelope.as_ref().ok()?.context.as_deref();
         let contexts = items.clone().any(|item| context(item).is_some());
@@ -156,6 +161,9 @@ impl<'a> Columns<'a> {
             columns.bodies.push(item.delivery.body());
             if expires {
                 columns.expires_ns.push(item.expires_ns);
+            }
+            if unconfirmed {
+                columns.unconfirmed.push(item.unconfirmed);
             }
             if contexts {
                 columns.contexts.push(context(item));

@@ -20,6 +20,8 @@ pub(crate) struct BatchItem {
     pub(crate) parked: Option<ParkedBefore>,
     /// When it is no longer to be applied, in Unix nanoseconds.
     pub(crate) expires_ns: Option<i64>,
+    /// Whether its outcome is told only when every required standby has it.
+    pub(crate) unconfirmed: bool,
 }
 
 /// What is known of a command that was parked.
@@ -42,7 +44,8 @@ impl BatchItem {
         expires_ns: Option<i64>,
     ) -> Self {
         let attempts = parked.as_ref().map_or(0, |parked| parked.attempts);
-        Self { delivery, work, echoes: Vec::new(), attempts, parked, expires_ns }
+        let (echoes, unconfirmed) = (Vec::new(), false);
+        Self { delivery, work, echoes, attempts, parked, expires_ns, unconfirmed }
     }
 
     /// The id and fingerprint that the ledger knows this command by; `None` where it cannot.

@@ -15,6 +15,7 @@ pub(crate) struct LedgerEntries {
     attempts: Vec<i32>,
     outcomes: Vec<&'static str>,
     answers: Vec<Option<String>>,
+    unconfirmed: Vec<bool>,
 }
 
 impl LedgerEntries {
@@ -38,6 +39,12 @@ impl LedgerEntries {
         self.attempts.push(item.attempts.max(1).cast_signed());
         self.outcomes.push(outcome.as_str());
         self.answers.push(outcome.ledger_answer());
+        self.unconfirmed.push(item.unconfirmed);
+    }
+
+    /// What nothing of which is unconfirmed is empty.
+    fn unconfirmed(&self) -> &[bool] {
+        if self.unconfirmed.contains(&true) { &self.unconfirmed } else { &[] }
     }
 
     /// Writes it, if the transaction is still the one that was opened.
@@ -47,7 +54,7 @@ impl LedgerEntries {
         xid: &str,
         fence: &Fence,
     ) -> Result<(), Failure> {
-        sqlx::query("SELECT farwrite.close_batch($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        sqlx::query("SELECT farwrite.close_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
             .bind(xid)
             .bind(fence.stream_id)
             .bind(&self.ids)
@@ -57,6 +64,7 @@ impl LedgerEntries {
             .bind(&self.attempts)
             .bind(&self.outcomes)
             .bind(&self.answers)
+            .bind(self.unconfirmed())
             .execute(tx)
             .await?;
         Ok(())

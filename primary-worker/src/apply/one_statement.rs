@@ -55,13 +55,14 @@ async fn attempt_guarded(
 ) -> Result<Option<CommittedBatch>, Failure> {
     let statement = sqlx::query_as(
         "SELECT done, outcomes, answers, repeated FROM farwrite.apply_guarded(
-             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
     );
     let statement = columns
         .bind(fence.bind(statement))
         .bind(&columns.expires_ns)
         .bind(&columns.contexts)
-        .bind(GROUP);
+        .bind(GROUP)
+        .bind(&columns.unconfirmed);
     let row: GuardedRow = commit(connection, statement).await?;
     let (Some(done), Some(outcomes), Some(answers), Some(repeated)) = row else { return Ok(None) };
     let only_after_commit = OnlyAfterCommit::committed();

@@ -47,13 +47,16 @@ impl Lane {
     ) -> Result<(), ServingEnd> {
         let works = self.works(&deliveries).await?;
         let hints = &self.shared.takeover.hints;
+        let is_confirmed = self.shared.confirm.is_some();
         let items = deliveries.into_iter().zip(works).map(|((delivery, parked), work)| {
             // A parked command was not settled, though commands around it were.
             let expires_ns = match parked {
                 Some(_) => delivery.expires_ns(),
                 None => hints.expiry_of(&delivery),
             };
-            BatchItem::new(delivery, work, parked, expires_ns)
+            // Whatever the hint says: it is no truth.
+            let unconfirmed = is_confirmed && delivery.expires_ns().is_some();
+            BatchItem { unconfirmed, ..BatchItem::new(delivery, work, parked, expires_ns) }
         });
         for batch in cut(items) {
             self.apply(batch).await?;

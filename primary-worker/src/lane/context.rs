@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use farwrite_internal::Health;
-use tokio::sync::mpsc;
 
 use crate::{
     apply::{handler::Handlers, judge::Refreshed},
     config::Config,
-    keep::{confirm::Unconfirmed, heartbeat::Pulse},
+    keep::{confirm::Confirming, heartbeat::Pulse},
     life::{may_answer::MayAnswer, takeover::Takeover},
 };
 
@@ -24,8 +23,8 @@ pub(crate) struct LaneContext {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) refreshed: Refreshed,
     pub(crate) health: Health,
-    /// Where answers are left that must wait for required standbys, if there are any.
-    pub(crate) confirm: Option<mpsc::Sender<Unconfirmed>>,
+    /// Where outcomes are left that must wait for required standbys, if there are any.
+    pub(crate) confirm: Option<Confirming>,
     pub(crate) may_answer: MayAnswer,
     pub(crate) turns: SuspectTurns,
 }

@@ -4,7 +4,8 @@
 //! it could lie inside somebody else's record, which no replica reaches until it is complete. It
 //! is read only when somebody waits. A reply that NATS does not take at once is dropped: its
 //! caller asks the outcome service, and a lane never waits for NATS. The answer to a command that
-//! expires waits for the required standbys, in `confirm.rs`.
+//! expires waits for the required standbys, in `confirm.rs`. So does the answer to a repeated id, which
+//! may be of one.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use farwrite_schemas::{Bookmark, Outcome, Reply, headers};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::{
@@ -22,7 +22,10 @@ use crate::{
         sort::id_reused,
     },
     failpoint::Failpoint,
-    keep::{confirm::Unconfirmed, heartbeat::Pulse},
+    keep::{
+        confirm::{Confirming, HeldAnswer},
+        heartbeat::Pulse,
+    },
     life::{may_answer::MayAnswer, takeover::Takeover},
     metrics::{self, ReplyResult},
     store::server,
@@ -38,7 +41,7 @@ pub(crate) struct Settler {
     pulse: Arc<Pulse>,
     /// What a reply's subject starts with, before the origin.
     reply_prefix: String,
-    confirm: Option<mpsc::Sender<Unconfirmed>>,
+    confirm: Option<Confirming>,
     may_answer: MayAnswer,
 }
 
@@ -66,17 +69,28 @@ impl Settler {
         let pairs = || items.iter().zip(&committed.settled);
         let is_awaited = |(item, settled): (&BatchItem, &Settled)| {
             matches!(settled, Settled::Ended { .. })
-                && (item.delivery.awaited || item.echoes.iter().any(|echo| echo.awaited))
+                && (item.unconfirmed
+                    || item.delivery.awaited
+                    || item.echoes.iter().any(|echo| echo.awaited))
         };
         if pairs().any(is_awaited) && self.may_answer.now() {
             let lsn = server::flush_lsn(connection).await?;
             Failpoint::BeforeReply.pass();
             let bookmark = self.takeover.bookmark(lsn);
             for (item, settled) in pairs() {
-                let Settled::Ended { outcome, .. } = settled else { continue };
-                self.reply(item, &item.delivery, outcome, &bookmark);
+                let Settled::Ended { outcome, repeated } = settled else { continue };
+                // What was decided before may be of a command that expires.
+                let waits = item.unconfirmed || *repeated;
+                let confirm = self.confirm.as_ref().filter(|_| waits);
+                self.reply(item, &item.delivery, outcome, &bookmark, confirm);
                 for echo in &item.echoes {
-                    self.reply(item, echo, outcome, &bookmark);
+                    self.reply(item, echo, outcome, &bookmark, confirm);
+                }
+                if item.unconfirmed
+                    && !item.delivery.awaited
+                    && let (Some(confirm), Ok(envelope)) = (confirm, &item.delivery.envelope)
+                {
+                    confirm.recorded(envelope.id.uuid(), lsn);
                 }
             }
             metrics::settled_in(began.elapsed());
@@ -93,6 +107,7 @@ impl Settler {
         delivery: &Delivery,
         outcome: &Outcome,
         bookmark: &Bookmark,
+        confirm: Option<&Confirming>,
     ) {
         let Some(inbox) = delivery.header(headers::REPLY) else { return };
         let Ok(envelope) = &delivery.envelope else { return };
@@ -114,15 +129,15 @@ impl Settler {
             return metrics::reply(ReplyResult::Dropped);
         };
         let (inbox, payload) = (inbox.to_owned(), Bytes::from(payload));
-        let sent = match &self.confirm {
-            Some(confirm) if delivery.expires_ns().is_some() => {
-                let answer = Unconfirmed { lsn: bookmark.lsn, inbox, payload };
-                if confirm.try_send(answer).is_ok() {
+        let sent = match confirm {
+            Some(confirm) => {
+                let answer = HeldAnswer { inbox, payload };
+                if confirm.answer(envelope.id.uuid(), bookmark.lsn, answer) {
                     return;
                 }
                 false
             }
-            _ => matches!(self.client.publish(inbox, payload).now_or_never(), Some(Ok(()))),
+            None => matches!(self.client.publish(inbox, payload).now_or_never(), Some(Ok(()))),
         };
         metrics::reply(if sent { ReplyResult::Sent } else { ReplyResult::Dropped });
     }

@@ -8,22 +8,13 @@ use std::{sync::Arc, time::Duration};
 
 use farwrite_schemas::Epoch;
 use sqlx::PgConnection;
-use tokio::{
-    sync::mpsc,
-    task::{JoinError, JoinSet},
-};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
     answers::outcomes,
-    keep::{
-        confirm::{self, Unconfirmed},
-        heartbeat,
-        keeper::HintKeeper,
-        trim::Trimmer,
-        upkeep,
-    },
+    keep::{confirm::Confirmations, heartbeat, keeper::HintKeeper, trim::Trimmer, upkeep},
     lane::{context::LaneContext, open::open, queue::Dispatcher},
     metrics,
     primary::{PrimaryError, PrimaryServer, Purpose},
@@ -70,8 +61,8 @@ pub(crate) struct Serving {
     pub(crate) heartbeat: PgConnection,
     pub(crate) outcomes: PgConnection,
     pub(crate) veto: Veto,
-    /// Answers that wait for required standbys, where there are any.
-    pub(crate) unconfirmed: Option<(mpsc::Receiver<Unconfirmed>, PgConnection, Vec<String>)>,
+    /// Outcomes that wait for required standbys, where there are any.
+    pub(crate) unconfirmed: Option<(Confirmations, PgConnection, Vec<String>)>,
 }
 
 /// A task of a takeover, and how it ended.
@@ -150,10 +141,12 @@ impl Serving {
             let (own, may_answer) = (ServedRecord::of(takeover), shared.may_answer.clone());
             async move { TaskEnd::Other(veto.watch(own, may_answer).await) }
         });
-        if let Some((answers, connection, required)) = unconfirmed {
-            let client = client.clone();
+        if let Some((outcomes, connection, required)) = unconfirmed {
+            let (client, epoch) = (client.clone(), takeover.epoch);
+            let may_answer = shared.may_answer.clone();
             tasks.spawn(async move {
-                TaskEnd::Other(match confirm::run(answers, connection, client, &required).await {
+                let confirming = outcomes.run(connection, client, &required, epoch, &may_answer);
+                TaskEnd::Other(match confirming.await {
                     Ok(()) => ServingEnd::Fatal(WorkerError::Task("confirming answers")),
                     Err(error) => ServingEnd::again_of("confirming answers", error),
                 })

@@ -27,7 +27,7 @@ use crate::{
     lane::{context::LaneContext, turns::SuspectTurns},
     metrics,
     primary::{self, PrimaryStart, Purpose},
-    store::owner,
+    store::{owner, unconfirmed as unconfirmed_rows},
     stream::{client, find, identity, sink::Verified, unreadable::Unreadable},
 };
 
@@ -188,7 +188,10 @@ impl Worker {
                 let connection = server.connect_as(&start, &Purpose::Control).await?;
                 (Some(sender), Some((answers, connection, required)))
             }
-            None => (None, None),
+            None => {
+                unconfirmed_rows::confirm_all(&mut control).await?;
+                (None, None)
+            }
         };
         let unreadable = memory.unreadable.clone();
         unreadable.settled(takeover.progress.low_water);

@@ -12,3 +12,4 @@ pub(crate) mod parked;
 pub(crate) mod server;
 pub(crate) mod streams;
 pub(crate) mod text;
+pub(crate) mod unconfirmed;

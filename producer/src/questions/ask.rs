@@ -59,7 +59,9 @@ impl Questions {
             *last_heard = match self.ask(id, Some(fingerprint)).await {
                 Ok(OutcomeAnswer::Known(reply)) => return reply,
                 Ok(OutcomeAnswer::Pending(NotEnded { parked: None, .. })) => LastHeard::Pending,
-                Ok(OutcomeAnswer::Pending(NotEnded { parked: Some(_), .. })) => LastHeard::Parked,
+                Ok(OutcomeAnswer::Pending(NotEnded { parked: Some(parked), .. })) => {
+                    if parked.is_unconfirmed() { LastHeard::Unconfirmed } else { LastHeard::Parked }
+                }
                 Err(unanswered) => LastHeard::from(&unanswered),
             };
             sleep(backoff.next_pause()).await;

@@ -17,6 +17,9 @@ pub enum LastHeard {
     /// The command is parked: it is scheduled, waits for another try, or stands behind one of its
     /// key that does.
     Parked,
+    /// The command has ended, and how is not told yet: it expires, and not every required standby
+    /// has its commit.
+    Unconfirmed,
     /// It may not be asked, or its answer cannot be read; the log says which.
     Unusable,
 }
@@ -28,6 +31,9 @@ impl fmt::Display for LastHeard {
             Self::NoWorker => "no worker answers questions for outcomes",
             Self::Pending => "the worker has not applied it yet",
             Self::Parked => "it is parked: the worker applies it when it is due",
+            Self::Unconfirmed => {
+                "it has ended, and how is told when every required standby has its commit"
+            }
             Self::Unusable => "the outcome service may not be asked, or cannot be understood",
         })
     }

@@ -4,7 +4,8 @@
 //! of the read: see `position.rs`.
 //!
 //! What is not found on a replica is unknown *here*. Only the primary knows that a command has not
-//! ended.
+//! ended. An outcome that not every required standby has is not told, here or anywhere: it counts as
+//! parked.
 
 use farwrite_lsn_watcher::WaitError;
 use farwrite_schemas::{
@@ -13,10 +14,10 @@ use farwrite_schemas::{
 };
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    metrics,
+    backoff, metrics,
     questions::ask::Questions,
     reads::{
         position::{self, ServerPosition},
@@ -108,11 +109,16 @@ impl Questions {
             let visible = self.reads.wait_unchecked(bookmark, left).await;
             visible.map_err(|error| OutputError::NotVisible(Box::new(error)))?;
             let mut connection = pool.acquire().await?;
-            match recorded(&mut connection, id).await?.map(|recorded| recorded.status) {
-                Some(CommandStatus::Ended { outcome: Outcome::Applied { output }, .. }) => {
-                    Ok(output)
+            let mut backoff = backoff::publishing();
+            loop {
+                match recorded(&mut connection, id).await?.map(|recorded| recorded.status) {
+                    Some(CommandStatus::Ended { outcome: Outcome::Applied { output }, .. }) => {
+                        return Ok(output);
+                    }
+                    // It is told at the primary already, and here in a moment.
+                    Some(status) if status.is_unconfirmed() => sleep(backoff.next_pause()).await,
+                    Some(_) | None => return Err(OutputError::NotFound),
                 }
-                Some(_) | None => Err(OutputError::NotFound),
             }
         };
         let read = timeout_at(deadline, reading).await.unwrap_or(Err(OutputError::TimedOut));

@@ -2,11 +2,11 @@
 //! answer the database that this producer reads.
 //!
 //! ```text
-//! asked ─▶ answered: ended, or not
-//!   │ ▲
-//!   │ └──────────────────────────── pause ◀┐
-//!   └▶ not answered ─▶ read here: ended    │
-//!                        └─ unknown here ──┘   until the deadline
+//! first connection ─▶ asked ─▶ answered: ended, or not
+//!                      │ ▲
+//!                      │ └──────────────────────────── pause ◀┐
+//!                      └▶ not answered ─▶ read here: ended    │
+//!                                           └─ unknown here ──┘   until the deadline
 //! ```
 
 use std::time::Duration;
@@ -153,6 +153,10 @@ impl Questions {
         let mut backoff = backoff::publishing();
         // A silent service leaves time to read.
         let patience = if self.reads.pool().is_ok() { time / 2 } else { time };
+        // A client that was made just now is not away. What is read here may be less than the worker
+        // knows.
+        let first = patience.min(self.link.ack_timeout);
+        drop(timeout(first, self.link.first_connected()).await);
         loop {
             let asked = timeout(patience, self.ask(id, None)).await;
             let unanswered = match asked.unwrap_or(Err(Unanswered::Silence)) {

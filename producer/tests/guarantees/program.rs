@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use farwrite_schemas::headers;
+use farwrite_schemas::{Lsn, headers};
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
 
@@ -70,6 +71,30 @@ async fn what_is_wrong_on_the_command_line_is_not_sent() {
         assert_eq!(status, Some(2), "{verb} {arguments:?}: {line}");
     }
     assert_eq!(stream.info().await.unwrap().state.messages, 0);
+}
+
+#[tokio::test]
+async fn an_outcome_is_asked_of_the_worker_though_what_is_read_here_is_silent() {
+    let stage = Stage::new("silent").await;
+    let mut questions = stage.questions().await;
+    let id = ID.parse().unwrap();
+    let answer = stage.applied(id, "7", Lsn(9)).encode().unwrap();
+    let client = stage.client.clone();
+    let answering = tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            client.publish(question.reply.unwrap(), answer.clone().into()).await.unwrap();
+        }
+    });
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
+    for _ in 0..5 {
+        let mut command = verb_of(&stage, "outcome", &[ID]);
+        command.env("FARWRITE_TIMEOUT_MS", "10000").env("FARWRITE_REPLICA_URL", &url);
+        let (status, line) = end_of(command).await;
+        assert_eq!((status, &line["known"]), (Some(0), &"applied".into()), "{line}");
+    }
+    answering.abort();
 }
 
 #[tokio::test]

@@ -159,6 +159,13 @@ CREATE TABLE farwrite.ledger_derived (
     published_at timestamptz
 );
 
+-- Outcomes that are not told yet: of commands that expire, where standbys are required. A row comes with
+-- the outcome's own transaction, and goes when every required standby has flushed that. A failover that
+-- lost the outcome could end the command as expired, though another outcome was told.
+CREATE TABLE farwrite.unconfirmed (
+    command_id uuid PRIMARY KEY
+);
+
 -- What could not be applied, with its raw bytes, until an operator has looked at it.
 CREATE TABLE farwrite.dead_letters (
     stream_id        integer NOT NULL,

@@ -22,9 +22,11 @@ pub(crate) fn start(verb: &str, matches: &ArgMatches) -> Result<ExitCode, String
 }
 
 async fn run(request: Request) -> ExitCode {
-    let (end, line) = match request.builder.connect().await {
-        Ok(producer) => answer(&producer, request.verb, request.timeout).await,
-        Err(error) => (CallEnd::Failed, json!({ "error": error.to_string() })),
+    let Request { builder, timeout, verb } = request;
+    let (end, line) = match tokio::time::timeout(timeout, builder.connect()).await {
+        Ok(Ok(producer)) => answer(&producer, verb, timeout).await,
+        Ok(Err(error)) => (CallEnd::Failed, json!({ "error": error.to_string() })),
+        Err(_) => (CallEnd::Failed, json!({ "error": "no connection to NATS in time" })),
     };
     println!("{line}");
     end.into()

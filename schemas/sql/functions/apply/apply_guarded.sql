@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION farwrite.apply_guarded(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
     p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[],
     p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[],
-    p_expires bigint[], p_contexts text[], p_group integer,
+    p_expires bigint[], p_contexts text[], p_group integer, p_unconfirmed boolean[],
     OUT done integer, OUT outcomes text[], OUT answers text[], OUT repeated boolean[])
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -49,5 +49,5 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers);
+    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers, p_unconfirmed);
 END $$;

@@ -4,7 +4,7 @@
 -- setting of its own, which would be restored behind it.
 CREATE OR REPLACE FUNCTION farwrite.close_batch(
     p_xid text, p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[],
-    p_attempts integer[], p_outcomes text[], p_answers text[]) RETURNS void
+    p_attempts integer[], p_outcomes text[], p_answers text[], p_unconfirmed boolean[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     RESET ROLE;
@@ -14,5 +14,5 @@ BEGIN
         RAISE EXCEPTION 'the batch''s transaction % was ended by one of its commands', p_xid
             USING ERRCODE = 'FW002', SCHEMA = 'farwrite', HINT = 'A handler must not commit or roll back: the worker does.';
     END IF;
-    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers);
+    PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers, p_unconfirmed);
 END $$;

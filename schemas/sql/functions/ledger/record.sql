@@ -1,9 +1,11 @@
 -- Writes outcomes into the ledger. An entry without an outcome is passed over. p_attempts may be
 -- empty: then each took one. Ids that carry no time are few: they are looked for only where something
 -- was passed over. The outcome that nearly all have is not looked up by its name for each of them.
+-- p_unconfirmed, empty where nothing is: whether an outcome is not told before every required standby has
+-- it. To be expired is told at once: the time does not come back.
 CREATE OR REPLACE FUNCTION farwrite.record(
     p_stream integer, p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_at bigint[],
-    p_attempts integer[], p_outcomes text[], p_answers text[]) RETURNS void
+    p_attempts integer[], p_outcomes text[], p_answers text[], p_unconfirmed boolean[] DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_recorded bigint;
@@ -22,5 +24,11 @@ BEGIN
         FROM unnest(p_ids, p_fingerprints, p_sequences, p_at, p_attempts, p_outcomes, p_answers)
             AS i (id, fingerprint, sequence, at, attempts, outcome, answer)
         WHERE i.outcome IS NOT NULL AND NOT farwrite.is_dated(i.id);
+    END IF;
+    IF p_unconfirmed <> '{}' THEN
+        INSERT INTO farwrite.unconfirmed (command_id)
+        SELECT i.id FROM unnest(p_ids, p_outcomes, p_unconfirmed) AS i (id, outcome, unconfirmed)
+        WHERE i.unconfirmed AND i.outcome <> 'expired'
+        ON CONFLICT DO NOTHING;
     END IF;
 END $$;

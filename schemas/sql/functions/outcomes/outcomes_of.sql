@@ -1,9 +1,10 @@
 -- Everything about how commands ended, or wait, for many ids at once. Ids that nothing is known of
 -- have no row. For outcomes that are asked for, on the primary and on every
 -- replica; it reads only.
---   status      how it ended, or parked
+--   status      how it ended, or parked; or unconfirmed: it ended, and how is not told before every
+--               required standby has it (reason says so too)
 --   answer      the output, or the rejection, or why it was dead-lettered; of a parked command the
---               code and message of its last failure
+--               code and message of its last failure; null of an unconfirmed one
 --   fingerprint null for a message that was no command; zeros match every command
 --   stream      null, with sequence and published_at, for one that was cancelled before it came
 --   due_at      when a parked command, or what waits before it in its key queue, is tried next; infinity
@@ -16,6 +17,7 @@ DECLARE
     v_dated   uuid[];
     v_derived uuid[];
     v_rest    uuid[] := p_ids;
+    v_untold  uuid[] := (SELECT array_agg(u.command_id) FROM farwrite.unconfirmed u WHERE u.command_id = ANY (p_ids));
     v_first   uuid;
     v_last    uuid;
     r         record;
@@ -36,8 +38,9 @@ BEGIN
         WHERE l.command_id = ANY (v_derived)
     LOOP
         command_id := r.command_id;
-        status := r.outcome;
-        answer := r.answer;
+        reason := CASE WHEN r.command_id = ANY (v_untold) THEN 'unconfirmed' END;
+        status := coalesce(reason, r.outcome::text);
+        answer := CASE WHEN reason IS NULL THEN r.answer END;
         fingerprint := r.fingerprint;
         attempts := r.attempts;
         stream := (SELECT s.name FROM farwrite.streams s WHERE s.stream_id = r.stream_id);
