@@ -28,13 +28,16 @@ struct Apart {
 
 async fn lanes_apart(name: &str) -> Result<Apart> {
     let case = new_case(name).await?;
-    let worker = case.serving_worker().await?;
+    let before = case.serving_worker().await?;
     case.publish(&Message::append("held", 0)).await?;
     for n in 0..5 {
         case.publish(&Message::append("a", n)).await?;
     }
     case.settled().await?;
+    ensure!(before.terminate(DEADLINE).await?.success());
+    // The broker knows of the takeover before the last one.
     let older = CopiedStore::of(case, "older").await?;
+    let worker = case.serving_worker().await?;
     let mut holder = case.primary().await?;
     let hold = "BEGIN; SELECT FROM app.keys WHERE key = 'held' FOR UPDATE";
     sqlx::raw_sql(hold).execute(&mut holder).await?;
@@ -164,6 +167,8 @@ async fn a_refusal_lasts_until_an_operator_adopts_however_the_stream_looks() -> 
     right.put_back().await?;
     stops(&case.worker()?, "stays refused until an operator decides").await?;
     case.run("status", &[]).await?.ended(1)?;
+    let checked = case.run("migrate", &["--check"]).await?.ended(4)?;
+    ensure!(checked.out.contains("stays refused"), "{checked:?}");
     case.run("migrate", &[]).await?.ended(0)?;
     stops(&case.worker()?, "its tail is lost").await?;
     case.run("adopt-stream", &["--from", "21", "--reason", "by test"]).await?.ended(0)?;

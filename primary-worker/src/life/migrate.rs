@@ -142,7 +142,7 @@ async fn check_stream(
     if !has_schema {
         return Ok(StreamFound::NotRegistered);
     }
-    match identity::check_identity(connection, info).await {
+    match identity::check_known(connection, info).await {
         Ok(()) => Ok(StreamFound::Ready),
         Err(StreamError::NotRegistered(_)) => Ok(StreamFound::NotRegistered),
         Err(error) => Err(error),

@@ -139,7 +139,8 @@ impl Serving {
         });
         tasks.spawn({
             let (own, may_answer) = (ServedRecord::of(takeover), shared.may_answer.clone());
-            async move { TaskEnd::Other(veto.watch(own, may_answer).await) }
+            let server = server.clone();
+            async move { TaskEnd::Other(veto.watch(own, may_answer, &server).await) }
         });
         if let Some((outcomes, connection, required)) = unconfirmed {
             let (client, epoch) = (client.clone(), takeover.epoch);

@@ -7,7 +7,9 @@
 //! steps back from a record that is not its own, and while it cannot be read for some seconds it
 //! answers nobody and trims nothing.
 //!
-//! The record, and the stream that holds it, may be deleted: the worker that serves writes it again. A
+//! The record, and the stream that holds it, may be deleted, or put back from an older copy together with
+//! the commands: the worker that serves writes it again. A record of an earlier takeover of this very
+//! database is no other worker's, while the database's owner is this one. A
 //! worker that comes to take over and finds none, where there was a takeover before, leaves the one that
 //! serves, perhaps on another primary, the time to do so.
 //!
@@ -34,7 +36,12 @@ use crate::{
     config::Config,
     keep::hints_stream::HintsStream,
     metrics,
-    store::{history, owner::DatabaseIdentity, server},
+    primary::{PrimaryError, PrimaryServer, Purpose},
+    store::{
+        history,
+        owner::{self, DatabaseIdentity},
+        server,
+    },
     stream::error::StreamError,
 };
 
@@ -199,8 +206,28 @@ impl Veto {
         self.read().await
     }
 
+    /// Whether a record was this one's predecessor's: of an earlier takeover of this database, whose owner
+    /// is still this one.
+    async fn is_earlier(
+        record: &ServedRecord,
+        own: &ServedRecord,
+        server: &PrimaryServer,
+    ) -> Result<bool, PrimaryError> {
+        if record.identity != own.identity {
+            return Ok(false);
+        }
+        let mut connection = server.connect(&Purpose::Control).await?;
+        Ok(history::holds(&mut connection, record.epoch).await?
+            && owner::epoch(&mut connection).await? == Some(own.epoch))
+    }
+
     /// Watches the record of a takeover until it is another one's.
-    pub(crate) async fn watch(&self, own: ServedRecord, may_answer: MayAnswer) -> ServingEnd {
+    pub(crate) async fn watch(
+        &self,
+        own: ServedRecord,
+        may_answer: MayAnswer,
+        server: &PrimaryServer,
+    ) -> ServingEnd {
         let epoch = own.epoch;
         let mut read_at = Instant::now();
         loop {
@@ -210,8 +237,15 @@ impl Veto {
                 read => read,
             };
             match read {
-                Ok(Served { record: Some(record), .. }) if record.epoch != epoch => {
+                Ok(Served { record: Some(record), sequence, .. }) if record.epoch != epoch => {
                     may_answer.set(false);
+                    if Self::is_earlier(&record, &own, server).await.unwrap_or(false) {
+                        warn!(%epoch, earlier = %record.epoch, "the broker names an earlier takeover: perhaps it lost what came after it");
+                        let served = Served { sequence, ..Served::default() };
+                        // Where that fails, the next look tells.
+                        let _ = self.claim(served, &own).await;
+                        continue;
+                    }
                     let ServedRecord { epoch: other, timeline, identity } = record;
                     warn!(%epoch, %other, timeline, identity, "the broker names another worker");
                     return ServingEnd::Taken;

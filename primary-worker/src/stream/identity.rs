@@ -168,9 +168,7 @@ pub(crate) async fn verify(
 ) -> Result<Identity, StreamError> {
     let name = &stream.cached_info().config.name;
     let known = known(connection, name).await?;
-    if let Some((at, reason)) = streams::refusal(connection, name).await? {
-        return Err(StreamError::Refused { stream: name.clone(), at, reason });
-    }
+    check_not_refused(connection, name).await?;
     known.verify(context, stream, progress).await?;
     Ok(known)
 }
@@ -227,6 +225,23 @@ pub(crate) async fn check_identity(
     info: &Info,
 ) -> Result<(), StreamError> {
     known(connection, &info.config.name).await?.check(info)
+}
+
+/// The same; and that it was not refused.
+pub(crate) async fn check_known(
+    connection: &mut PgConnection,
+    info: &Info,
+) -> Result<(), StreamError> {
+    check_identity(connection, info).await?;
+    check_not_refused(connection, &info.config.name).await
+}
+
+/// Checks that a stream was not found changed before, or that an operator has adopted it since.
+async fn check_not_refused(connection: &mut PgConnection, name: &str) -> Result<(), StreamError> {
+    match streams::refusal(connection, name).await? {
+        Some((at, reason)) => Err(StreamError::Refused { stream: name.to_owned(), at, reason }),
+        None => Ok(()),
+    }
 }
 
 /// Writes the identity of a stream down that the database does not know yet, or checks that it is
