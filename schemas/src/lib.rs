@@ -20,6 +20,7 @@ mod envelope;
 mod fingerprint;
 pub mod headers;
 mod id;
+mod identity;
 mod key;
 mod lag;
 mod lsn;
@@ -47,6 +48,7 @@ pub use envelope::{
 };
 pub use fingerprint::Fingerprint;
 pub use id::{CommandId, CommandIdError};
+pub use identity::{IDENTITY_QUERY, IdentityDigest};
 pub use key::{KEY_MAX_BYTES, Key, KeyError};
 pub use lag::Lag;
 pub use lsn::{Lsn, LsnError};

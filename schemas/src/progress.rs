@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bookmark::{Epoch, Timeline},
     branch::Branch,
+    identity::IdentityDigest,
     lsn::Lsn,
 };
 
@@ -41,6 +42,10 @@ pub struct ReplicaProgress {
     /// The timeline that the server was on after the position was read, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
+    /// Which database it shows: two that were mixed up say nothing of each other's positions. `None` where
+    /// it shows none of its own, or does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityDigest>,
     /// What its history says of epochs that were asked about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<Branch>,

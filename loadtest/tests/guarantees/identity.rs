@@ -162,7 +162,9 @@ async fn a_dump_that_is_restored_into_the_same_name_waits_for_an_operator_and_lo
         let dumped = dump(&case).await?;
         let before = producer.write(&append(2)).await?.bookmark;
         ensure!(worker.terminate(DEADLINE).await?.success());
-        drop(producer);
+        // It has watched the database all the time, and goes on.
+        let witness = producer;
+        witness.wait_within(&before, DEADLINE).await?;
         if is_new_database {
             let sql = format!("DROP DATABASE \"{}\" WITH (FORCE)", case.name);
             primary.execute("postgres", &sql).await?;
@@ -171,15 +173,16 @@ async fn a_dump_that_is_restored_into_the_same_name_waits_for_an_operator_and_lo
             case.execute("DROP SCHEMA farwrite CASCADE; DROP SCHEMA app CASCADE").await?;
         }
         restore(&case, &case.name, &dumped).await?;
+        let error = why(&witness, &before, A_WHILE).await?;
+        ensure!(matches!(error, WaitError::TimedOut { .. }), "{error:?}");
         is_not_believed(&case, &url, &before).await?;
         refuses(&case, &url, ANOTHER).await?;
         adopt(&case, &url, &[], 1, "the broker names another database").await?;
         adopt(&case, &url, &["--replace"], 0, "bookmarks of that are superseded").await?;
         let _worker = case.serving_worker().await?;
-        let producer = case.producer("ewr").await?;
-        let written = producer.write(&append(3)).await?;
+        let written = witness.write(&append(3)).await?;
         ensure!(written.output.place == 3, "what the dump lacks was not applied again first");
-        let error = why(&producer, &before, DEADLINE).await?;
+        let error = why(&witness, &before, DEADLINE).await?;
         ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
         // Also where a replica is read.
         let near = case.producer("jfk").await?;
@@ -327,5 +330,60 @@ async fn a_server_that_was_put_back_on_its_own_timeline_waits_for_an_operator_an
     let producer = case.producer("ewr").await?;
     let error = why(&producer, &lost, DEADLINE).await?;
     ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watcher_of_another_database_that_speaks_for_a_region_is_passed_over() -> Result<()> {
+    let stack = Devstack::builder().regions(["ewr", "jfk"]).start().await?;
+    let stack = Box::leak(Box::new(stack));
+    let (case, other) =
+        (Case::on(stack, "heard", &[]).await?, Case::on(stack, "other", &[]).await?);
+    let (_worker, _theirs) = (case.serving_worker().await?, other.serving_worker().await?);
+    let (ewr, jfk) = (stack.server("ewr")?, stack.server("jfk")?);
+    jfk.wait_caught_up(ewr, DEADLINE).await?;
+    let _watcher = case.watcher("jfk")?;
+    let builder = Producer::builder(case.name.parse()?, "jfk".parse()?)
+        .nats_url(stack.nats_url("jfk")?)
+        .reads(ReadsFrom::replica(jfk.url(&case.name)).over_nats())
+        .limits(Limits::default().timeout(DEADLINE));
+    let producer = builder.connect().await?;
+    let first = producer.write(&append(1)).await?.bookmark;
+    // Watchers by mistake: of another database, ahead of the replica, and of none. And a message of nobody.
+    let mut strangers = Vec::new();
+    for database in [&other.name, "postgres"] {
+        let mut command = std::process::Command::new(farwrite_loadtest::kit::program("farwrite")?);
+        command.args(["watcher", "run", "--database", &case.name, "--region", "jfk"]);
+        command.args(["--nats-url", &stack.nats_urls(), "--metrics-addr", "127.0.0.1:0"]);
+        command.args(["--replica-url", &ewr.url(database)]);
+        let stranger = stack.spawn(command, &format!("watcher-{database}"))?;
+        said(&case, &stranger, "are served addr=").await?;
+        strangers.push(stranger);
+    }
+    let subject = format!("farwrite.{}.progress.jfk", case.name);
+    let mut heard = case.client.subscribe(subject.clone()).await?;
+    jfk.pause_replay().await?;
+    let written = producer.submit(&append(2)).await?.bookmark;
+    let forging = async {
+        while let Some(message) = futures_util::StreamExt::next(&mut heard).await {
+            let mut progress: serde_json::Value = serde_json::from_slice(&message.payload)?;
+            if progress["in_recovery"] == true && progress["replayed"] != "FFFFFFF/0" {
+                progress["replayed"] = "FFFFFFF/0".into();
+                case.client.publish(subject.clone(), progress.to_string().into()).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let error = tokio::select! {
+        ended = forging => bail!("{ended:?}"),
+        error = why(&producer, &written, A_WHILE) => error?,
+    };
+    ensure!(matches!(error, WaitError::TimedOut { .. }), "{error:?}");
+    jfk.resume_replay().await?;
+    for bookmark in [&first, &written] {
+        producer.wait_within(bookmark, DEADLINE).await?;
+    }
+    producer.write(&append(3)).await?;
+    ensure!(strangers.iter().all(|stranger| stranger.status().is_ok_and(|ended| ended.is_none())));
     Ok(())
 }

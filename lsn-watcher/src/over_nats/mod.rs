@@ -2,6 +2,7 @@
 
 mod config;
 mod source;
+mod speaker;
 
 pub use config::NatsConfig;
 pub(crate) use source::RegionSource;

@@ -20,7 +20,7 @@ use farwrite_schemas::{Epoch, Interest, Lsn, Origin, ReplicaProgress, Subjects};
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::config::NatsConfig;
+use super::{config::NatsConfig, speaker::Speaker};
 use crate::{
     answer::GoneReason,
     metrics,
@@ -35,6 +35,7 @@ pub(crate) struct RegionSource {
     board: Arc<Board>,
     repeat: Duration,
     declared: Option<DeclaredInterest>,
+    speaker: Speaker,
 }
 
 /// The last interest that was said, and not yet over.
@@ -60,6 +61,7 @@ impl RegionSource {
             board,
             repeat: config.repeat_interval(),
             declared: None,
+            speaker: Speaker::new(config.limits().forget_after),
         }
     }
 
@@ -127,7 +129,7 @@ impl RegionSource {
         }
     }
 
-    async fn hear(&self, message: &Message) {
+    async fn hear(&mut self, message: &Message) {
         let progress: ReplicaProgress = match serde_json::from_slice(&message.payload) {
             Ok(progress) => progress,
             Err(error) => {
@@ -135,18 +137,22 @@ impl RegionSource {
                 return;
             }
         };
+        if !self.speaker.is_believed(&progress, Instant::now()) {
+            return;
+        }
         let ReplicaProgress {
             replayed,
             server_start_us,
             in_recovery,
             timeline,
+            identity,
             branches,
             unreadable,
         } = progress;
         if replayed.is_none() && in_recovery {
             return self.board.lost(GoneReason::ToldByWatcher).await;
         }
-        let report = ServerReport { replayed, timeline, server_start_us, in_recovery };
+        let report = ServerReport { replayed, timeline, server_start_us, in_recovery, identity };
         self.board.saw(report).await;
         let is_present = self.board.server_start_us() == Some(server_start_us);
         if is_present && (!branches.is_empty() || unreadable.is_some()) {

@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_millis(100);
 /// way for long, the ids of those that wait for a synchronous standby, modulo 2^32. Each statement has
 /// a snapshot of its own; one round trip. The timeline is in the name of the file that is written: the
 /// control file is stale until the next checkpoint.
-fn question(must_know_syncing: bool) -> String {
+fn question(must_know_syncing: bool, history: i64) -> String {
     let syncing = if must_know_syncing {
         "(SELECT coalesce(string_agg(backend_xid::text, ','), '') FROM pg_stat_activity
           WHERE wait_event = 'SyncRep' AND backend_xid IS NOT NULL)"
@@ -33,7 +33,8 @@ fn question(must_know_syncing: bool) -> String {
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
-         SELECT p::text, ('x' || left(pg_walfile_name(p), 8))::bit(32)::int FROM pg_current_wal_flush_lsn() p;
+         SELECT p::text, ('x' || left(pg_walfile_name(p), 8))::bit(32)::int,
+                {history} <> 0 AND pg_table_is_visible({history}::oid) IS NULL FROM pg_current_wal_flush_lsn() p;
          SELECT pg_current_snapshot()::text, age('3'::xid), {syncing};
          COMMIT"
     )
@@ -94,19 +95,24 @@ pub(crate) struct ShownCommits {
 }
 
 impl ShownCommits {
-    /// Asks up to where everything is shown, and on which timeline that is.
+    /// Asks up to where everything is shown, and on which timeline that is; `None` where the table with
+    /// the oid `history` (0 for none) is no more.
     pub(crate) async fn ask(
         &mut self,
         connection: &mut PgConnection,
-    ) -> Result<(Option<Lsn>, Option<Timeline>), sqlx::Error> {
-        let question = question(self.must_know_syncing());
+        history: i64,
+    ) -> Result<Option<(Option<Lsn>, Option<Timeline>)>, sqlx::Error> {
+        let question = question(self.must_know_syncing(), history);
         let rows = sqlx::raw_sql(AssertSqlSafe(question)).fetch_all(connection).await?;
         let [position, under_way] = &rows[..] else { return Err(sqlx::Error::RowNotFound) };
+        if position.try_get::<bool, _>(2)? {
+            return Ok(None);
+        }
         let (flushed, timeline) = (position.try_get::<&str, _>(0)?, position.try_get::<i32, _>(1)?);
         let (snapshot, age) = (under_way.try_get(0)?, under_way.try_get(1)?);
         let under_way = UnderWay::read(snapshot, age, under_way.try_get(2)?).map_err(unreadable)?;
         let shown = self.heard(flushed.parse().map_err(unreadable)?, &under_way);
-        Ok((shown, Some(Timeline(timeline.unsigned_abs()))))
+        Ok(Some((shown, Some(Timeline(timeline.unsigned_abs())))))
     }
 
     /// Whether it must be asked who waits for a synchronous standby: something is under way for long.

@@ -8,7 +8,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use farwrite_schemas::{
-    BRANCHES_QUERY, Branch, BranchRow, Epoch, Lsn, SERVER_START_QUERY, Timeline,
+    BRANCHES_QUERY, Branch, BranchRow, Epoch, IDENTITY_QUERY, IdentityDigest, Lsn,
+    SERVER_START_QUERY, Timeline,
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, types::Uuid};
 use tokio::time::{Instant, timeout};
@@ -36,7 +37,8 @@ const ASK: &str = "\
     SELECT p.lsn::text, p.in_recovery,
            CASE WHEN p.in_recovery AND p.lsn IS NOT NULL AND (pg_stat_get_wal_receiver()).status = 'streaming'
                 THEN (pg_stat_get_wal_receiver()).received_tli END,
-           CASE WHEN $1 THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END
+           CASE WHEN $1 THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END,
+           $2 <> 0 AND pg_table_is_visible($2::oid) IS NULL
     FROM (SELECT r.in_recovery, pg_last_wal_replay_lsn() AS lsn
           FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r OFFSET 0) p";
 
@@ -61,6 +63,17 @@ struct ReplicaLink {
     /// What it shows of its own commits, once it has said that it is no replica: it will not be one
     /// again without a new connection.
     shown: Option<ShownCommits>,
+    /// Which database it shows, as it was read with the history last.
+    shows: ShownDatabase,
+}
+
+/// Which database a connection shows.
+#[derive(Clone, Copy, Debug, Default)]
+struct ShownDatabase {
+    identity: Option<IdentityDigest>,
+    /// The table of takeovers, 0 where it is not known. While it is there, what its rows say is final; a
+    /// schema that is restored in place has another one.
+    history: i64,
 }
 
 impl Replica {
@@ -105,8 +118,10 @@ impl ReplicaLink {
         let mut connection = PgConnection::connect_with(options).await?;
         let server_start_us =
             sqlx::query_scalar(SERVER_START_QUERY).fetch_one(&mut connection).await?;
-        let (age_read_at, shown) = (None, None);
-        Ok(Self { connection, server_start_us, age_read_at, shown })
+        let (age_read_at, shown, shows) = (None, None, ShownDatabase::default());
+        let mut link = Self { connection, server_start_us, age_read_at, shown, shows };
+        link.read_identity().await?;
+        Ok(link)
     }
 
     async fn ask(&mut self) -> Result<ServerReport, sqlx::Error> {
@@ -114,12 +129,20 @@ impl ReplicaLink {
             return self.ask_primary().await;
         }
         let wants_age = self.age_read_at.is_none_or(|then| then.elapsed() >= AGE_INTERVAL);
-        let (replayed, in_recovery, timeline, age_seconds): (
+        let (replayed, in_recovery, timeline, age_seconds, is_dropped): (
             Option<String>,
             bool,
             Option<i32>,
             Option<f64>,
-        ) = sqlx::query_as(ASK).bind(wants_age).fetch_one(&mut self.connection).await?;
+            bool,
+        ) = sqlx::query_as(ASK)
+            .bind(wants_age)
+            .bind(self.shows.history)
+            .fetch_one(&mut self.connection)
+            .await?;
+        if is_dropped {
+            return Err(dropped());
+        }
         if wants_age {
             self.age_read_at = Some(Instant::now());
             metrics::last_replayed_commit_age(age_seconds);
@@ -130,34 +153,66 @@ impl ReplicaLink {
         if !in_recovery {
             return self.ask_primary().await;
         }
-        Ok(ServerReport { replayed, timeline, server_start_us: self.server_start_us, in_recovery })
+        let (server_start_us, identity) = (self.server_start_us, self.shows.identity);
+        Ok(ServerReport { replayed, timeline, server_start_us, in_recovery, identity })
     }
 
     async fn ask_primary(&mut self) -> Result<ServerReport, sqlx::Error> {
         let shown = self.shown.get_or_insert_default();
-        let (replayed, timeline) = shown.ask(&mut self.connection).await?;
+        let asking = shown.ask(&mut self.connection, self.shows.history);
+        let (replayed, timeline) = asking.await?.ok_or_else(dropped)?;
         let (server_start_us, in_recovery) = (self.server_start_us, false);
-        Ok(ServerReport { replayed, timeline, server_start_us, in_recovery })
+        let identity = self.shows.identity;
+        Ok(ServerReport { replayed, timeline, server_start_us, in_recovery, identity })
+    }
+
+    /// Reads which database this is, before its rows are: an answer is then never believed for longer
+    /// than its rows are there.
+    async fn read_identity(&mut self) -> Result<(), sqlx::Error> {
+        let asking = sqlx::query_scalar(IDENTITY_QUERY).fetch_one(&mut self.connection);
+        let identity: Option<String> = match asking.await {
+            Ok(identity) => identity,
+            Err(error) if unreadable(&error).is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let table = identity.as_deref().and_then(|identity| identity.split('/').nth(2));
+        let history = table.and_then(|oid| oid.parse().ok()).unwrap_or_default();
+        self.shows =
+            ShownDatabase { identity: identity.as_deref().map(IdentityDigest::of), history };
+        Ok(())
     }
 
     async fn history(&mut self, epochs: &[Epoch], at: Lsn) -> Result<HistoryAnswer, sqlx::Error> {
+        self.read_identity().await?;
         let ids: Vec<Uuid> = epochs.iter().map(|epoch| epoch.0).collect();
         let asking = sqlx::query_as(BRANCHES_QUERY).bind(ids).fetch_all(&mut self.connection);
         let rows: Vec<BranchRow> = match asking.await {
             Ok(rows) => rows,
-            Err(sqlx::Error::Database(error))
-                if error.code().is_some_and(|code| UNREADABLE.contains(&&*code)) =>
-            {
-                let unreadable = Some(error.message().into());
-                return Ok(HistoryAnswer { branches: Vec::new(), unreadable });
-            }
-            Err(error) => return Err(error),
+            Err(error) => match unreadable(&error) {
+                Some(why) => {
+                    let unreadable = Some(why.into());
+                    return Ok(HistoryAnswer { branches: Vec::new(), unreadable });
+                }
+                None => return Err(error),
+            },
         };
         let branches: Result<Vec<_>, _> =
             rows.into_iter().map(|row| Branch::from_row(row, at)).collect();
         let branches = branches.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         Ok(HistoryAnswer { branches, unreadable: None })
     }
+}
+
+/// Why the history cannot be read here, if that is what an error says.
+fn unreadable(error: &sqlx::Error) -> Option<&str> {
+    let error = error.as_database_error()?;
+    let code = error.code()?;
+    UNREADABLE.contains(&&*code).then(|| error.message())
+}
+
+/// What was known of the branches is no more: the connection is given up, and everything with it.
+fn dropped() -> sqlx::Error {
+    sqlx::Error::Protocol("the table farwrite.history was dropped".to_owned())
 }
 
 async fn within<T>(

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use farwrite_schemas::{Branch, Epoch, Lsn, ReplicaProgress, Timeline};
+use farwrite_schemas::{Branch, Epoch, IdentityDigest, Lsn, ReplicaProgress, Timeline};
 
 use crate::answer::GoneReason;
 
@@ -17,13 +17,15 @@ pub(crate) struct ServerReport {
     /// `pg_postmaster_start_time()` in microseconds since 1970.
     pub(crate) server_start_us: i64,
     pub(crate) in_recovery: bool,
+    /// Which database it shows, if it has one of its own and tells.
+    pub(crate) identity: Option<IdentityDigest>,
 }
 
 impl From<ServerReport> for ReplicaProgress {
     fn from(report: ServerReport) -> Self {
-        let ServerReport { replayed, timeline, server_start_us, in_recovery } = report;
+        let ServerReport { replayed, timeline, server_start_us, in_recovery, identity } = report;
         let (branches, unreadable) = (Vec::new(), None);
-        Self { replayed, server_start_us, in_recovery, timeline, branches, unreadable }
+        Self { replayed, server_start_us, in_recovery, timeline, identity, branches, unreadable }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, Interest, ReplicaProgress};
+use farwrite_schemas::{Epoch, INTEREST_MAX_EPOCHS, IdentityDigest, Interest, ReplicaProgress};
 use tokio::time::Instant;
 
 use super::interest::HighestInterest;
@@ -29,6 +29,7 @@ pub(super) struct RegionState {
     /// What the apps were told last; `None` after they were told that it cannot be asked.
     told: Option<ServerReport>,
     server_start_us: i64,
+    identity: Option<IdentityDigest>,
     unreachable_told_at: Option<Instant>,
 }
 
@@ -44,6 +45,7 @@ impl RegionState {
             is_away: false,
             told: None,
             server_start_us: 0,
+            identity: None,
             unreachable_told_at: None,
         }
     }
@@ -78,7 +80,7 @@ impl RegionState {
     pub(super) fn saw(&mut self, report: ServerReport, now: Instant) -> Option<ReplicaProgress> {
         self.seen = Some(report);
         self.is_away = false;
-        self.server_start_us = report.server_start_us;
+        (self.server_start_us, self.identity) = (report.server_start_us, report.identity);
         self.unreachable_told_at = None;
         let is_wanted = self.interests.highest(now).is_some();
         let is_news = self.told != Some(report);
@@ -114,8 +116,13 @@ impl RegionState {
         }
         self.unreachable_told_at = Some(now);
         let server_start_us = self.server_start_us;
-        let report =
-            ServerReport { replayed: None, timeline: None, server_start_us, in_recovery: true };
+        let report = ServerReport {
+            replayed: None,
+            timeline: None,
+            server_start_us,
+            in_recovery: true,
+            identity: self.identity,
+        };
         Some(report.into())
     }
 }
@@ -131,7 +138,8 @@ mod tests {
 
     fn sight(lsn: u64) -> ServerReport {
         let replayed = Some(Lsn(lsn));
-        ServerReport { replayed, timeline: None, server_start_us: 1, in_recovery: true }
+        let identity = None;
+        ServerReport { replayed, timeline: None, server_start_us: 1, in_recovery: true, identity }
     }
 
     fn interest(lsn: u64) -> Interest {

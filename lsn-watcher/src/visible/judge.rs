@@ -38,7 +38,7 @@ use crate::{answer::Doubt, wait_target::WaitTarget};
 /// A bookmark further ahead than this, in bytes, is no position that anybody has written: 1 TiB
 /// takes a primary that writes a gigabyte a second 17 minutes, and a replica that is so far behind
 /// is of no use to a caller.
-const FURTHEST: u64 = 1 << 40;
+pub(crate) const FURTHEST: u64 = 1 << 40;
 
 /// What a caller may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

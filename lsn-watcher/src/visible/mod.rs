@@ -5,5 +5,5 @@ mod judge;
 mod mark;
 
 pub(crate) use branches::Branches;
-pub(crate) use judge::{Judgement, answers, judge};
+pub(crate) use judge::{FURTHEST, Judgement, answers, judge};
 pub(crate) use mark::ReplayMark;

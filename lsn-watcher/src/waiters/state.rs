@@ -104,7 +104,7 @@ impl BoardState {
     /// start before the known one.
     pub(super) fn heard(&mut self, report: ServerReport, forget: Duration) -> Option<Advance> {
         let heard_at = Instant::now();
-        let ServerReport { replayed, timeline, server_start_us, in_recovery } = report;
+        let ServerReport { replayed, timeline, server_start_us, in_recovery, .. } = report;
         let known = self.mark;
         if known.is_some_and(|mark| mark.is_outdated(server_start_us, heard_at, forget)) {
             return None;

@@ -84,7 +84,8 @@ impl Questions {
         // After the row: see `position.rs`.
         let ServerPosition { in_recovery, bookmark } =
             position::ask(connection, self.reads.database()).await?;
-        let is_fact = !in_recovery && self.reads.are_on_primary();
+        // Another database's rows, such as a copy's, have no bookmark and say nothing.
+        let is_fact = !in_recovery && self.reads.are_on_primary() && bookmark.is_some();
         let (outcome, record) = match recorded.map(|recorded| recorded.status) {
             Some(CommandStatus::Ended { outcome, record }) => (outcome, record),
             Some(CommandStatus::Parked(parked)) => {

@@ -168,7 +168,11 @@ impl Stage {
         text.extend(sql::TABLES.iter().map(|step| step.text));
         let epoch = self.bookmark(Lsn::default()).epoch;
         text += &sql::functions_text();
-        text += &format!("SELECT farwrite.begin_epoch('{epoch}', NULL, NULL, 1)");
+        text += &format!(
+            "INSERT INTO farwrite.owner (database_name, epoch, worker, taken_at, released_at, identity)
+             SELECT '{database}', '{epoch}', 'nobody', now(), now(), farwrite.home() || '/one';
+             SELECT farwrite.begin_epoch('{epoch}', NULL, NULL, 1)"
+        );
         primary.execute(database, &text).await.unwrap();
         database
     }

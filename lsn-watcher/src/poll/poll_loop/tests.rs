@@ -59,7 +59,8 @@ impl PolledServer for Scripted {
 
 fn at(lsn: u64) -> Result<ServerReport, GoneReason> {
     let replayed = Some(Lsn(lsn));
-    Ok(ServerReport { replayed, timeline: None, server_start_us: 1, in_recovery: true })
+    let identity = None;
+    Ok(ServerReport { replayed, timeline: None, server_start_us: 1, in_recovery: true, identity })
 }
 
 fn away() -> Result<ServerReport, GoneReason> {

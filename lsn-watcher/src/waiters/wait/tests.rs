@@ -21,7 +21,8 @@ const LIMITS: BoardLimits = BoardLimits {
 
 fn sight(server_start_us: i64, lsn: u64) -> ServerReport {
     let timeline = Some(Timeline(1));
-    ServerReport { replayed: Some(Lsn(lsn)), server_start_us, in_recovery: true, timeline }
+    let (replayed, identity) = (Some(Lsn(lsn)), None);
+    ServerReport { replayed, server_start_us, in_recovery: true, timeline, identity }
 }
 
 fn wait(board: &Board, lsn: u64) -> Wait<'_> {
