@@ -2,11 +2,12 @@
 //!
 //! Several URLs name the servers of which one is the primary; which, is asked of each, at every
 //! start. Where two can be written to, one was promoted while the other lived: the newer timeline
-//! wins, and the log says so.
+//! wins, and the log says so. One that holds another database's rows is chosen last: its timeline does
+//! not compare.
 
 use std::{str::FromStr, time::Duration};
 
-use farwrite_schemas::{Epoch, Timeline};
+use farwrite_schemas::Epoch;
 use futures_util::future::join_all;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tracing::warn;
@@ -180,14 +181,14 @@ pub(crate) async fn find(
     let (mut primaries, mut tried) = (Vec::new(), Vec::new());
     for (server, said) in asked {
         match said {
-            Ok(Some((timeline, connection))) => primaries.push((timeline, server, connection)),
+            Ok(Some((rank, connection))) => primaries.push((rank, server, connection)),
             Ok(None) => tried.push(format!("{}: a replica", server.name())),
             Err(error) => tried.push(format!("{}: {error}", server.name())),
         }
     }
     if primaries.len() > 1 {
-        let named = |(timeline, server, _): &(Timeline, PrimaryServer, _)| {
-            format!("{} on timeline {}", server.name(), timeline.0)
+        let named = |(rank, server, _): &((bool, u32), PrimaryServer, _)| {
+            format!("{} on timeline {}", server.name(), rank.1)
         };
         let servers: Vec<String> = primaries.iter().map(named).collect();
         warn!(
@@ -195,7 +196,7 @@ pub(crate) async fn find(
             "more than one server can be written to: the newest timeline is the primary's; stop the others before an app writes there"
         );
     }
-    let newest = primaries.into_iter().max_by_key(|(timeline, ..)| timeline.0);
+    let newest = primaries.into_iter().max_by_key(|(rank, ..)| *rank);
     newest
         .map(|(_, server, connection)| (server, connection))
         .ok_or(PrimaryError::NoPrimary { tried })
@@ -213,17 +214,20 @@ impl PrimaryServer {
         format!("{}:{}", self.options.get_host(), self.options.get_port())
     }
 
-    /// Its timeline, when it can be written to.
+    /// Whether it wrote the rows that it holds, and its timeline, when it can be written to.
     async fn ask(
         self,
         purpose: &Purpose,
-    ) -> (Self, Result<Option<(Timeline, PgConnection)>, PrimaryError>) {
+    ) -> (Self, Result<Option<((bool, u32), PgConnection)>, PrimaryError>) {
         let asking = async {
             let mut connection = self.connect(purpose).await?;
             if server::is_replica(&mut connection).await? {
                 return Ok(None);
             }
-            Ok(Some((server::timeline(&mut connection).await?, connection)))
+            // Before `migrate` there are no rows.
+            let here = owner::identity(&mut connection).await;
+            let is_own = here.is_ok_and(|here| here.is_own());
+            Ok(Some(((is_own, server::timeline(&mut connection).await?.0), connection)))
         };
         let said = tokio::time::timeout(ASK_WITHIN, asking).await;
         (self, said.unwrap_or(Err(PrimaryError::ConnectTimeout)))

@@ -123,6 +123,11 @@ async fn a_copy_and_a_dump_are_other_databases_and_leave_the_original_alone() ->
     primary.execute("postgres", &sql).await?;
     primary.create_database(&dump).await?;
     restore(&case, &dump, &dumped).await?;
+    // Of several servers the one that wrote its rows is the primary.
+    let both = format!("{},{}", primary.url(&case.name), primary.url(&copy));
+    let worker = worker_on(&case, &both)?;
+    said(&case, &worker, SERVES).await?;
+    ensure!(worker.terminate(DEADLINE).await?.success());
     let worker = case.serving_worker().await?;
     let producer = case.producer("ewr").await?;
     let written = producer.write(&append(2)).await?.bookmark;
@@ -343,11 +348,14 @@ async fn a_watcher_of_another_database_that_speaks_for_a_region_is_passed_over()
     let (ewr, jfk) = (stack.server("ewr")?, stack.server("jfk")?);
     jfk.wait_caught_up(ewr, DEADLINE).await?;
     let _watcher = case.watcher("jfk")?;
-    let builder = Producer::builder(case.name.parse()?, "jfk".parse()?)
-        .nats_url(stack.nats_url("jfk")?)
-        .reads(ReadsFrom::replica(jfk.url(&case.name)).over_nats())
-        .limits(Limits::default().timeout(DEADLINE));
-    let producer = builder.connect().await?;
+    let app = async || {
+        let builder = Producer::builder(case.name.parse()?, "jfk".parse()?)
+            .nats_url(stack.nats_url("jfk")?)
+            .reads(ReadsFrom::replica(jfk.url(&case.name)).over_nats())
+            .limits(Limits::default().timeout(DEADLINE));
+        anyhow::Ok(builder.connect().await?)
+    };
+    let producer = app().await?;
     let first = producer.write(&append(1)).await?.bookmark;
     // Watchers by mistake: of another database, ahead of the replica, and of none. And a message of nobody.
     let mut strangers = Vec::new();
@@ -384,6 +392,11 @@ async fn a_watcher_of_another_database_that_speaks_for_a_region_is_passed_over()
         producer.wait_within(bookmark, DEADLINE).await?;
     }
     producer.write(&append(3)).await?;
+    // An app that has heard nobody yet.
+    for _ in 0..10 {
+        let newcomer = app().await?;
+        newcomer.wait_within(&written, DEADLINE).await?;
+    }
     ensure!(strangers.iter().all(|stranger| stranger.status().is_ok_and(|ended| ended.is_none())));
     Ok(())
 }

@@ -16,11 +16,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, Message, connection::State};
-use farwrite_schemas::{Epoch, Interest, Lsn, Origin, ReplicaProgress, Subjects};
+use farwrite_schemas::{BranchKnown, Epoch, Interest, Lsn, Origin, ReplicaProgress, Subjects};
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::{config::NatsConfig, speaker::Speaker};
+use super::{
+    config::NatsConfig,
+    speaker::{Hearing, Speaker},
+};
 use crate::{
     answer::GoneReason,
     metrics,
@@ -137,18 +140,24 @@ impl RegionSource {
                 return;
             }
         };
-        if !self.speaker.is_believed(&progress, Instant::now()) {
-            return;
-        }
+        let hearing = self.speaker.hear(&progress, Instant::now());
         let ReplicaProgress {
             replayed,
             server_start_us,
             in_recovery,
             timeline,
             identity,
-            branches,
+            mut branches,
             unreadable,
         } = progress;
+        match hearing {
+            Hearing::PassedOver => return,
+            Hearing::Positions => {
+                branches.retain(|branch| matches!(branch.known, BranchKnown::Held { .. }));
+            }
+            Hearing::Believed => {}
+            Hearing::Anew => self.board.lost(GoneReason::ToldByWatcher).await,
+        }
         if replayed.is_none() && in_recovery {
             return self.board.lost(GoneReason::ToldByWatcher).await;
         }

@@ -3,7 +3,8 @@
 //!
 //! The database whose history holds what somebody waits for is the right one. Once it was heard, the
 //! progress of every other one is passed over, until the right one has been silent for long: then an
-//! operator may have put another one in its place. A message that cannot be true is never believed.
+//! operator may have put another one in its place. A message that cannot be true is never believed. That a
+//! branch is not held is believed late while nobody has said that it is: the right one may still speak.
 //! Somebody who means to deceive can say what the right one says: credentials keep such a one off
 //! the subject.
 
@@ -15,9 +16,27 @@ use tokio::time::Instant;
 use crate::visible::FURTHEST;
 
 /// The watchers that speak for a region.
+/// How long another watcher may take to say that a branch is held: far longer than a question takes.
+const SPEAKS_WITHIN: Duration = Duration::from_millis(250);
+
+/// What is done with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// It is passed over.
+    PassedOver,
+    /// It is believed but for the branches that it does not hold.
+    Positions,
+    /// It is believed.
+    Believed,
+    /// It is believed, and nothing that was heard before it.
+    Anew,
+}
+
 #[derive(Debug)]
 pub(super) struct Speaker {
     forget_after: Duration,
+    /// Since when there is no right one, though somebody speaks.
+    unsure_since: Option<Instant>,
     right: Option<(IdentityDigest, Instant)>,
     /// The start of the server and the position that were heard last.
     last: Option<(i64, Lsn)>,
@@ -26,11 +45,12 @@ pub(super) struct Speaker {
 
 impl Speaker {
     pub(super) const fn new(forget_after: Duration) -> Self {
-        Self { forget_after, right: None, last: None, is_logged: false }
+        Self { forget_after, unsure_since: None, right: None, last: None, is_logged: false }
     }
 
     /// Whether a message is to be believed.
-    pub(super) fn is_believed(&mut self, progress: &ReplicaProgress, now: Instant) -> bool {
+    pub(super) fn hear(&mut self, progress: &ReplicaProgress, now: Instant) -> Hearing {
+        let before = self.right.map(|(right, _)| right);
         let reason = self.doubt(progress, now);
         match reason {
             Some(reason) if !self.is_logged => {
@@ -43,7 +63,20 @@ impl Speaker {
             Some(_) => {}
             None => self.last = progress.replayed.map(|lsn| (progress.server_start_us, lsn)),
         }
-        reason.is_none()
+        let right = self.right.map(|(right, _)| right);
+        if right.is_some() {
+            self.unsure_since = None;
+        }
+        match reason {
+            Some(_) => Hearing::PassedOver,
+            None if right.is_some() && right != before => Hearing::Anew,
+            None if right.is_some() => Hearing::Believed,
+            None => {
+                let since = *self.unsure_since.get_or_insert(now);
+                let is_late = now.saturating_duration_since(since) >= SPEAKS_WITHIN;
+                if is_late { Hearing::Believed } else { Hearing::Positions }
+            }
+        }
     }
 
     fn doubt(&mut self, progress: &ReplicaProgress, now: Instant) -> Option<&'static str> {
@@ -92,20 +125,23 @@ mod tests {
     fn the_database_that_holds_what_is_waited_for_is_believed_until_it_is_silent() {
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
+        use Hearing::{Anew, Believed, PassedOver, Positions};
         let mut speaker = Speaker::new(Duration::from_millis(1_000));
         let steps = [
-            (0, said(Some("b"), 900, false), true, "nothing is known yet"),
-            (1, said(Some("a"), 100, true), true, "it holds the branch"),
-            (2, said(Some("b"), 900, false), false, "another database"),
-            (3, said(None, 900, false), false, "of none"),
-            (4, said(Some("a"), 110, false), true, "the right one"),
-            (5, said(Some("a"), 110 + FURTHEST + 1, false), false, "impossible"),
-            (6, said(Some("c"), 120, true), true, "put in its place: it holds a newer branch"),
-            (7, said(Some("a"), 110, false), false, "the one before"),
-            (1_008, said(Some("a"), 110, false), true, "the right one is silent"),
+            (0, said(Some("b"), 900, false), Positions, "nothing is known yet"),
+            (1, said(Some("a"), 100, true), Anew, "it holds the branch"),
+            (2, said(Some("b"), 900, false), PassedOver, "another database"),
+            (3, said(None, 900, false), PassedOver, "of none"),
+            (4, said(Some("a"), 110, false), Believed, "the right one"),
+            (5, said(Some("a"), 110 + FURTHEST + 1, false), PassedOver, "impossible"),
+            (6, said(Some("c"), 120, true), Anew, "put in its place: it holds a newer branch"),
+            (7, said(Some("a"), 110, false), PassedOver, "the one before"),
+            (1_008, said(Some("a"), 110, false), Positions, "the right one is silent"),
+            (1_257, said(Some("a"), 110, false), Positions, "another one may speak"),
+            (1_258, said(Some("a"), 110, false), Believed, "nobody did"),
         ];
         for (ms, progress, believed, why) in steps {
-            assert_eq!(speaker.is_believed(&progress, at(ms)), believed, "{why}");
+            assert_eq!(speaker.hear(&progress, at(ms)), believed, "{why}");
         }
     }
 }
