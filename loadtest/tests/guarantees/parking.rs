@@ -384,11 +384,11 @@ async fn a_failover_that_takes_a_commit_back_does_not_make_its_command_expire() 
     .await?;
     ensure!(worker.terminate(DEADLINE).await?.success());
     // What promoting a standby that had none of it leaves behind: effects, ledger and positions
-    // are gone together.
+    // are gone together, and its timeline is a newer one.
     let sql = "TRUNCATE app.effects, app.keys;
                DELETE FROM farwrite.ledger;
                UPDATE farwrite.lanes SET sequence = 0, sequence_at = NULL, sequence_id = NULL;
-               UPDATE farwrite.streams SET low_water = 0";
+               UPDATE farwrite.streams SET low_water = 0; UPDATE farwrite.history SET timeline = 0";
     case.execute(sql).await?;
     case.until("its time has passed", async || {
         let expires_ms: i64 = in_time.headers[0].1.parse()?;
