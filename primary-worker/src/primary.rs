@@ -28,6 +28,9 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 /// How long a statement waits for a lock that somebody else holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A commit that does not wait for the disk may be lost, and its position says nothing.
+const SYNCHRONOUS_COMMIT: &str = "synchronous_commit";
+
 /// What lane connections are called in `pg_stat_activity`: a takeover ends those of other epochs.
 pub(crate) const LANE_APPLICATION: &str = "farwrite-lane-";
 
@@ -63,8 +66,8 @@ pub enum PrimaryError {
     Replica,
     /// Its commits may be lost by a crash, and its flush position means nothing.
     #[error(
-        "synchronous_commit is off here, so a commit may be lost and its position says nothing: \
-             set it to on for the worker's role, e.g. ALTER ROLE … SET synchronous_commit = on"
+        "synchronous_commit is off in the worker's session, so a commit may be lost and its position says nothing: \
+             leave it out of database-url, and of what a connection pooler sets"
     )]
     AsynchronousCommit,
     /// It holds the rows of another database.
@@ -273,8 +276,13 @@ async fn connect(
         Purpose::Operator => "farwrite-operator".to_owned(),
     };
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
+    // What a session is given at its start stays, whatever the server, the database or the role is set
+    // to later, and is what RESET brings back. A URL may name a stricter value.
+    let names_commit = options.get_options().is_some_and(|all| all.contains(SYNCHRONOUS_COMMIT));
+    let commit = (!names_commit).then_some((SYNCHRONOUS_COMMIT, "on"));
     let options = options
         .clone()
+        .options(commit)
         .application_name(&application)
         .options([
             ("default_transaction_isolation", "read committed"),

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | class 20, 21, 22 (data), 23 (constraint), 27, 44; P0001 (raised), P0002, P0003; an SQLSTATE of the app's own; a handler's refusal; a body not of its form | [`Verdict::Reject`] |
 //! | class 40 (serialization, deadlock), 54, 55 (locks), 57014 (timeout), 72, HV (foreign data), XX; a violation of Farwrite's own tables; a handler that panicked | [`Verdict::Retry`] |
+//! | the ledger holds the id already, recorded by another batch meanwhile | [`Verdict::Again`] |
 //! | class 08, 53, 57, 58, 25006 (read-only), as an ERROR | [`Verdict::Wait`] |
 //! | a lost connection, also by FATAL and PANIC of any class | [`Verdict::Blame`] |
 //! | FATAL 57P01: an administrator, a shutdown or the command itself ended the session | [`Verdict::Ended`] |
@@ -40,6 +41,8 @@ pub(crate) enum Verdict {
     /// Chance: tried again, then parked with growing pauses; dead-lettered when its attempts are
     /// used up.
     Retry,
+    /// Tried again at once, without an attempt spent: what another batch recorded is known now.
+    Again,
     /// The primary is unavailable, if it is: the lane looks whether its connection lives on and takes
     /// writes. If it does, the failure is its command's own, and this is [`Verdict::Retry`]. Else
     /// the worker waits and begins again, and no command is blamed.
@@ -87,6 +90,8 @@ pub(crate) enum Happened {
     Farwrite(OwnCode),
     /// A constraint of Farwrite's own tables was violated: never a command's fault.
     OwnTables,
+    /// The ledger's key refused an outcome: another batch recorded this id first.
+    LedgerKey,
     /// The connection, or what carries it, failed, or PostgreSQL ended the session.
     ConnectionLost,
     /// PostgreSQL ended the session because somebody asked for it.
@@ -99,6 +104,11 @@ pub(crate) enum Happened {
     AskedLater(Duration),
     /// A handler panicked.
     Panicked,
+}
+
+/// Whether this is a violation of the primary key of a table of the ledger.
+fn is_ledger_key(code: &str, error: &PgDatabaseError) -> bool {
+    code == "23505" && error.table().is_some_and(|table| table.starts_with("ledger"))
 }
 
 /// Farwrite's own SQLSTATEs, where Farwrite raised them.
@@ -255,6 +265,7 @@ impl Happened {
                     .try_downcast_ref::<PgDatabaseError>()
                     .filter(|error| error.schema() == Some(farwrite_schemas::sql::SCHEMA));
                 match own {
+                    Some(own) if is_ledger_key(&code, own) => Self::LedgerKey,
                     Some(own) => Self::own(&code, own.detail()),
                     None => Self::Sqlstate(Sqlstate::of(&code)),
                 }
@@ -308,6 +319,7 @@ impl Happened {
             Self::Farwrite(OwnCode::TryLater(wait)) | Self::AskedLater(wait) => {
                 Verdict::Later(wait)
             }
+            Self::LedgerKey => Verdict::Again,
             Self::OwnTables | Self::Panicked => Verdict::Retry,
             Self::ConnectionLost => Verdict::Blame,
             Self::SessionEnded => Verdict::Ended,
@@ -321,7 +333,8 @@ impl Verdict {
     /// takeover.
     pub(crate) const fn may_pass(self) -> bool {
         match self {
-            Self::Wait
+            Self::Again
+            | Self::Wait
             | Self::Blame
             | Self::Ended
             | Self::Overdraw
@@ -380,6 +393,7 @@ mod tests {
             (Happened::own("FW003", None), Verdict::Park),
             (Happened::own("FW010", Some("1000")), Verdict::Later(second)),
             (Happened::own("23505", None), Verdict::Retry),
+            (Happened::LedgerKey, Verdict::Again),
             (Happened::ConnectionLost, Verdict::Blame),
             (Happened::SessionEnded, Verdict::Ended),
             (Happened::Driver, Verdict::DeadLetter),

@@ -86,7 +86,7 @@ BEGIN
     WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
       AND l.parked = 0 AND NOT l.paused
     FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR farwrite.is_any_parked(p_ids) THEN
         RETURN;
     END IF;
 
@@ -536,6 +536,11 @@ BEGIN
             ARRAY[v_parked.published_at], ARRAY[greatest(v_parked.attempts, 1)], ARRAY['rejected'], ARRAY[v_answer]);
     ELSE
         IF farwrite.is_dated(p_id) THEN
+            IF farwrite.id_time(p_id) < (SELECT known_from FROM farwrite.ledger_horizon)
+               OR farwrite.id_time(p_id) > now() + interval '2 days' THEN
+                RAISE EXCEPTION 'the time of the id, %, is not between the ledger''s horizon and two days from now', farwrite.id_time(p_id)
+                    USING ERRCODE = '22008', HINT = 'A command with this id is refused when it comes: there is nothing to cancel.';
+            END IF;
             PERFORM farwrite.make_ledger_days(farwrite.id_time(p_id), farwrite.id_time(p_id));
         END IF;
         -- Zeros match the fingerprint of any command under this id.
@@ -726,14 +731,16 @@ CREATE FUNCTION farwrite.drop_ledger_days(p_before timestamp with time zone) RET
     SET search_path TO 'pg_catalog'
     AS $$
 DECLARE
-    v_name text;
+    v_day     timestamptz := date_trunc('day', p_before, 'UTC');
+    v_name    text;
     v_dropped integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('farwrite.ledger'));
+    UPDATE farwrite.ledger_horizon SET known_from = v_day WHERE known_from < v_day;
     FOR v_name IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'farwrite.ledger'::regclass
-          AND to_date(substr(c.relname, 8), 'YYYYMMDD') < (date_trunc('day', p_before AT TIME ZONE 'UTC'))::date
+          AND substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([0-9a-f-]{36})''\)')::uuid <= farwrite.first_id_at(v_day)
     LOOP
         EXECUTE format('DROP TABLE farwrite.%I', v_name);
         v_dropped := v_dropped + 1;
@@ -831,8 +838,21 @@ CREATE FUNCTION farwrite.is_any_known(p_ids uuid[], p_lowest uuid, p_highest uui
     AS $$
 BEGIN
     RETURN EXISTS (
-        SELECT FROM farwrite.ledger l
-        WHERE l.command_id = ANY (p_ids) AND l.command_id BETWEEN p_lowest AND p_highest);
+            SELECT FROM farwrite.ledger l
+            WHERE l.command_id = ANY (p_ids) AND l.command_id BETWEEN p_lowest AND p_highest)
+        OR EXISTS (SELECT FROM farwrite.lanes n WHERE n.parked > 0)
+           AND EXISTS (SELECT FROM farwrite.parked p WHERE p.command_id = ANY (p_ids));
+END $$;
+
+CREATE FUNCTION farwrite.is_any_parked(p_ids uuid[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM farwrite.lanes n WHERE n.parked > 0)
+       AND EXISTS (SELECT FROM farwrite.parked p WHERE p.command_id = ANY (p_ids));
 END $$;
 
 CREATE FUNCTION farwrite.is_dated(p_id uuid) RETURNS boolean
@@ -992,6 +1012,7 @@ DECLARE
     v_made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('farwrite.ledger'));
+    SELECT greatest(v_day, known_from AT TIME ZONE 'UTC') INTO v_day FROM farwrite.ledger_horizon;
     WHILE v_day <= v_last LOOP
         v_name := 'ledger_' || to_char(v_day, 'YYYYMMDD');
         IF to_regclass('farwrite.' || v_name) IS NULL THEN
@@ -1893,6 +1914,12 @@ CREATE TABLE farwrite.ledger_derived (
     published_at timestamp with time zone
 );
 
+CREATE TABLE farwrite.ledger_horizon (
+    only_row boolean DEFAULT true NOT NULL,
+    known_from timestamp with time zone NOT NULL,
+    CONSTRAINT ledger_horizon_only_row_check CHECK (only_row)
+);
+
 CREATE TABLE farwrite.migrations (
     version bigint NOT NULL,
     description text NOT NULL,
@@ -2051,6 +2078,9 @@ ALTER TABLE ONLY farwrite.lanes
 
 ALTER TABLE ONLY farwrite.ledger_derived
     ADD CONSTRAINT ledger_derived_pkey PRIMARY KEY (command_id);
+
+ALTER TABLE ONLY farwrite.ledger_horizon
+    ADD CONSTRAINT ledger_horizon_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY farwrite.ledger
     ADD CONSTRAINT ledger_pkey PRIMARY KEY (command_id);

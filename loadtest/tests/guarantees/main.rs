@@ -18,6 +18,7 @@ mod hints;
 mod history;
 mod hopping;
 mod identity;
+mod known_ids;
 mod lost_tail;
 mod operations;
 mod parking;

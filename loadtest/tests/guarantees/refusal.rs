@@ -31,9 +31,10 @@ async fn a_replica_is_refused() -> Result<()> {
 #[tokio::test]
 async fn asynchronous_commits_are_refused() -> Result<()> {
     let case = Case::new("asynchronous", &[]).await?;
-    let sql = format!("ALTER DATABASE \"{}\" SET synchronous_commit = off", case.name);
-    case.stack.primary().execute("postgres", &sql).await?;
-    refuses(&case, &[], 2, "synchronous_commit is off").await
+    let url = case.stack.primary().url(&case.name);
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{mark}options=-c%20synchronous_commit%3Doff");
+    refuses(&case, &[("FARWRITE_DATABASE_URL", &url)], 2, "synchronous_commit is off").await
 }
 
 #[tokio::test]

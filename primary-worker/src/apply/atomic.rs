@@ -6,7 +6,8 @@
 //! because of it.
 
 use farwrite_schemas::{CommandId, Envelope, Fingerprint, Outcome, Rejection};
-use serde_json::{json, value::RawValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Uuid};
 
 use super::{
@@ -15,7 +16,22 @@ use super::{
     item::BatchItem,
     members::{Atomic, Member, MemberWork, Outputs, Refused},
     session,
+    sort::id_reused,
 };
+
+/// The output of an atomic batch.
+#[derive(Serialize)]
+struct AppliedMembers<'a> {
+    commands: Vec<AppliedMember<'a>>,
+}
+
+/// The output of one of its members.
+#[derive(Serialize)]
+struct AppliedMember<'a> {
+    id: CommandId,
+    outcome: &'static str,
+    output: &'a RawValue,
+}
 
 impl Atomic {
     /// Runs all members in the transaction that is open. Answers the output of each.
@@ -26,6 +42,7 @@ impl Atomic {
         envelope: &Envelope,
     ) -> Result<Outputs, Failure> {
         let known = self.known(connection).await?;
+        let ran = known.iter().map(Option::is_none).collect();
         let mut outputs = Vec::with_capacity(self.members.len());
         for (index, (member, known)) in self.members.iter().zip(known).enumerate() {
             let output = match known {
@@ -42,22 +59,30 @@ impl Atomic {
             };
             outputs.push(output.map_err(|failure| failure.of_member(index))?);
         }
-        Ok(outputs)
+        Ok(Outputs { outputs, ran })
     }
 
-    /// What the ledger knows of the members: one that was applied by itself, or in another batch, is
-    /// not applied again.
+    /// What is known of the members: one that was applied by itself, or in another batch, is not
+    /// applied again, and one that waits as another command is not applied at all.
     async fn known(&self, connection: &mut PgConnection) -> Result<Vec<Option<Outcome>>, Failure> {
         let ids: Vec<Uuid> = self.members.iter().map(|member| member.id.uuid()).collect();
         let prints: Vec<Uuid> =
             self.members.iter().map(|member| member.fingerprint.as_uuid()).collect();
-        let (outcomes, answers): (Vec<Option<String>>, Vec<Option<String>>) =
-            sqlx::query_as("SELECT outcomes, answers FROM farwrite.known($1, $2)")
-                .bind(ids)
-                .bind(prints)
-                .fetch_one(connection)
-                .await?;
-        let known = outcomes.into_iter().zip(answers).map(|(word, answer)| {
+        let (outcomes, answers, others): (Vec<Option<String>>, Vec<Option<String>>, Vec<Uuid>) =
+            sqlx::query_as(
+                "SELECT outcomes, answers, ARRAY(
+                     SELECT p.command_id FROM unnest($1, $2) AS m (id, fingerprint)
+                     JOIN farwrite.parked p ON p.command_id = m.id AND p.fingerprint <> m.fingerprint)
+                 FROM farwrite.known($1, $2)",
+            )
+            .bind(&ids)
+            .bind(prints)
+            .fetch_one(connection)
+            .await?;
+        let known = outcomes.into_iter().zip(answers).zip(ids).map(|((word, answer), id)| {
+            if word.is_none() && others.contains(&id) {
+                return Ok(Some(Outcome::Rejected(id_reused())));
+            }
             let outcome = word.map(|word| Outcome::from_ledger(&word, answer)).transpose();
             outcome.map_err(Failure::unreadable)
         });
@@ -66,22 +91,30 @@ impl Atomic {
 
     /// How each member ends that had not ended before, given how the whole does. Nothing for a batch
     /// that is dead-lettered: an operator may put it back, and its members with it.
+    ///
+    /// A member that ran is recorded without another look: another lane may have applied it
+    /// meanwhile. Then the ledger's key refuses the record, and nothing of the batch stays.
     pub(crate) async fn ended(
         &self,
         connection: &mut PgConnection,
         whole: &Outcome,
-        outputs: Option<&Outputs>,
+        run: Option<&Outputs>,
         refused: Option<&Refused>,
     ) -> Result<Vec<(CommandId, Fingerprint, Outcome)>, Failure> {
+        if let (Outcome::Applied { .. }, Some(run)) = (whole, run) {
+            let members = self.members.iter().zip(&run.outputs).zip(&run.ran);
+            let ran = members.filter(|(_, ran)| **ran).map(|((member, output), _)| {
+                (member.id, member.fingerprint, Outcome::Applied { output: output.clone() })
+            });
+            return Ok(ran.collect());
+        }
         let known = self.known(connection).await?;
         let of_member = |(index, (member, known)): (usize, (&Member, Option<Outcome>))| {
             if known.is_some() {
                 return None;
             }
             let outcome = match (whole, refused) {
-                (Outcome::Applied { .. }, _) => {
-                    Outcome::Applied { output: outputs?.get(index)?.clone() }
-                }
+                (Outcome::Applied { .. }, _) => return None,
                 (Outcome::Rejected(_), Some(refused)) if refused.member == index => {
                     Outcome::Rejected(refused.rejection.clone())
                 }
@@ -100,13 +133,11 @@ impl Atomic {
     /// The batch's own output: the outputs of its members.
     pub(crate) fn output(&self, outputs: &[Box<RawValue>]) -> Result<Box<RawValue>, Failure> {
         let commands = self.members.iter().zip(outputs);
-        let commands: Vec<_> = commands
-            .map(
-                |(member, output)| json!({"id": member.id, "outcome": "applied", "output": output}),
-            )
+        let commands = commands
+            .map(|(member, output)| AppliedMember { id: member.id, outcome: "applied", output })
             .collect();
-        serde_json::value::to_raw_value(&json!({ "commands": commands }))
-            .map_err(Failure::unreadable)
+        // By way of text: a number of an app may be none of Rust's, or its nesting too deep.
+        serde_json::value::to_raw_value(&AppliedMembers { commands }).map_err(Failure::unreadable)
     }
 }
 

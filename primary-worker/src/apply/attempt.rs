@@ -6,12 +6,13 @@
 //! committed attempt gives a [`CommittedBatch`], and nothing else can be settled: answering before
 //! the commit does not compile.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use farwrite_schemas::Rejection;
+use futures_util::FutureExt;
 use sqlx::PgConnection;
 
-use crate::verdict::Blame;
+use crate::verdict::{Blame, Happened};
 
 use super::{
     failure::Failure, fence::Fence, item::BatchItem, manner::Manner, one_statement,
@@ -43,10 +44,19 @@ pub(crate) async fn attempt(
     // connection is given up, and the fence decides what came of the attempt.
     let statements = if items.len() > 1 { 10 } else { 2 };
     let limit = manner.statement_timeout * statements + GRACE;
-    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
-        let reason = Rejection::new("silent", format!("no answer for {} s", limit.as_secs()));
-        Err(Failure::Unavailable { reason, blame: Blame::Full, own: None })
-    })
+    // A panic is the affair of what was attempted: it fails like a batch whose command fails.
+    let attempt = AssertUnwindSafe(attempt).catch_unwind();
+    let attempted = tokio::time::timeout(limit, attempt).await;
+    let panicked = |_| {
+        let message = "applying it panicked; the worker's log says where";
+        Failure::of(Happened::Panicked, Rejection::new("panicked", message))
+    };
+    attempted.map(|result| result.unwrap_or_else(|cause| Err(panicked(cause)))).unwrap_or_else(
+        |_| {
+            let reason = Rejection::new("silent", format!("no answer for {} s", limit.as_secs()));
+            Err(Failure::Unavailable { reason, blame: Blame::Full, own: None })
+        },
+    )
 }
 
 /// Moves a lane that has nothing to do along to what was read past it: only the fence, committed.

@@ -56,6 +56,7 @@ impl Failure {
             Verdict::Blame => Self::unavailable(rejection, Blame::Full, Verdict::Retry),
             Verdict::Overdraw => Self::unavailable(rejection, Blame::Full, Verdict::Overdraw),
             verdict @ (Verdict::Reject
+            | Verdict::Again
             | Verdict::Retry
             | Verdict::Park
             | Verdict::Refresh

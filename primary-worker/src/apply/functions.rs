@@ -5,8 +5,7 @@
 //! registered a moment ago is found.
 
 use farwrite_schemas::CommandName;
-use serde_json::Value;
-use sqlx::{PgConnection, types::Json};
+use sqlx::PgConnection;
 
 use super::{
     by_name::ByName,
@@ -63,16 +62,16 @@ impl Functions {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        type FunctionRow = (String, i32, i32, bool, Option<Json<Value>>);
+        type FunctionRow = (String, i32, i32, bool, Option<String>);
         let rows: Vec<FunctionRow> = sqlx::query_as(
-            "SELECT name, version, function_id, alone, json_schema FROM farwrite.functions",
+            "SELECT name, version, function_id, alone, json_schema::text FROM farwrite.functions",
         )
         .fetch_all(connection)
         .await?;
         self.by_name.clear();
         for (name, version, number, alone, schema) in rows {
             let Ok(name) = CommandName::new(name) else { continue };
-            let schema = schema.map(|schema| JsonSchema::new(&schema.0));
+            let schema = schema.map(|schema| JsonSchema::new(&schema));
             let function = Function { number, alone, schema };
             self.by_name.insert(name, version.unsigned_abs(), function);
         }

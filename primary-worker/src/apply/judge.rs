@@ -81,6 +81,7 @@ pub(crate) fn judge(
             }
             _ => CommandWork::Reject(rejection),
         },
+        Verdict::Again => return Next::Again,
         Verdict::Retry => match chance(item, rejection, config.attempts_max, config) {
             Some(work) => work,
             None => return Next::Again,

@@ -30,8 +30,13 @@ pub(crate) enum MemberWork {
     Handler(Arc<dyn AnyHandler>),
 }
 
-/// The outputs of an atomic batch's members, in their order.
-pub(crate) type Outputs = Vec<Box<RawValue>>;
+/// What came of an atomic batch's members in one run, in their order.
+pub(crate) struct Outputs {
+    /// The output of each: its own run's, or the one that the ledger held.
+    pub(crate) outputs: Vec<Box<RawValue>>,
+    /// Whether this run applied it. What a run applied it records, whatever the ledger says later.
+    pub(crate) ran: Vec<bool>,
+}
 
 /// Which member of a batch was refused, and why.
 #[derive(Clone, Debug)]

@@ -3,12 +3,13 @@
 //! What a command needs and does not find here is not its fault: it is parked, and dead-lettered
 //! when it has waited too long. Not here: what becomes of a command that failed (`judge`).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use farwrite_schemas::{
     ATOMIC_NAME, AtomicBody, AtomicCommand, CommandId, CommandName, Envelope, Fingerprint,
     Rejection,
 };
+use serde_json::value::RawValue;
 
 use crate::{config::Config, stream::delivery::Delivery};
 
@@ -33,6 +34,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) config: &'a Config,
     pub(crate) handlers: &'a Handlers,
     pub(crate) functions: &'a Functions,
+    /// Ids whose time lies before it are not known any more, in Unix milliseconds.
+    pub(crate) horizon_ms: i64,
 }
 
 impl Resolver<'_> {
@@ -51,7 +54,7 @@ impl Resolver<'_> {
             }
         };
         // What is parked was judged when it came.
-        let refusal = || refuse_by_age(envelope.id, delivery.at_ns, self.config.ledger_keep);
+        let refusal = || self.refuse_by_age(envelope.id, delivery.at_ns);
         if parked.is_none()
             && let Some(refusal) = refusal()
         {
@@ -96,9 +99,7 @@ impl Resolver<'_> {
             }
         };
         // The ledger cannot hold such an id; it may tell nothing about it either.
-        let refusal = |command: &AtomicCommand| {
-            refuse_by_age(command.id, delivery.at_ns, self.config.ledger_keep)
-        };
+        let refusal = |command: &AtomicCommand| self.refuse_by_age(command.id, delivery.at_ns);
         if let Some(CommandWork::DeadLetter { letter, .. }) = commands.iter().find_map(refusal) {
             return Some(CommandWork::Reject(Rejection::new(letter.reason, letter.message)));
         }
@@ -124,6 +125,10 @@ impl Resolver<'_> {
         Some(CommandWork::Atomic { atomic: Arc::new(Atomic { members }), refused })
     }
 
+    fn refuse_by_age(&self, id: CommandId, at_ns: i64) -> Option<CommandWork> {
+        refuse_by_age(id, at_ns, self.config.ledger_keep, self.horizon_ms)
+    }
+
     fn unknown(
         &self,
         name: &CommandName,
@@ -145,8 +150,7 @@ impl Resolver<'_> {
     /// A context that nobody allowed must not decide what a row-level policy sees.
     fn refuse_context(&self, envelope: &Envelope) -> Option<Rejection> {
         let context = envelope.context.as_deref()?;
-        let allowed: Result<serde_json::Map<String, serde_json::Value>, _> =
-            serde_json::from_str(context);
+        let allowed: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(context);
         // Checked when it was decoded; what cannot be read is refused and not let through.
         let refused = match &allowed {
             Ok(members) => {
@@ -186,7 +190,15 @@ pub(crate) fn not_yet(
 /// repetition would not be known; after it by no more than [`ID_MAX_AHEAD`]. Compared with the
 /// stream's time of the message and not with the clock, so that a worker that was away for ten
 /// days refuses nobody.
-fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<CommandWork> {
+///
+/// Nor may it lie below the ledger's horizon, whatever the setting says today: what was dropped there
+/// was perhaps applied.
+fn refuse_by_age(
+    id: CommandId,
+    at_ns: i64,
+    ledger_keep: Duration,
+    horizon_ms: i64,
+) -> Option<CommandWork> {
     let id_ms = i128::from(id.unix_ms()?);
     let stream_ms = i128::from(at_ns / 1_000_000);
     let keep_ms = ledger_keep.as_millis().cast_signed();
@@ -196,6 +208,12 @@ fn refuse_by_age(id: CommandId, at_ns: i64, ledger_keep: Duration) -> Option<Com
             "the command id is {} hours older than its publication, more than the ledger keeps ({} hours): whether it was applied before is not known",
             (stream_ms - id_ms) / 3_600_000,
             keep_ms / 3_600_000
+        );
+        Some(CommandWork::dead_letter("id_too_old", message, false))
+    } else if id_ms < i128::from(horizon_ms) {
+        let message = format!(
+            "the command id is {} hours older than the oldest that the ledger still knows: whether it was applied before is not known",
+            (i128::from(horizon_ms) - id_ms) / 3_600_000
         );
         Some(CommandWork::dead_letter("id_too_old", message, false))
     } else if id_ms > stream_ms + ahead_ms {
@@ -214,7 +232,9 @@ mod tests {
         let id = CommandId::from_uuid(
             uuid::Builder::from_unix_timestamp_millis(id_ms, &[0; 10]).into_uuid(),
         );
-        match refuse_by_age(id, stream_ms * 1_000_000, Duration::from_secs(7 * 86_400))? {
+        let horizon_ms = 1_763_424_000_000;
+        let keep = Duration::from_secs(7 * 86_400);
+        match refuse_by_age(id, stream_ms * 1_000_000, keep, horizon_ms)? {
             CommandWork::DeadLetter { letter, .. } => Some(letter.reason),
             _ => None,
         }
@@ -225,7 +245,13 @@ mod tests {
         let day = 86_400_000;
         let stream = 1_763_871_600_000;
         assert_eq!(refused(stream, stream as i64), None);
-        assert_eq!(refused(stream - 7 * day, stream as i64), None);
+        assert_eq!(refused(stream - 5 * day, stream as i64), None);
+        assert_eq!(refused(stream - 6 * day, stream as i64).as_deref(), Some("id_too_old"));
+        assert_eq!(refused(stream + day, (stream + 8 * day) as i64), None);
+        assert_eq!(
+            refused(stream + day - 1, (stream + 8 * day) as i64).as_deref(),
+            Some("id_too_old")
+        );
         assert_eq!(refused(stream - 7 * day - 1, stream as i64).as_deref(), Some("id_too_old"));
         assert_eq!(refused(stream + day, stream as i64), None);
         assert_eq!(refused(stream + day + 1, stream as i64).as_deref(), Some("id_in_future"));
@@ -234,7 +260,7 @@ mod tests {
     #[test]
     fn a_derived_id_has_no_age() {
         let id = CommandId::derived("a", "b");
-        assert!(refuse_by_age(id, 0, Duration::from_secs(1)).is_none());
+        assert!(refuse_by_age(id, 0, Duration::from_secs(1), i64::MAX).is_none());
     }
 
     #[test]

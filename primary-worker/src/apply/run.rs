@@ -80,7 +80,7 @@ impl BatchRun<'_> {
                 (&item.work, &item.delivery.envelope)
             {
                 let outputs = atomic.run(tx, item, envelope).await?;
-                let output = atomic.output(&outputs)?;
+                let output = atomic.output(&outputs.outputs)?;
                 self.outcomes[index] = Some(Outcome::Applied { output });
                 self.outputs.insert(index, outputs);
                 continue;

@@ -138,7 +138,15 @@ impl KeyQueues<'_> {
 
     /// Whether it waits for its own sake.
     fn waits(&self, item: &BatchItem, envelope: &Envelope) -> Option<Park> {
-        let is_paused = self.facts.paused_names.contains(envelope.name.as_str())
+        let names = &self.facts.paused_names;
+        let of_members = match &item.work {
+            CommandWork::Atomic { atomic, .. } => {
+                atomic.members.iter().any(|member| names.contains(member.name.as_str()))
+            }
+            _ => false,
+        };
+        let is_paused = of_members
+            || names.contains(envelope.name.as_str())
             || envelope
                 .key
                 .as_ref()

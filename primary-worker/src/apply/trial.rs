@@ -34,7 +34,8 @@ pub(crate) async fn attempt_for_trial(
 ) -> Result<TrialAttempt, Failure> {
     let mut functions = Functions::default();
     functions.refresh(connection).await?;
-    let resolver = Resolver { config, handlers, functions: &functions };
+    // A trial knows of no ledger.
+    let resolver = Resolver { config, handlers, functions: &functions, horizon_ms: 0 };
     let Some(work) = resolver.work_of(&delivery, None, true) else {
         return Err(Failure::internal("a command has no work"));
     };

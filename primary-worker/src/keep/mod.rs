@@ -6,6 +6,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod hint_book;
 pub(crate) mod hints;
 pub(crate) mod hints_stream;
+pub(crate) mod horizon;
 pub(crate) mod keeper;
 pub(crate) mod standbys;
 pub(crate) mod trim;

@@ -31,7 +31,7 @@ const DAYS_EVERY: u32 = 600;
 pub(crate) async fn prepare(
     connection: &mut PgConnection,
     stream: &async_nats::jetstream::stream::Stream,
-    stream_id: i32,
+    takeover: &Takeover,
     config: &Config,
 ) -> Result<(), StreamError> {
     let info = stream.get_info().await.map_err(|error| StreamError::JetStream {
@@ -41,8 +41,9 @@ pub(crate) async fn prepare(
     // A stream that was never applied from begins with its first message, however old.
     let oldest =
         (info.state.messages > 0).then(|| info.state.first_timestamp.unix_timestamp() as f64);
-    streams::begin_low_water(connection, stream_id, oldest).await?;
+    streams::begin_low_water(connection, takeover.stream_id, oldest).await?;
     make_days(connection, config).await?;
+    takeover.horizon.read(connection).await?;
     Ok(())
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn run(
             hinted?;
             let now = rounds.is_multiple_of(TRIM_EVERY);
             trimmer.tick(&mut connection, takeover, &keeper, now).await?;
-            keep_house(&mut connection, config, rounds).await
+            keep_house(&mut connection, config, takeover, rounds).await
         };
         let kept = kept.await;
         if let Err(error) = kept {
@@ -80,6 +81,7 @@ pub(crate) async fn run(
 async fn keep_house(
     connection: &mut PgConnection,
     config: &Config,
+    takeover: &Takeover,
     rounds: u32,
 ) -> Result<(), sqlx::Error> {
     if rounds.is_multiple_of(LOW_WATER_EVERY) {
@@ -88,6 +90,7 @@ async fn keep_house(
     if rounds.is_multiple_of(DAYS_EVERY) {
         make_days(connection, config).await?;
         drop_days(connection, config).await?;
+        takeover.horizon.read(connection).await?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Applying what a lane took: finding how, cutting it into batches, and applying each.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use tracing::{error, info};
 
 use crate::{
@@ -96,8 +98,9 @@ impl Lane {
     }
 
     pub(super) fn resolver(&self) -> Resolver<'_> {
-        let LaneContext { config, handlers, .. } = &self.shared;
-        Resolver { config, handlers, functions: &self.functions }
+        let LaneContext { config, handlers, takeover, .. } = &self.shared;
+        let horizon_ms = takeover.horizon.ms();
+        Resolver { config, handlers, functions: &self.functions, horizon_ms }
     }
 
     pub(super) fn known_works(
@@ -107,7 +110,11 @@ impl Lane {
     ) -> Option<Vec<CommandWork>> {
         let resolver = self.resolver();
         let work = |(delivery, parked): &(Delivery, Option<ParkedBefore>)| {
-            resolver.work_of(delivery, parked.as_ref(), last_word)
+            let work = AssertUnwindSafe(|| resolver.work_of(delivery, parked.as_ref(), last_word));
+            catch_unwind(work).unwrap_or_else(|_| {
+                let message = "reading it panicked; the worker's log says where";
+                Some(CommandWork::dead_letter("panicked", message, true))
+            })
         };
         deliveries.iter().map(work).collect()
     }
@@ -262,8 +269,12 @@ impl Lane {
             self.look_at = self.look_at.min(Instant::now() + Duration::from_millis(10));
         }
         Failpoint::AfterCommit.pass();
-        let settled = self.settler.settle(&mut self.connection, items, &committed).await;
-        settled.map_err(unavailable)?;
+        let settling = self.settler.settle(&mut self.connection, items, &committed);
+        match AssertUnwindSafe(settling).catch_unwind().await {
+            Ok(settled) => settled.map_err(unavailable)?,
+            // The commit stands, and its outcomes can be asked for.
+            Err(_) => error!(lane = self.number, "answering callers panicked: they are not told"),
+        }
         Failpoint::AfterReply.pass();
         Ok(())
     }

@@ -13,17 +13,17 @@ use std::fmt;
 
 use async_nats::jetstream::{self, stream::Info};
 use sqlx::{Connection, PgConnection};
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     config::Config,
     primary::{self, PrimaryError, Purpose},
-    store::{owner, streams},
+    store::{ledger, owner, streams},
     stream::{
         client,
         error::StreamError,
-        find,
+        find, forecast,
         identity::{IDENTITY_KEY, identity_shown, proof_at},
     },
 };
@@ -65,6 +65,8 @@ pub struct Adoption {
     pub recreate: bool,
     /// Why, for those who read `farwrite.operations`.
     pub reason: String,
+    /// Only say what would come of it; nothing is changed.
+    pub dry_run: bool,
 }
 
 /// What was done.
@@ -78,15 +80,28 @@ pub struct Adopted {
     pub before: (u64, u64),
     /// How many parked commands and dead letters got another number.
     pub renumbered: u64,
+    /// The messages from there on whose ids are older than the ledger knows: how many, the first and
+    /// the last. They will be refused, for whether they were applied is not known.
+    pub too_old: Option<(u64, u64, u64)>,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
 }
 
 impl fmt::Display for Adopted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stream, from, before: (low, high), renumbered } = self;
+        let Self { stream, from, before: (low, high), renumbered, too_old, dry_run } = self;
+        let is = if *dry_run { "would be" } else { "is" };
         write!(
             f,
-            "stream {stream} is adopted: a worker goes on from sequence {from}; before, everything up to {low} was settled, and something up to {high}; {renumbered} parked commands and dead letters were renumbered"
-        )
+            "stream {stream} {is} adopted: a worker goes on from sequence {from}; before, everything up to {low} was settled, and something up to {high}; {renumbered} parked commands and dead letters were renumbered"
+        )?;
+        match too_old {
+            None => f.write_str("; no message from there on is older than the ledger knows"),
+            Some((count, first, last)) => write!(
+                f,
+                "; {count} messages, between the sequences {first} and {last}, have ids that are older than the ledger knows: they will be dead-lettered as id_too_old, for whether they were applied is not known"
+            ),
+        }
     }
 }
 
@@ -143,12 +158,39 @@ pub async fn adopt_stream(config: &Config, adoption: &Adoption) -> Result<Adopte
         positions.ok_or_else(|| StreamError::NotRegistered(config.stream.clone()))?;
     let client = client::connect(&config.nats_url).await?;
     let found = find::look_for(&client, &config.stream).await?;
+    let mut too_old = None;
     let info = match (found, adoption.recreate) {
+        (None, true) if adoption.dry_run => {
+            let (stream, before) = (config.stream.clone(), (low, high));
+            return Ok(Adopted {
+                stream,
+                from: high + 1,
+                before,
+                renumbered: 0,
+                too_old,
+                dry_run: true,
+            });
+        }
         (None, false) => return Err(AdoptError::Missing(config.stream.clone())),
         (Some(_), true) => return Err(AdoptError::Exists(config.stream.clone())),
         (None, true) => find::recreate(&client, config, high + 1).await?,
         (Some(found), false) => {
             find::check_contract(found.cached_info(), config)?;
+            let from = next_sequence(found.cached_info(), adoption.from)?;
+            let horizon_ms = ledger::horizon_ms(&mut connection).await?;
+            too_old = forecast::too_old(&found, from, horizon_ms).await?;
+            if adoption.dry_run {
+                let (stream, before) = (config.stream.clone(), (low, high));
+                return Ok(Adopted { stream, from, before, renumbered: 0, too_old, dry_run: true });
+            }
+            if let Some((count, first, last)) = too_old {
+                warn!(
+                    count,
+                    first,
+                    last,
+                    "messages with ids that are older than the ledger knows will be refused"
+                );
+            }
             give_identity(&client, found.cached_info()).await?
         }
     };
@@ -166,7 +208,8 @@ pub async fn adopt_stream(config: &Config, adoption: &Adoption) -> Result<Adopte
     let renumbered =
         streams::adopt(&mut tx, stream_id, from, before, identity, &adoption.reason).await?;
     tx.commit().await?;
-    let adopted = Adopted { stream: config.stream.clone(), from, before: (low, high), renumbered };
+    let (stream, before) = (config.stream.clone(), (low, high));
+    let adopted = Adopted { stream, from, before, renumbered, too_old, dry_run: false };
     info!(%adopted, reason = adoption.reason);
     Ok(adopted)
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     config::Config,
-    keep::{hint_book::ToldPosition, hints::Hints},
+    keep::{hint_book::ToldPosition, hints::Hints, horizon::LedgerHorizon},
     primary::{LANE_APPLICATION, PrimaryError, PrimaryStart},
     store::{
         history, lanes,
@@ -103,7 +103,19 @@ pub(crate) async fn take_over(
     let unclean = before.unclean;
     let StreamProgress { low_water, highest } = progress;
     info!(%epoch, timeline = timeline.0, low_water, high_water = highest.sequence, "took over");
-    Ok(Takeover { epoch, timeline, stream_id, lanes, progress, unclean, hints, database, identity })
+    let horizon = LedgerHorizon::default();
+    Ok(Takeover {
+        epoch,
+        timeline,
+        stream_id,
+        lanes,
+        progress,
+        unclean,
+        hints,
+        horizon,
+        database,
+        identity,
+    })
 }
 
 /// Writes the owner's row. Takeovers queue up here: the second of two that found the database free

@@ -3,7 +3,7 @@
 use farwrite_schemas::{Bookmark, DatabaseName, Epoch, Lsn, Timeline};
 
 use crate::{
-    keep::hints::Hints,
+    keep::{hints::Hints, horizon::LedgerHorizon},
     primary::PrimaryStart,
     stream::position::{LanePosition, StreamProgress},
 };
@@ -25,6 +25,8 @@ pub(crate) struct Takeover {
     pub(crate) unclean: bool,
     /// How far commands had been applied, as the broker remembers it.
     pub(crate) hints: Hints,
+    /// Below which ids are refused.
+    pub(crate) horizon: LedgerHorizon,
     pub(crate) database: DatabaseName,
     /// Which database of that name it is.
     pub(crate) identity: String,

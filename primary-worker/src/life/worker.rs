@@ -180,7 +180,7 @@ impl Worker {
         let mut control = server.connect_as(&start, &Purpose::Control).await?;
         let identity =
             identity::verify(&mut control, &context, &stream, &takeover.progress).await?;
-        upkeep::prepare(&mut control, &stream, takeover.stream_id, config).await?;
+        upkeep::prepare(&mut control, &stream, &takeover, config).await?;
         let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
         let (confirm, unconfirmed) = match required {

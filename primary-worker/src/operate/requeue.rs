@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use farwrite_schemas::CommandId;
 use serde::Serialize;
 use sqlx::{PgConnection, types::Uuid};
 
@@ -115,8 +116,13 @@ async fn put_back(
         .bind(&back.ids)
         .fetch_all(&mut *tx)
         .await?;
+        let horizon: Option<Uuid> = sqlx::query_scalar(
+            "SELECT farwrite.first_id_at(nullif(known_from, '-infinity')) FROM farwrite.ledger_horizon",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
         let parked: HashMap<Uuid, i64> = parked.into_iter().collect();
-        let (back, left) = back.without(&parked);
+        let (back, left) = back.without(&parked, horizon);
         let count: i32 =
             sqlx::query_scalar("SELECT farwrite.requeue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
                 .bind(stream_id)
@@ -181,13 +187,23 @@ impl LettersBack {
         (back, left)
     }
 
-    /// Those whose id is not parked, and why the others stay.
-    fn without(&self, parked: &HashMap<Uuid, i64>) -> (Self, Vec<LetterLeft>) {
+    /// Those whose id is not parked and that the ledger can know, and why the others stay.
+    fn without(
+        &self,
+        parked: &HashMap<Uuid, i64>,
+        horizon: Option<Uuid>,
+    ) -> (Self, Vec<LetterLeft>) {
         let (mut back, mut left) = (Self::default(), Vec::new());
         for (index, id) in self.ids.iter().enumerate() {
             let sequence = self.sequences[index];
             if let Some(first) = parked.get(id) {
                 left.push(LetterLeft { sequence, id: Some(*id), left: behind(*first) });
+                continue;
+            }
+            let is_dated = CommandId::from_uuid(*id).unix_ms().is_some();
+            if is_dated && horizon.is_some_and(|horizon| *id < horizon) {
+                let left_for = "its id is older than the ledger knows: whether it was applied before is not known; send it again under a new id".to_owned();
+                left.push(LetterLeft { sequence, id: Some(*id), left: left_for });
                 continue;
             }
             back.sequences.push(sequence);

@@ -37,11 +37,20 @@ pub(crate) async fn start(connection: &mut PgConnection) -> Result<String, sqlx:
 /// The log's position up to which it is safe on disk. Read straight after a commit, it is at or
 /// behind the commit's end and a position that replicas reach; the insert position is not (it can
 /// point past a page header that nobody writes).
+///
+/// It says so only of a session whose commits wait for the disk; in another one this fails.
 pub(crate) async fn flush_lsn(connection: &mut PgConnection) -> Result<Lsn, sqlx::Error> {
-    let bytes: i64 =
-        sqlx::query_scalar("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint")
-            .fetch_one(connection)
-            .await?;
+    let bytes: Option<i64> = sqlx::query_scalar(
+        "SELECT CASE WHEN current_setting('synchronous_commit') <> 'off'
+                     THEN (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint END",
+    )
+    .fetch_one(connection)
+    .await?;
+    let bytes = bytes.ok_or_else(|| {
+        sqlx::Error::Protocol(
+            "synchronous_commit was turned off in this session: its commits may be lost".to_owned(),
+        )
+    })?;
     Ok(Lsn(bytes.unsigned_abs()))
 }
 
@@ -100,17 +109,19 @@ pub(crate) async fn end_other_lanes(
     .await
 }
 
-/// How far each of these standbys has flushed the log; `None` for one of which nothing is known.
-/// The server itself is left out.
+/// How far each of these standbys has flushed the log; `None` for one of which nothing is known, and
+/// for a name that two connections have: neither speaks for the other. The server itself is left out,
+/// and so are subscribers of logical replication, which hold no copy of the log.
 pub(crate) async fn standbys(
     connection: &mut PgConnection,
     names: &[String],
 ) -> Result<Vec<(String, Option<Lsn>)>, sqlx::Error> {
     let rows: Vec<(String, Option<i64>)> = sqlx::query_as(
         "SELECT n.name,
-                ((SELECT max(r.flush_lsn) FROM pg_stat_replication r
-                  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid AND s.slot_type = 'physical'
-                  WHERE n.name IN (r.application_name, s.slot_name)) - '0/0'::pg_lsn)::bigint
+                ((SELECT CASE WHEN count(*) = 1 THEN min(r.flush_lsn) END FROM pg_stat_replication r
+                  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+                  WHERE n.name IN (r.application_name, s.slot_name) AND r.state <> 'backup'
+                    AND s.slot_type IS DISTINCT FROM 'logical') - '0/0'::pg_lsn)::bigint
          FROM unnest($1) n (name) WHERE n.name <> current_setting('cluster_name')",
     )
     .bind(names)

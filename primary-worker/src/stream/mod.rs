@@ -5,6 +5,7 @@ pub(crate) mod contract;
 pub(crate) mod delivery;
 pub(crate) mod error;
 pub(crate) mod find;
+pub(crate) mod forecast;
 pub(crate) mod identity;
 pub(crate) mod key;
 pub(crate) mod position;

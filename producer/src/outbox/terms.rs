@@ -4,11 +4,14 @@
 //! Times are the caller's wish, and the database's clock decides when the command's turn comes.
 //! What cannot be fulfilled by this machine's clock is refused before anything is sent.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use farwrite_schemas::{CONTEXT_MAX_BYTES, HEADER_TIME_MAX_MS, headers};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::outbox::invalid::InvalidCommand;
 
@@ -81,19 +84,21 @@ impl CallTime {
 
 /// Writes a context as its header carries it.
 pub(crate) fn context(context: impl Serialize) -> Result<Box<str>, InvalidCommand> {
-    // By way of a value: raw text within it becomes one line of plain JSON.
-    let value = serde_json::to_value(context)?;
-    let text = value.to_string();
-    match value {
-        Value::Object(_) if text.len() <= CONTEXT_MAX_BYTES => Ok(text.into()),
-        _ => Err(InvalidCommand::Context),
+    // A header is one line. Within a string of JSON a line's end is an escape, so that it stands
+    // between values only.
+    let text = serde_json::to_string(&context)?.replace(['\n', '\r'], " ");
+    let is_object = serde_json::from_str::<BTreeMap<String, &RawValue>>(&text).is_ok();
+    if is_object && text.len() <= CONTEXT_MAX_BYTES {
+        Ok(text.into())
+    } else {
+        Err(InvalidCommand::Context)
     }
 }
 
 #[cfg(test)]
 mod tests {
 
-    use serde_json::{json, value::RawValue};
+    use serde_json::json;
 
     use super::*;
 
@@ -140,7 +145,9 @@ mod tests {
     fn a_context_is_one_line_of_a_small_object() {
         assert_eq!(&*context(json!({"tenant": "a\nb"})).unwrap(), "{\"tenant\":\"a\\nb\"}");
         let raw = RawValue::from_string("{ \"a\":\n 1 }".to_owned()).unwrap();
-        assert_eq!(&*context(raw).unwrap(), "{\"a\":1}");
+        assert_eq!(&*context(raw).unwrap(), "{ \"a\":  1 }");
+        let raw = RawValue::from_string("{\"a\":1.10}".to_owned()).unwrap();
+        assert_eq!(&*context(raw).unwrap(), "{\"a\":1.10}");
         for none in [json!(null), json!(7), json!([]), json!("a")] {
             assert!(matches!(context(none), Err(InvalidCommand::Context)));
         }

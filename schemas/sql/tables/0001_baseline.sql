@@ -166,6 +166,14 @@ CREATE TABLE farwrite.unconfirmed (
     command_id uuid PRIMARY KEY
 );
 
+-- Since when the ledger knows every command, by the time of its id: whole days (UTC). What is older was
+-- dropped; whether such an id was applied nobody knows any more, and it is refused. It only rises.
+CREATE TABLE farwrite.ledger_horizon (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    known_from timestamptz NOT NULL
+);
+INSERT INTO farwrite.ledger_horizon (known_from) VALUES ('-infinity');
+
 -- What could not be applied, with its raw bytes, until an operator has looked at it.
 CREATE TABLE farwrite.dead_letters (
     stream_id        integer NOT NULL,

@@ -4,6 +4,7 @@
 mod answer;
 mod ended;
 mod flags;
+mod line;
 mod request;
 mod run;
 

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::ArgMatches;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::runtime::Builder;
 
 use crate::{BookmarkError, Call, OutcomeAnswer, Producer, RawCommand};
@@ -12,6 +12,7 @@ use super::{
     super::runtime::run_on,
     answer::{ended, not_published, not_submitted, not_told, not_written},
     ended::CallEnd,
+    line::{AnswerLine, line},
     request::{self, GivenCommand, PointInTime, Request, VerbCall},
 };
 
@@ -25,8 +26,8 @@ async fn run(request: Request) -> ExitCode {
     let Request { builder, timeout, verb } = request;
     let (end, line) = match tokio::time::timeout(timeout, builder.connect()).await {
         Ok(Ok(producer)) => answer(&producer, verb, timeout).await,
-        Ok(Err(error)) => (CallEnd::Failed, json!({ "error": error.to_string() })),
-        Err(_) => (CallEnd::Failed, json!({ "error": "no connection to NATS in time" })),
+        Ok(Err(error)) => (CallEnd::Failed, line!({ "error": error.to_string() })),
+        Err(_) => (CallEnd::Failed, line!({ "error": "no connection to NATS in time" })),
     };
     println!("{line}");
     end.into()
@@ -53,13 +54,13 @@ fn call(producer: &Producer, command: GivenCommand) -> Call<Box<RawValue>> {
     if let Some(context) = context { call.context(context) } else { call }
 }
 
-async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (CallEnd, Value) {
+async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (CallEnd, AnswerLine) {
     let call = |command| call(producer, command);
     match verb {
         VerbCall::Publish(command) => match call(command).publish().await {
             Ok(accepted) => (
                 CallEnd::Done,
-                json!({
+                line!({
                     "id": accepted.id, "known": "accepted", "stream": accepted.stream,
                     "sequence": accepted.sequence, "duplicate": accepted.duplicate,
                 }),
@@ -69,7 +70,7 @@ async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (Call
         VerbCall::Submit(command) => match call(command).submit().await {
             Ok(committed) => (
                 CallEnd::Done,
-                json!({
+                line!({
                     "id": committed.id, "known": "committed", "output": committed.output,
                     "bookmark": committed.bookmark,
                 }),
@@ -79,7 +80,7 @@ async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (Call
         VerbCall::Write(command) => match call(command).write().await {
             Ok(visible) => (
                 CallEnd::Done,
-                json!({
+                line!({
                     "id": visible.id, "known": "visible", "output": visible.output,
                     "bookmark": visible.bookmark,
                 }),
@@ -90,12 +91,12 @@ async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (Call
             Ok(OutcomeAnswer::Known(reply)) => ended(&reply),
             Ok(OutcomeAnswer::Pending(not_ended)) => (
                 CallEnd::OutOfTime,
-                json!({ "id": id, "known": "pending", "parked": not_ended.parked }),
+                line!({ "id": id, "known": "pending", "parked": not_ended.parked }),
             ),
             Err(error) => not_told(&error, id),
         },
         VerbCall::Wait(bookmark) => match producer.wait_within(&bookmark, timeout).await {
-            Ok(()) => (CallEnd::Done, json!({ "known": "visible", "bookmark": bookmark })),
+            Ok(()) => (CallEnd::Done, line!({ "known": "visible", "bookmark": bookmark })),
             Err(error) => {
                 let status = match error {
                     BookmarkError::OtherDatabase { .. } | BookmarkError::NoReads => {
@@ -103,12 +104,12 @@ async fn answer(producer: &Producer, verb: VerbCall, timeout: Duration) -> (Call
                     }
                     _ => CallEnd::Failed,
                 };
-                (status, json!({ "bookmark": bookmark, "error": error.to_string() }))
+                (status, line!({ "bookmark": bookmark, "error": error.to_string() }))
             }
         },
         VerbCall::Lag => match producer.lag().await {
-            Ok(lag) => (CallEnd::Done, json!(lag)),
-            Err(error) => (CallEnd::Failed, json!({ "error": error.to_string() })),
+            Ok(lag) => (CallEnd::Done, AnswerLine::of(&lag)),
+            Err(error) => (CallEnd::Failed, line!({ "error": error.to_string() })),
         },
     }
 }

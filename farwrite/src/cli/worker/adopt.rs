@@ -19,8 +19,9 @@ use super::{
 /// What `adopt-stream --help` says.
 const ADOPTION: &str = "\
 Stop the worker first. Nothing is lost by --from first: the ledger knows what was applied before, as
-far back as it is kept (--ledger-keep-hours), and it is not applied again. What lies below the chosen
-sequence and was not applied never will be. docs/failover.md has the cases.
+far back as it was kept, and it is not applied again. A message whose id is older is refused (dead-lettered
+as id_too_old): --dry-run says how many, and where. What lies below the chosen sequence and was not
+applied never will be. docs/failover.md has the cases.
 
 Exit status:
   0  done
@@ -33,14 +34,16 @@ pub(super) fn command() -> Command {
         .after_help(ADOPTION)
 }
 
-pub(super) fn flags() -> [Arg; 3] {
+pub(super) fn flags() -> [Arg; 4] {
     let from = Arg::new("from").long("from").value_name("first|next|SEQUENCE");
     let from = from.help("Go on from the oldest message that the stream holds, behind the newest, or from this one [default with --recreate: first]");
     let from = from.value_parser(|text: &str| text.parse::<GoOnFrom>());
     let recreate = Arg::new("recreate").long("recreate").action(ArgAction::SetTrue);
     let recreate = recreate
         .help("The stream is gone: make it again, numbered on from what the database has applied");
-    [from.required_unless_present("recreate"), recreate, reason()]
+    let dry_run = Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
+    let dry_run = dry_run.help("Only say what would come of it: nothing is changed");
+    [from.required_unless_present("recreate"), recreate, reason(), dry_run]
 }
 
 /// Why an operator does what a program must not decide.
@@ -61,7 +64,8 @@ pub(super) fn reason_of(matches: &ArgMatches) -> Result<String, String> {
 pub(super) fn adoption_of(matches: &ArgMatches) -> Result<Adoption, String> {
     let reason = reason_of(matches)?;
     let from = matches.get_one::<GoOnFrom>("from").copied().unwrap_or(GoOnFrom::First);
-    Ok(Adoption { from, recreate: matches.get_flag("recreate"), reason })
+    let (recreate, dry_run) = (matches.get_flag("recreate"), matches.get_flag("dry-run"));
+    Ok(Adoption { from, recreate, reason, dry_run })
 }
 
 pub(super) async fn adopt(config: &Config, adoption: &Adoption) -> ExitCode {

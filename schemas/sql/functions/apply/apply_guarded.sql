@@ -1,8 +1,8 @@
 -- Applies function commands of which some may be refused, in one statement: see farwrite.call_guarded
 -- for p_group and what becomes of a refused one. The lane's position stops at the last command that
 -- was settled, and done says how many were; repeated says which of them the ledger knew. Nothing is
--- changed, and done is null, where the lane is not where it is said to be, or something of it is
--- parked or paused: then the batch is staged.
+-- changed, and done is null, where the lane is not where it is said to be, one of the ids is parked, or
+-- something of the lane is parked or paused: then the batch is staged.
 -- Composites are assigned and not selected: an assignment sets no query up.
 CREATE OR REPLACE FUNCTION farwrite.apply_guarded(
     p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint,
@@ -22,7 +22,7 @@ BEGIN
     WHERE l.stream_id = p_stream AND l.lane = p_lane AND l.epoch = p_epoch AND l.sequence = p_from
       AND l.parked = 0 AND NOT l.paused
     FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR farwrite.is_any_parked(p_ids) THEN
         RETURN;
     END IF;
 

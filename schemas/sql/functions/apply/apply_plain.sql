@@ -1,6 +1,6 @@
 -- Applies function commands whose ids carry a time; p_lowest and p_highest are the lowest and the
 -- highest of them. None of them expires or has a context. Nothing is changed, and the answer is null,
--- where the ledger knows one of the ids, the lane is not where it is said to be, or something of it is
+-- where one of the ids has ended or is parked, the lane is not where it is said to be, or something of it is
 -- parked or paused: then the batch is staged.
 --
 -- Three statements do it: the lane's lock, a look at the ledger, and one for the position, the calls

@@ -1,5 +1,6 @@
 -- Makes the ledger's partitions from the day of p_from to the day of p_to (both inclusive, UTC),
--- and answers how many were new. A partition is attached, not created in place: that does not
+-- and answers how many were new. None is made below the horizon: what was dropped there is not known
+-- any more, and a command with such an id finds no partition. A partition is attached, not created in place: that does not
 -- hold up who reads or writes the ledger.
 CREATE OR REPLACE FUNCTION farwrite.make_ledger_days(p_from timestamptz, p_to timestamptz) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -10,6 +11,7 @@ DECLARE
     v_made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('farwrite.ledger'));
+    SELECT greatest(v_day, known_from AT TIME ZONE 'UTC') INTO v_day FROM farwrite.ledger_horizon;
     WHILE v_day <= v_last LOOP
         v_name := 'ledger_' || to_char(v_day, 'YYYYMMDD');
         IF to_regclass('farwrite.' || v_name) IS NULL THEN

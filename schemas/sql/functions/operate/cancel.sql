@@ -21,6 +21,11 @@ BEGIN
             ARRAY[v_parked.published_at], ARRAY[greatest(v_parked.attempts, 1)], ARRAY['rejected'], ARRAY[v_answer]);
     ELSE
         IF farwrite.is_dated(p_id) THEN
+            IF farwrite.id_time(p_id) < (SELECT known_from FROM farwrite.ledger_horizon)
+               OR farwrite.id_time(p_id) > now() + interval '2 days' THEN
+                RAISE EXCEPTION 'the time of the id, %, is not between the ledger''s horizon and two days from now', farwrite.id_time(p_id)
+                    USING ERRCODE = '22008', HINT = 'A command with this id is refused when it comes: there is nothing to cancel.';
+            END IF;
             PERFORM farwrite.make_ledger_days(farwrite.id_time(p_id), farwrite.id_time(p_id));
         END IF;
         -- Zeros match the fingerprint of any command under this id.

@@ -1,5 +1,5 @@
 -- Pauses a command name or a key: from the next batch on its commands are parked, and with them
--- what comes behind them in their keys. Answers false when it was paused already.
+-- what comes behind them in their keys. An atomic batch with such a member is parked as a whole. Answers false when it was paused already.
 CREATE OR REPLACE FUNCTION farwrite.pause(p_name text, p_key text, p_reason text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
