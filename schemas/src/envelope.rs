@@ -1,9 +1,8 @@
 //! A published command as the worker reads it: subject, headers and body, checked once.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
 use crate::{
     fingerprint::Fingerprint,
@@ -219,7 +218,7 @@ fn decode_time(name: &'static str, text: Option<&str>) -> Result<Option<i64>, En
 
 fn decode_context(text: &str) -> Result<Box<str>, EnvelopeError> {
     let is_object = text.len() <= CONTEXT_MAX_BYTES
-        && serde_json::from_str::<BTreeMap<String, &RawValue>>(text).is_ok();
+        && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok();
     if is_object { Ok(text.into()) } else { Err(EnvelopeError::Context) }
 }
 

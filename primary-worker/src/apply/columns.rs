@@ -139,7 +139,6 @@ impl<'a> Columns<'a> {
         let count = items.clone().count();
         let mut columns = Self::for_commands(count);
         let expires = items.clone().any(|item| item.expires_ns.is_some());
-        let unconfirmed = items.clone().any(|item| item.unconfirmed);
         let context =
             |item: &'a BatchItem| item.delivery.envelope.as_ref().ok()?.context.as_deref();
         let contexts = items.clone().any(|item| context(item).is_some());
@@ -162,12 +161,16 @@ impl<'a> Columns<'a> {
             if expires {
                 columns.expires_ns.push(item.expires_ns);
             }
-            if unconfirmed {
-                columns.unconfirmed.push(item.unconfirmed);
+            if item.unconfirmed {
+                columns.unconfirmed.resize(columns.ids.len() - 1, false);
+                columns.unconfirmed.push(true);
             }
             if contexts {
                 columns.contexts.push(context(item));
             }
+        }
+        if !columns.unconfirmed.is_empty() {
+            columns.unconfirmed.resize(columns.ids.len(), false);
         }
         columns
     }

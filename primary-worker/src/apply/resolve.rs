@@ -3,13 +3,12 @@
 //! What a command needs and does not find here is not its fault: it is parked, and dead-lettered
 //! when it has waited too long. Not here: what becomes of a command that failed (`judge`).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use farwrite_schemas::{
     ATOMIC_NAME, AtomicBody, AtomicCommand, CommandId, CommandName, Envelope, Fingerprint,
     Rejection,
 };
-use serde_json::value::RawValue;
 
 use crate::{config::Config, stream::delivery::Delivery};
 
@@ -150,7 +149,8 @@ impl Resolver<'_> {
     /// A context that nobody allowed must not decide what a row-level policy sees.
     fn refuse_context(&self, envelope: &Envelope) -> Option<Rejection> {
         let context = envelope.context.as_deref()?;
-        let allowed: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(context);
+        let allowed: Result<serde_json::Map<String, serde_json::Value>, _> =
+            serde_json::from_str(context);
         // Checked when it was decoded; what cannot be read is refused and not let through.
         let refused = match &allowed {
             Ok(members) => {

@@ -4,14 +4,10 @@
 //! Times are the caller's wish, and the database's clock decides when the command's turn comes.
 //! What cannot be fulfilled by this machine's clock is refused before anything is sent.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use farwrite_schemas::{CONTEXT_MAX_BYTES, HEADER_TIME_MAX_MS, headers};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::outbox::invalid::InvalidCommand;
 
@@ -87,7 +83,8 @@ pub(crate) fn context(context: impl Serialize) -> Result<Box<str>, InvalidComman
     // A header is one line. Within a string of JSON a line's end is an escape, so that it stands
     // between values only.
     let text = serde_json::to_string(&context)?.replace(['\n', '\r'], " ");
-    let is_object = serde_json::from_str::<BTreeMap<String, &RawValue>>(&text).is_ok();
+    let is_object =
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).is_ok();
     if is_object && text.len() <= CONTEXT_MAX_BYTES {
         Ok(text.into())
     } else {
@@ -98,7 +95,7 @@ pub(crate) fn context(context: impl Serialize) -> Result<Box<str>, InvalidComman
 #[cfg(test)]
 mod tests {
 
-    use serde_json::json;
+    use serde_json::{json, value::RawValue};
 
     use super::*;
 

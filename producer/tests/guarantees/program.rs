@@ -120,7 +120,7 @@ async fn options_become_headers_and_the_body_may_come_from_standard_input() {
     assert_eq!(&published.payload[..], b"{\"n\": 1}");
     assert_eq!(header(&published, headers::EXPIRES_AT).as_deref(), Some("4000000000000"));
     assert_eq!(header(&published, headers::NOT_BEFORE).as_deref(), Some("1"));
-    assert_eq!(header(&published, headers::CONTEXT).as_deref(), Some("{\"tenant\":7}"));
+    assert_eq!(header(&published, headers::CONTEXT).as_deref(), Some("{\"tenant\": 7}"));
     let output = within(child.wait_with_output()).await.unwrap();
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &line["sequence"]), (Some(0), &7.into()), "{line}");
