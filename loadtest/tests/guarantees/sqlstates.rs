@@ -177,7 +177,10 @@ async fn a_command_that_ends_its_own_session_is_found_and_others_go_on() -> Resu
     let case = Case::on(stack().await?, "ends_session", &[]).await?;
     case.execute(END_SESSION).await?;
     let worker = case.serving(&[]).await?;
-    for body in ["{}", "{\"limit\": 1}"] {
+    // A session has had a limit of its transactions since PostgreSQL 17.
+    let bodies: &[&str] =
+        if case.stack.pg_major() >= 17 { &["{}", "{\"limit\": 1}"] } else { &["{}"] };
+    for &body in bodies {
         let bad = Message { body: body.to_owned(), ..Message::append("bad", 0) };
         let bad = bad.named("app.end_session");
         case.publish(&bad).await?;
