@@ -523,7 +523,8 @@ DECLARE
     v_answer text := json_build_object('code', 'cancelled', 'message', 'an operator cancelled the command: ' || p_reason)::text;
 BEGIN
     PERFORM farwrite.hold_lanes();
-    SELECT outcome::text INTO v_ended FROM farwrite.look_up(ARRAY[p_id]);
+    SELECT CASE WHEN u.command_id IS NULL THEN l.outcome::text ELSE 'unconfirmed' END INTO v_ended
+    FROM farwrite.look_up(ARRAY[p_id]) l LEFT JOIN farwrite.unconfirmed u USING (command_id);
     IF FOUND THEN
         RETURN v_ended;
     END IF;

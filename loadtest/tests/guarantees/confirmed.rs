@@ -136,6 +136,10 @@ async fn no_way_of_asking_tells_what_a_required_standby_lacks() -> Result<()> {
         ensure!(told["known"] == "pending" && told["parked"]["reason"] == "unconfirmed", "{told}");
     }
     ensure!(status(&case, "lga", free.id).await? == "applied");
+    let flags = [&alone.id.to_string()[..], "--reason", "test"];
+    let cancelled = case.run("cancel", &flags).await?;
+    ensure!(cancelled.out.contains("unconfirmed"), "{cancelled:?}");
+    ensure!(!cancelled.out.contains("applied"), "{cancelled:?}");
 
     // Nobody answers: the database is read.
     ensure!(worker.terminate(DEADLINE).await?.success());

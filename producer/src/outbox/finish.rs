@@ -10,13 +10,23 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::{sync::mpsc, task::JoinHandle};
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use crate::{
     metrics,
-    outbox::{send::Outbox, turns::AbandonedPublish},
+    outbox::{message::Message, send::Outbox, turns::AbandonedPublish},
 };
+
+/// Messages of blocked keys that are sent again at one time: a few, since calls go on meanwhile.
+const FREED_AT_ONCE: usize = 64;
+
+/// How long one of them may take. As long as two attempts, and the pause between them.
+const FREED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The task. Dropping it ends it.
 #[derive(Debug)]
@@ -28,18 +38,24 @@ impl Finisher {
         outbox: &Arc<Outbox>,
         mut abandoned: mpsc::UnboundedReceiver<AbandonedPublish>,
     ) -> Self {
+        let turns = Arc::clone(&outbox.turns);
         // Weak, so that what ends with the producer is not kept by an idle task.
         let outbox = Arc::downgrade(outbox);
         Self(tokio::spawn(async move {
             let mut under_way = FuturesUnordered::new();
+            let mut freeing = FuturesUnordered::new();
             loop {
                 tokio::select! {
                     Some(publish) = abandoned.recv() => {
                         let Some(outbox) = outbox.upgrade() else { return };
                         under_way.push(finish(outbox, publish));
                     }
+                    () = turns.was_full.notified(), if freeing.is_empty() => {
+                        let Some(outbox) = outbox.upgrade() else { return };
+                        freeing.push(free(outbox, turns.unresolved()));
+                    }
                     Some(()) = under_way.next() => {}
-                    else => return,
+                    Some(()) = freeing.next() => {}
                 }
             }
         }))
@@ -60,4 +76,17 @@ async fn finish(outbox: Arc<Outbox>, publish: AbandonedPublish) {
     };
     metrics::abandoned(result);
     tracing::debug!(id = %message.id, result, "a publish whose call was dropped");
+}
+
+/// Sends again what blocks keys, until one is not answered: then the broker is away.
+async fn free(outbox: Arc<Outbox>, messages: Vec<Arc<Message>>) {
+    let sending = messages.into_iter().map(|message| {
+        let outbox = Arc::clone(&outbox);
+        async move {
+            let deadline = Instant::now() + FREED_WITHIN;
+            matches!(outbox.resolve(&message, deadline).await, Ok(Ok(())))
+        }
+    });
+    let mut answered = stream::iter(sending).buffer_unordered(FREED_AT_ONCE);
+    while answered.next().await == Some(true) {}
 }

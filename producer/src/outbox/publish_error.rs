@@ -129,7 +129,8 @@ pub enum PublishError {
         unresolved: CommandId,
     },
     /// As many keys are blocked by unresolved publishes as may be. This command was not sent.
-    /// The broker has been away for long: try again when it is back.
+    /// The broker has been away for long: try again when it is back. The producer then sends what
+    /// blocks the keys again.
     #[error("the command {id} was not sent: {blocked} keys are blocked by unresolved publishes")]
     TooManyBlockedKeys {
         /// The command id.

@@ -28,7 +28,7 @@ use std::{
 
 use farwrite_schemas::{CommandId, Key};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
 
@@ -72,6 +72,8 @@ pub(crate) struct KeyTurns {
     max_blocked_bytes: usize,
     /// Needs no bound of its own: what is in it blocks a key.
     abandoned: mpsc::UnboundedSender<AbandonedPublish>,
+    /// Wakes the finisher when a call is refused because too much is blocked.
+    pub(super) was_full: Notify,
 }
 
 impl KeyTurns {
@@ -87,6 +89,7 @@ impl KeyTurns {
             max_blocked_keys,
             max_blocked_bytes,
             abandoned,
+            was_full: Notify::new(),
         };
         (turns, coming)
     }
@@ -112,6 +115,7 @@ impl KeyTurns {
             self.blocked() >= self.max_blocked_keys || keys.blocked_bytes >= self.max_blocked_bytes;
         let is_blocked = |queue: &KeyCalls| queue.unresolved.is_some();
         if is_full && !keys.queues.get(key).is_some_and(is_blocked) {
+            self.was_full.notify_one();
             return Err(TooManyBlocked);
         }
         keys.last_number += 1;
@@ -145,6 +149,11 @@ impl KeyTurns {
                 queues.remove(key);
             }
         }
+    }
+
+    /// The messages that block keys.
+    pub(super) fn unresolved(&self) -> Vec<Arc<Message>> {
+        self.keys().queues.values().filter_map(|queue| queue.unresolved.clone()).collect()
     }
 
     /// Keys with an entry, and how many of them are blocked.

@@ -166,7 +166,9 @@ impl Questions {
             let last_heard = LastHeard::from(&unanswered);
             // Before reading, which may take what is left of the time.
             learnt.service = Some(unanswered);
-            match self.read_outcome(id).await {
+            // A database may be silent, and the worker be there meanwhile.
+            let read = timeout(patience, self.read_outcome(id)).await;
+            match read.unwrap_or(None) {
                 None => {}
                 Some(Ok(LedgerAnswer::Ended(reply))) => return Ok(OutcomeAnswer::Known(reply)),
                 Some(Ok(LedgerAnswer::NotEnded { parked, is_fact: true })) => {

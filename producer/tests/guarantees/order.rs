@@ -7,7 +7,7 @@ use farwrite_producer::{Known, Limits, Pending, Producer, PublishError, SubmitEr
 use farwrite_schemas::headers;
 use futures_util::future::join_all;
 
-use crate::stage::{LONG, Stage, id_of, raw, within};
+use crate::stage::{LONG, Stage, id_of, raw, until, within};
 
 const SHORT: Duration = Duration::from_millis(700);
 
@@ -170,6 +170,24 @@ async fn blocked_keys_are_bounded() {
     assert!(matches!(error, Err(PublishError::TooManyBlockedKeys { blocked: 1, .. })));
     let unkeyed = producer.call_raw(raw("a", None, "3")).timeout(SHORT).publish();
     assert!(matches!(within(unkeyed).await, Err(PublishError::TimedOut { .. })));
+}
+
+#[tokio::test]
+async fn blocked_keys_that_nobody_calls_again_are_freed_when_the_broker_is_back() {
+    let stage = Stage::new("freed").await;
+    let mut broker = stage.broker().await;
+    let limits = Limits::default().max_blocked_keys(2).ack_timeout(Duration::from_millis(100));
+    let producer = stage.builder().limits(limits).connect().await.unwrap();
+    let publish = |key, body| producer.call_raw(raw("a", Some(key), body)).timeout(SHORT).publish();
+    for key in ["k", "l"] {
+        assert_eq!(within(publish(key, "1")).await.unwrap_err().known(), Known::MaybeAccepted);
+    }
+    let answering = tokio::spawn(async move { broker.store_all().await });
+    let refused = within(publish("other", "2")).await;
+    assert!(matches!(refused, Err(PublishError::TooManyBlockedKeys { .. })), "{refused:?}");
+    until("they are free", || producer.pending() == Pending::default()).await;
+    within(publish("other", "2")).await.unwrap();
+    answering.abort();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 -- Cancels a command that has not ended: it is recorded as rejected (code cancelled), whether it is
--- parked, still in the stream, or not published yet. Answers null, or how it had ended before.
+-- parked, still in the stream, or not published yet. Answers null, or how it had ended before, as far as
+-- that is told.
 CREATE OR REPLACE FUNCTION farwrite.cancel(p_id uuid, p_reason text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
@@ -8,7 +9,8 @@ DECLARE
     v_answer text := json_build_object('code', 'cancelled', 'message', 'an operator cancelled the command: ' || p_reason)::text;
 BEGIN
     PERFORM farwrite.hold_lanes();
-    SELECT outcome::text INTO v_ended FROM farwrite.look_up(ARRAY[p_id]);
+    SELECT CASE WHEN u.command_id IS NULL THEN l.outcome::text ELSE 'unconfirmed' END INTO v_ended
+    FROM farwrite.look_up(ARRAY[p_id]) l LEFT JOIN farwrite.unconfirmed u USING (command_id);
     IF FOUND THEN
         RETURN v_ended;
     END IF;
