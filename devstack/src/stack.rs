@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster,
-    link::WanLink,
+    link::{LinkTarget, WanLink},
     nats::NatsServer,
     postgres::Postgres,
     program::Program,
@@ -176,6 +176,17 @@ impl Devstack {
     /// When there is no such region.
     pub fn primary_link(&self, region: &str) -> Result<&WanLink> {
         Ok(&self.home(region)?.links.primary)
+    }
+
+    /// Opens a link without delay that leads each new connection to the next of these regions'
+    /// servers, as a load balancer before replicas does. It works while it is held.
+    ///
+    /// # Errors
+    /// When a region does not exist, or none is named.
+    pub fn balancer(&self, regions: &[&str]) -> Result<WanLink> {
+        let target = |region: &&str| Ok(LinkTarget::Unix(self.server(region)?.socket()));
+        let targets = regions.iter().map(target).collect::<Result<_>>()?;
+        WanLink::open_to(self.proxies.handle()?, targets)
     }
 
     /// The URL of NATS as a region reaches it, through its [`nats_link`](Self::nats_link). A client

@@ -52,6 +52,35 @@ async fn a_round_trip_takes_at_least_nine_tenths_of_what_the_link_says() -> Resu
 }
 
 #[tokio::test]
+async fn a_balancer_leads_each_new_connection_to_the_next_server() -> Result<()> {
+    let stack = shared().await?;
+    let link = stack.balancer(&["ewr", "jfk"])?;
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", link.addr());
+    for is_replica in [false, true, false, true] {
+        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        let sql = "SELECT pg_is_in_recovery()";
+        let told: bool = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
+        ensure!(told == is_replica);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_a_link_forgets_hangs_and_a_new_one_works() -> Result<()> {
+    let stack = shared().await?;
+    let link = stack.balancer(&["ewr"])?;
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", link.addr());
+    let mut old = sqlx::PgConnection::connect(&url).await?;
+    old.ping().await?;
+    link.forget_connections();
+    let mut new = sqlx::PgConnection::connect(&url).await?;
+    new.ping().await?;
+    let waited = tokio::time::timeout(Duration::from_millis(200), old.ping()).await;
+    ensure!(waited.is_err(), "the old connection answers, or its end was told");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_cut_link_holds_everything_back_and_loses_nothing() -> Result<()> {
     let stack = Devstack::builder().regions(["ewr", "jfk"]).start().await?;
     let (primary, replica) = (stack.primary(), stack.replica("jfk")?);

@@ -50,6 +50,10 @@ impl HistoryCommand {
         matches!(self.end, Some(CommandAnswer { end: CommandEnd::Refused, .. }))
     }
 
+    pub(crate) const fn is_dropped(&self) -> bool {
+        matches!(self.end, Some(CommandAnswer { end: CommandEnd::Dropped, .. }))
+    }
+
     pub(crate) const fn told(&self) -> Option<HistoryOutcome> {
         match self.end {
             Some(told) => told.end.told(),

@@ -29,6 +29,8 @@ pub enum Law {
     OrderStream,
     /// A command overtook one that was accepted before it was sent.
     OrderAcknowledged,
+    /// A command overtook one whose call the same region's app had dropped before.
+    OrderDropped,
     /// A key's effects are not numbered 1, 2, 3.
     OrderGap,
     /// A read shows less than its client wrote.
@@ -43,7 +45,7 @@ pub enum Law {
 
 impl Law {
     /// All of them, in the order in which they are judged.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OutcomeMissing,
         Self::OutcomeTwice,
         Self::OutcomeChanged,
@@ -54,6 +56,7 @@ impl Law {
         Self::EffectUnasked,
         Self::OrderStream,
         Self::OrderAcknowledged,
+        Self::OrderDropped,
         Self::OrderGap,
         Self::ReadStale,
         Self::VisibleTooEarly,
@@ -75,6 +78,7 @@ impl Law {
             Self::EffectUnasked => "effect_unasked",
             Self::OrderStream => "order_stream",
             Self::OrderAcknowledged => "order_acknowledged",
+            Self::OrderDropped => "order_dropped",
             Self::OrderGap => "order_gap",
             Self::ReadStale => "read_stale",
             Self::VisibleTooEarly => "visible_too_early",

@@ -63,6 +63,8 @@ pub enum CommandEnd {
     Refused,
     /// Nothing is known.
     Unknown,
+    /// The app dropped the call, and knows nothing. The app goes on.
+    Dropped,
     /// Its outcome.
     Applied,
     /// Its outcome.
@@ -84,14 +86,16 @@ impl CommandEnd {
             Self::Rejected => Some(HistoryOutcome::Rejected),
             Self::Expired => Some(HistoryOutcome::Expired),
             Self::DeadLettered => Some(HistoryOutcome::DeadLettered),
-            Self::Accepted | Self::Refused | Self::Unknown | Self::Superseded => None,
+            Self::Accepted | Self::Refused | Self::Unknown | Self::Dropped | Self::Superseded => {
+                None
+            }
         }
     }
 
     /// Whether it says, or implies, that the stream has stored the command.
     #[must_use]
     pub const fn is_acceptance(self) -> bool {
-        !matches!(self, Self::Refused | Self::Unknown)
+        !matches!(self, Self::Refused | Self::Unknown | Self::Dropped)
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn judge(history: &History, findings: &mut Findings) {
         judge_stream(history, findings, effects);
     }
     judge_acknowledged(history, findings);
+    judge_dropped(history, findings);
 }
 
 /// One finding a key: after a gap every number is wrong.
@@ -89,6 +90,36 @@ fn judge_acknowledged(history: &History, findings: &mut Findings) {
             let ops = before.commands.iter().chain(&after.commands);
             let ops = ops.map(|index| history.commands[*index].op).collect();
             Broken { sentence, ids: vec![before.id, after.id], keys: vec![key.to_owned()], ops }
+        });
+    }
+}
+
+/// A call that was dropped while its message was out holds its key in its region's app until the
+/// message is stored, or known not to be. Commands that several regions sent say nothing.
+fn judge_dropped(history: &History, findings: &mut Findings) {
+    let (mut dropped, mut started) = (Vec::new(), Vec::new());
+    for (whose, fate) in history.fates.iter().enumerate() {
+        let commands = || fate.commands.iter().map(|index| &history.commands[*index]);
+        let Some(first) = commands().min_by_key(|command| command.start) else { continue };
+        if commands().any(|command| command.region != first.region) {
+            continue;
+        }
+        let Some(n) = fate.number(first.key) else { continue };
+        let group = (first.key, first.region);
+        started.push(FloorMark { group, at: first.start, n, whose });
+        let ends = commands().filter(|command| command.is_dropped()).filter_map(|told| told.end);
+        dropped.extend(ends.map(|told| FloorMark { group, at: told.at, n, whose }));
+    }
+    for (later, earlier) in floors(dropped, started) {
+        // A command that is sent again after its own call was dropped is no other command.
+        findings.judge(Law::OrderDropped, later.n >= earlier.n, || {
+            let key = history.names.text(later.group.0);
+            let [before, after] = [earlier, later].map(|mark| &history.fates[mark.whose]);
+            let sentence = format!(
+                "key {key}: the call of command {} was dropped before {} was sent, and it took effect after it ({} and {})",
+                before.id, after.id, earlier.n, later.n
+            );
+            Broken { sentence, ids: vec![before.id, after.id], keys: vec![key.to_owned()], ops: Vec::new() }
         });
     }
 }

@@ -1,12 +1,17 @@
 //! One client: each call goes to a region by chance, and the history gets what the client was told.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
-use farwrite_producer::{Bookmark, Command, Producer};
+use farwrite_producer::{Bookmark, Command, CommandId, Key, Producer, RawCommand};
+use farwrite_schemas::ATOMIC_NAME;
 use fastrand::Rng;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::to_raw_value};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -14,7 +19,7 @@ use farwrite_checker::{Begun, CommandEnd, HistoryVerb, ReadOp};
 
 use super::{
     answer::CallAnswer,
-    app::PATIENCE,
+    app::{PASSING_ERRORS, PATIENCE},
     pauses::Pauses,
     schedule::CallShares,
     stage::{ChaosStage, now_ms},
@@ -26,6 +31,12 @@ const KEYS: u32 = 6;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
 /// How long one read may take.
 const READ_WITHIN: Duration = Duration::from_secs(5);
+/// Before so many of a hundred submits an atomic batch is published.
+const BATCHES_PERCENT: u32 = 10;
+/// Of a hundred calls, so many are dropped when they have not ended soon.
+const DROPPED_PERCENT: u32 = 8;
+/// How soon at most, in microseconds: about as long as a message takes over a link.
+const DROPPED_WITHIN_US: u64 = 30_000;
 /// How soon a read that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
@@ -78,6 +89,9 @@ impl Client {
             if chance < publish {
                 self.command(HistoryVerb::Publish).await?;
             } else if chance < publish + submit {
+                if self.random.u32(..100) < BATCHES_PERCENT {
+                    self.batch().await?;
+                }
                 self.command(HistoryVerb::Submit).await?;
             } else if chance < publish + submit + write {
                 self.command(HistoryVerb::Write).await?;
@@ -104,7 +118,10 @@ impl Client {
         let (id, key) = (self.stage.new_id(), self.key());
         let body = match self.random.u32(..100) {
             0..5 => json!({ "refuse": true }),
-            5..15 => json!({ "fail_until": now_ms() + self.random.i64(30..100) }),
+            5..15 => {
+                let code = PASSING_ERRORS[self.random.usize(..PASSING_ERRORS.len())];
+                json!({ "fail_until": now_ms() + self.random.i64(30..100), "code": code })
+            }
             _ => json!({}),
         };
         // Some expire late, so that no command notices; some soon, so that the time may pass.
@@ -118,6 +135,9 @@ impl Client {
         let put = ChaosPut { key, body };
         let began = Instant::now();
         let expires_at = expires.map(|after| std::time::SystemTime::now() + after);
+        // Some apps give a call up, with its message still here, on its way, or stored.
+        let drops = (self.random.u32(..100) < DROPPED_PERCENT)
+            .then(|| Duration::from_micros(self.random.u64(..DROPPED_WITHIN_US)));
         // A publish that may have been stored is sent again under its id until it is known.
         let mut is_in_doubt = false;
         let told = loop {
@@ -125,10 +145,19 @@ impl Client {
             if let Some(time) = expires_at {
                 call = call.expires_at(time);
             }
-            let told = match verb {
-                HistoryVerb::Publish => CallAnswer::published(call.publish().await.map(drop)),
-                HistoryVerb::Submit => CallAnswer::submitted(call.submit().await),
-                HistoryVerb::Write => CallAnswer::written(call.write().await),
+            let calling = async {
+                match verb {
+                    HistoryVerb::Publish => CallAnswer::published(call.publish().await.map(drop)),
+                    HistoryVerb::Submit => CallAnswer::submitted(call.submit().await),
+                    HistoryVerb::Write => CallAnswer::written(call.write().await),
+                }
+            };
+            let told = match drops {
+                Some(within) => match timeout(within, calling).await {
+                    Ok(told) => told,
+                    Err(_) => break CallAnswer::only(CommandEnd::Dropped),
+                },
+                None => calling.await,
             };
             match told.end {
                 CommandEnd::Unknown if began.elapsed() < RESOLVE_WITHIN => is_in_doubt = true,
@@ -148,6 +177,49 @@ impl Client {
             Some(bookmark) => self.note(bookmark),
             None => Ok(()),
         }
+    }
+
+    /// Publishes an atomic batch, and one of its commands alone under another key as well: another
+    /// lane may have that one while the batch runs. Whichever is first has the effect.
+    async fn batch(&mut self) -> Result<()> {
+        let (region, producer) = self.somewhere();
+        let (key, other) = (self.key(), self.key());
+        let slow = json!({ "sleep_ms": self.random.u32(..150) });
+        let members = [(self.stage.new_id(), slow), (self.stage.new_id(), json!({}))];
+        let whole = self.stage.new_id();
+        {
+            let mut batches = self.stage.batches.lock().unwrap_or_else(PoisonError::into_inner);
+            batches.wholes.insert(whole.uuid());
+            batches.members.extend(members.iter().map(|(id, _)| id.uuid()));
+        }
+        let history = self.stage.history.clone();
+        let who = (self.name.as_str(), region);
+        let begin = |(id, body): &(CommandId, Value)| {
+            history.start_command(HistoryVerb::Publish, who, id.uuid(), &key, body)
+        };
+        let begun = members.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+        let commands: Vec<Value> = members
+            .iter()
+            .map(|(id, body)| json!({ "id": id, "name": ChaosPut::NAME, "body": body }))
+            .collect();
+        let body = to_raw_value(&json!({ "commands": commands }))?;
+        let batch = RawCommand::new(ATOMIC_NAME, body).key(Key::new(&key)?);
+        let published = producer.call_raw(batch).id(whole).publish().await;
+        let told = CallAnswer::published(published.map(drop));
+        for begun in begun {
+            history.end_command(begun, told.end, false)?;
+        }
+        let [_, (id, body)] = members;
+        if told.end != CommandEnd::Accepted || other == key {
+            return Ok(());
+        }
+        self.acknowledged += 2;
+        let begun = history.start_command(HistoryVerb::Publish, who, id.uuid(), &other, &body)?;
+        let put = ChaosPut { key: other, body };
+        // The broker may know the id already: that it is accepted was told above.
+        let _ = producer.call(&put).id(id).publish().await;
+        history.end_command(begun, CommandEnd::Unknown, false)?;
+        Ok(())
     }
 
     /// Of two positions on one timeline the later stays. There is one failover at a time here, so a

@@ -1,6 +1,9 @@
 //! The end of a run: everything settles, and is dumped behind the history.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
@@ -31,10 +34,17 @@ pub(super) async fn settle_and_dump(
 ) -> Result<ChaosEnd> {
     let unsettled = wait(stage).await?;
     if let Some(copy) = copy {
-        for (sequence, (id, key)) in copy.finish().await? {
+        let messages = copy.finish().await?;
+        let batches = stage.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ordered = |id: &Uuid| !batches.wholes.contains(id) && !batches.members.contains(id);
+        for (sequence, (id, key)) in messages.into_iter().filter(|(_, (id, _))| is_ordered(id)) {
             history.message(sequence, id, &key)?;
         }
     }
+    let wholes = {
+        let batches = stage.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.wholes.clone()
+    };
     let mut connection = stage.primary().await?;
     let mut applied = 0;
     let sql = "SELECT command_id, outcome::text FROM farwrite.ledger
@@ -49,7 +59,10 @@ pub(super) async fn settle_and_dump(
             other => bail!("an outcome {other:?} in the ledger"),
         };
         applied += u64::from(outcome == HistoryOutcome::Applied);
-        history.outcome(id, outcome)?;
+        // A batch has no effect of its own.
+        if !wholes.contains(&id) {
+            history.outcome(id, outcome)?;
+        }
     }
     drop(rows);
     let sql = "SELECT key, n, id FROM effects ORDER BY key, n";

@@ -27,6 +27,8 @@ pub enum FaultKind {
     ReplicationCut,
     /// A region's connections to the broker end.
     ConnectionDrop,
+    /// The links of a region, or of the workers, forget their connections: neither side is told.
+    ConnectionForget,
     /// A standby that lags is promoted, and the primary lost.
     Failover,
     /// Another session holds a transaction open on the primary, with rows of the app locked.
@@ -47,7 +49,7 @@ pub(super) enum FaultTrack {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::WorkerKill,
         Self::WorkerStop,
         Self::WorkerDeploy,
@@ -60,6 +62,7 @@ impl FaultKind {
         Self::ReplicaKill,
         Self::ReplicationCut,
         Self::ConnectionDrop,
+        Self::ConnectionForget,
         Self::Failover,
         Self::LongTransaction,
         Self::ClockJump,
@@ -82,6 +85,7 @@ impl FaultKind {
             Self::ReplicaKill => "replica_kill",
             Self::ReplicationCut => "replication_cut",
             Self::ConnectionDrop => "connection_drop",
+            Self::ConnectionForget => "connection_forget",
             Self::Failover => "failover",
             Self::LongTransaction => "long_transaction",
             Self::ClockJump => "clock_jump",
@@ -108,6 +112,7 @@ impl FaultKind {
             | Self::ReplicaKill
             | Self::ReplicationCut
             | Self::ConnectionDrop
+            | Self::ConnectionForget
             | Self::Failover
             | Self::LongTransaction
             | Self::ClockJump

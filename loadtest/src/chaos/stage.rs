@@ -1,6 +1,7 @@
 //! The servers and programs of a run, an app's producer in each region, and what is shared.
 
 use std::{
+    collections::HashSet,
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::Duration,
 };
@@ -24,11 +25,20 @@ use crate::kit::run_to_end;
 
 const RTT: Duration = Duration::from_millis(10);
 
+/// The ids of atomic batches, and of their members.
+#[derive(Default)]
+pub(super) struct Batches {
+    pub(super) wholes: HashSet<Uuid>,
+    pub(super) members: HashSet<Uuid>,
+}
+
 /// What runs. Fields are dropped in this order: apps before programs before servers.
 pub(super) struct ChaosStage {
     pub(super) producers: Vec<(&'static str, Producer)>,
     pub(super) workers: Mutex<Workers>,
     pub(super) stack: Devstack,
+    /// Atomic batches, and their members: their order is not that of their own messages.
+    pub(super) batches: std::sync::Mutex<Batches>,
     pub(super) history: HistoryWriter,
     /// By how much the producers' clock is wrong, in milliseconds.
     pub(super) clock_off_ms: AtomicI64,
@@ -68,6 +78,7 @@ impl ChaosStage {
             producers,
             workers: Mutex::new(workers),
             stack,
+            batches: std::sync::Mutex::default(),
             history,
             clock_off_ms: AtomicI64::new(0),
             reapplied: AtomicU64::new(0),

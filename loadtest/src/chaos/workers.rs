@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use farwrite_devstack::{Devstack, Program};
 use fastrand::Rng;
 
-use super::app::{PATIENCE, worker_command};
+use super::app::{PATIENCE, worker_command, worker_command_over_links};
 
 #[derive(Default)]
 pub(super) struct Workers {
@@ -21,7 +21,11 @@ impl Workers {
     }
 
     pub(super) fn add(&mut self, stack: &Devstack, random: &mut Rng, forced: bool) -> Result<()> {
-        let mut command = worker_command(stack, "run")?;
+        let mut command = if random.bool() {
+            worker_command_over_links(stack, "run")?
+        } else {
+            worker_command(stack, "run")?
+        };
         command.args(["--lanes", ["1", "2", "3", "5"][random.usize(..4)]]);
         command.args(["--take-over", if forced { "true" } else { "false" }]);
         self.running.push(stack.spawn(command, "worker")?);

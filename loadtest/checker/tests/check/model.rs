@@ -306,6 +306,14 @@ impl Model {
             self.clients[index].unresolved = Some(message);
             return Doing::Nothing;
         }
+        if chance < 13 {
+            // The app dropped the call: before its message was out, or while it was.
+            if self.random.bool() {
+                self.stream.push(message);
+            }
+            self.writer.end_command(op, CommandEnd::Dropped, false).unwrap();
+            return Doing::Nothing;
+        }
         self.stream.push(message);
         Doing::Sending { op, verb, message, is_stored: true }
     }

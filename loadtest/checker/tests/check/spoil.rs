@@ -59,7 +59,9 @@ pub(super) fn spoilt(law: Law, good: &Lines) -> Box<dyn Iterator<Item = Lines> +
             lines[b]["sequence"] = sequence;
             lines
         })),
-        Law::OrderAcknowledged => Box::new(neighbours(good).map(|(a, b)| exchanged(good, a, b))),
+        Law::OrderAcknowledged | Law::OrderDropped => {
+            Box::new(neighbours(good).map(|(a, b)| exchanged(good, a, b)))
+        }
         Law::OrderGap => Box::new(effects(good).map(|at| {
             let mut lines = good.clone();
             lines[at]["n"] = json!(count(good, &good[at]["key"]) + 1);

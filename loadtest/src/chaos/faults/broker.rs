@@ -59,6 +59,18 @@ impl ChaosStage {
         Ok(())
     }
 
+    /// A firewall loses its table: connections of a region with the broker or the primary carry
+    /// nothing any more, and none is closed. Some workers go through the first region's links.
+    pub(super) fn forget_connections(&self, random: &mut Rng) -> Result<()> {
+        let region = REGIONS[random.usize(..REGIONS.len())];
+        let links = [self.stack.nats_link(region)?, self.stack.primary_link(region)?];
+        match random.usize(..3) {
+            2 => links.iter().for_each(|link| link.forget_connections()),
+            one => links[one].forget_connections(),
+        }
+        Ok(())
+    }
+
     pub(super) async fn slow_links(&self, random: &mut Rng) -> Result<()> {
         let region = REGIONS[random.usize(1..REGIONS.len())];
         let links = [self.stack.nats_link(region)?, self.stack.primary_link(region)?];

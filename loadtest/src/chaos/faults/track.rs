@@ -83,6 +83,7 @@ async fn make(kind: FaultKind, stage: &ChaosStage, random: &mut Rng) -> Result<(
         FaultKind::ReplicaKill => stage.kill_replica(random).await,
         FaultKind::ReplicationCut => stage.cut_replication(random).await,
         FaultKind::ConnectionDrop => stage.drop_connections(random),
+        FaultKind::ConnectionForget => stage.forget_connections(random),
         FaultKind::Failover => stage.fail_over(random).await,
         FaultKind::LongTransaction => stage.hold_transaction(random).await,
         FaultKind::ClockJump => stage.jump_clock(random).await,
