@@ -6,8 +6,9 @@ use farwrite_schemas::{DatabaseName, NatsServers};
 
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
 pub(crate) const LANES_MAX: u32 = 64;
-/// Bytes of commands that wait for one lane: bounds the worker's memory with large bodies.
-pub(crate) const LANE_MAX_BYTES: usize = 8 << 20;
+/// Bytes of commands and answers that the worker holds at once: a batch of commands of 16 kB for each of eight
+/// lanes, and as much for parked ones, for what is on its way in, and for answers.
+pub const MEMORY: usize = 128 << 20;
 /// How long the ledger keeps an outcome by default.
 pub const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);
 /// How often a command may fail alone by chance: with the first pause of a second, doubling, its
@@ -59,6 +60,7 @@ pub struct Config {
     pub(crate) attempts_max: u32,
     pub(crate) retry_pause: Duration,
     pub(crate) unknown_keep: Duration,
+    pub(crate) memory: usize,
     pub(crate) parked_max: u64,
     pub(crate) parked_max_per_key: u64,
     pub(crate) context_allow: BTreeSet<String>,
@@ -146,6 +148,7 @@ impl Config {
             attempts_max: ATTEMPTS_MAX,
             retry_pause: RETRY_PAUSE,
             unknown_keep: UNKNOWN_KEEP,
+            memory: MEMORY,
             parked_max: PARKED_MAX,
             parked_max_per_key: PARKED_MAX_PER_KEY,
             context_allow: BTreeSet::new(),
@@ -212,6 +215,15 @@ impl Config {
     #[must_use]
     pub fn unknown_keep(mut self, unknown_keep: Duration) -> Self {
         self.unknown_keep = unknown_keep;
+        self
+    }
+
+    /// How many bytes of commands and answers the worker holds at once. Beyond, it reads no further, and
+    /// drops replies, whose callers ask for the outcome. The process takes a few times as much at most: a
+    /// batch that is applied is in memory more than once.
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
         self
     }
 
@@ -330,6 +342,7 @@ impl Config {
             "unknown-keep-s",
             "at most 31622400 (366 days)",
         )?;
+        rule((8 << 20..=64 << 30).contains(&self.memory), "memory-mb", "between 8 and 65536")?;
         rule(
             (u64::from(self.lanes)..=100_000_000).contains(&self.parked_max),
             "parked-max",

@@ -1,8 +1,9 @@
-//! Named points where a test kills the worker.
+//! Named points where a test kills the worker, or makes it panic.
 //!
 //! `FARWRITE_FAILPOINT=after_commit:3` ends the process with SIGKILL when it passes `after_commit`
-//! for the third time: nothing is flushed, closed or told, as when a machine loses its power. The
-//! program says at its start that one is armed. Unarmed, passing costs one load of an atomic.
+//! for the third time: nothing is flushed, closed or told, as when a machine loses its power. With
+//! `after_commit:3:panic` it panics there instead. The program says at its start that one is armed.
+//! Unarmed, passing costs one load of an atomic.
 
 use std::sync::{
     LazyLock,
@@ -27,17 +28,23 @@ pub enum Failpoint {
     AfterReply,
     /// The takeover is committed, and nothing was read.
     AfterTakeover,
+    /// A message of the stream came, and is not decoded.
+    Reading,
+    /// Questions for outcomes came, and nothing was looked up.
+    Answering,
 }
 
 impl Failpoint {
     /// All of them, for tests that walk through every one.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::BeforeApply,
         Self::BeforeCommit,
         Self::AfterCommit,
         Self::BeforeReply,
         Self::AfterReply,
         Self::AfterTakeover,
+        Self::Reading,
+        Self::Answering,
     ];
 
     /// Its name, as the variable has it.
@@ -50,6 +57,8 @@ impl Failpoint {
             Self::BeforeReply => "before_reply",
             Self::AfterReply => "after_reply",
             Self::AfterTakeover => "after_takeover",
+            Self::Reading => "reading",
+            Self::Answering => "answering",
         }
     }
 
@@ -58,10 +67,11 @@ impl Failpoint {
         ARMED.as_ref().is_some_and(|armed| armed.point == self)
     }
 
-    /// Passes the place: kills the process when it is armed and its time has come.
+    /// Passes the place: kills the process, or panics, when it is armed and its time has come.
     pub(crate) fn pass(self) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.point == self) else { return };
         if armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            assert!(!armed.panics, "the failpoint {}", self.name());
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
@@ -73,18 +83,22 @@ impl Failpoint {
 struct Armed {
     point: Failpoint,
     passes_left: AtomicU64,
+    panics: bool,
 }
 
 static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
     let value = std::env::var(VARIABLE).ok()?;
-    parse(&value).map(|(point, passes)| Armed { point, passes_left: AtomicU64::new(passes) })
+    let (point, passes, panics) = parse(&value)?;
+    Some(Armed { point, passes_left: AtomicU64::new(passes), panics })
 });
 
-/// `name` or `name:passes`, passes counted from 1.
-fn parse(value: &str) -> Option<(Failpoint, u64)> {
+/// `name`, `name:passes` or `name:passes:panic`, passes counted from 1.
+fn parse(value: &str) -> Option<(Failpoint, u64, bool)> {
+    let whole = value.strip_suffix(":panic");
+    let (value, panics) = (whole.unwrap_or(value), whole.is_some());
     let (name, passes) = value.split_once(':').unwrap_or((value, "1"));
     let point = Failpoint::ALL.into_iter().find(|point| point.name() == name)?;
-    Some((point, passes.parse().ok().filter(|&passes| passes > 0)?))
+    Some((point, passes.parse().ok().filter(|&passes| passes > 0)?, panics))
 }
 
 /// The failpoint that the environment names, if any.
@@ -97,7 +111,9 @@ pub fn armed() -> Result<Option<Failpoint>, String> {
         (Ok(_), Some(armed)) => Ok(Some(armed.point)),
         (Ok(value), None) => {
             let names = Failpoint::ALL.map(Failpoint::name).join(", ");
-            Err(format!("{VARIABLE}={value}: not one of {names}, with an optional :count"))
+            Err(format!(
+                "{VARIABLE}={value}: not one of {names}, with an optional :count, and :panic after it"
+            ))
         }
     }
 }
@@ -108,8 +124,9 @@ mod tests {
 
     #[test]
     fn a_failpoint_is_named_with_an_optional_count() {
-        assert_eq!(parse("after_commit"), Some((Failpoint::AfterCommit, 1)));
-        assert_eq!(parse("before_apply:7"), Some((Failpoint::BeforeApply, 7)));
+        assert_eq!(parse("after_commit"), Some((Failpoint::AfterCommit, 1, false)));
+        assert_eq!(parse("before_apply:7"), Some((Failpoint::BeforeApply, 7, false)));
+        assert_eq!(parse("before_apply:7:panic"), Some((Failpoint::BeforeApply, 7, true)));
         for value in ["", "after", "after_commit:0", "after_commit:x", ":1"] {
             assert_eq!(parse(value), None, "{value:?}");
         }

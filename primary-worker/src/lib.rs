@@ -34,6 +34,7 @@ pub mod failpoint;
 mod keep;
 mod lane;
 mod life;
+mod memory;
 pub mod metrics;
 pub mod operate;
 mod primary;

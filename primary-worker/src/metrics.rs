@@ -29,6 +29,7 @@ const PARKED_FOR: &str = "farwrite_worker_parked_total";
 const LANE_FULL: &str = "farwrite_worker_lane_full";
 const LANE_SKIPPED: &str = "farwrite_worker_lane_skipped";
 const HINTS_MADE_AGAIN: &str = "farwrite_worker_hints_made_again_total";
+const HELD_BYTES: &str = "farwrite_worker_held_bytes";
 const WAITING: &str = "farwrite_worker_waiting_for_primary";
 
 /// Says what each metric is.
@@ -99,6 +100,11 @@ pub fn describe() {
         HINTS_MADE_AGAIN,
         Unit::Count,
         "Times that the stream of hints, or the record in it of who serves, was gone and was made again"
+    );
+    describe_gauge!(
+        HELD_BYTES,
+        Unit::Bytes,
+        "Commands and answers in memory, by holder: lanes, answers, unconfirmed"
     );
     describe_gauge!(WAITING, Unit::Count, "1 while the worker waits for the primary or the stream");
 }
@@ -202,6 +208,10 @@ pub(crate) fn reader_restarted() {
 
 pub(crate) fn hints_made_again() {
     counter!(HINTS_MADE_AGAIN).increment(1);
+}
+
+pub(crate) fn held_bytes(holder: &'static str, bytes: usize) {
+    gauge!(HELD_BYTES, "holder" => holder).set(bytes as f64);
 }
 
 pub(crate) fn waiting(waiting: bool) {

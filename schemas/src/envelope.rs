@@ -96,6 +96,9 @@ pub enum EnvelopeError {
     /// No client can read it.
     #[error("the subject, or a header, is not text in UTF-8, or the headers are not of their form")]
     NotText,
+    /// Reading it failed in a way that nobody thought of. The log of the program that read it says where.
+    #[error("reading it panicked; the log of the program says where")]
+    Panicked,
     /// The body is larger than [`BODY_MAX_BYTES`].
     #[error("the body has {bytes} bytes, more than {BODY_MAX_BYTES}")]
     TooLarge {
@@ -134,6 +137,7 @@ impl EnvelopeError {
             Self::Version | Self::Key(_) | Self::Time(_) | Self::Context | Self::NotText => {
                 "bad_header"
             }
+            Self::Panicked => "panicked",
             Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
         }

@@ -98,12 +98,18 @@ impl Outcome {
         }
     }
 
-    /// Puts an outcome together from the ledger's two columns: its name and its answer (JSON).
+    /// Puts an outcome together from the ledger's two columns: its name and its answer (JSON). Of an
+    /// output that was left out, the number of its bytes (`#bytes`) stands in place of it.
     ///
     /// # Errors
     /// When the name is unknown or the answer is not of its form.
     pub fn from_ledger(name: &str, answer: Option<String>) -> Result<Self, ReplyError> {
         let answer = answer.unwrap_or_else(|| "null".to_owned());
+        if let ("applied", Some(Ok(output_bytes))) =
+            (name, answer.strip_prefix('#').map(str::parse))
+        {
+            return Ok(Self::AppliedLarge { output_bytes });
+        }
         match name {
             "applied" => Ok(Self::Applied { output: RawValue::from_string(answer)? }),
             "rejected" => Ok(Self::Rejected(serde_json::from_str(&answer)?)),

@@ -101,3 +101,42 @@ async fn killed_after_the_replies_nothing_is_lost_or_doubled() -> Result<()> {
 async fn killed_after_the_takeover_nothing_is_lost_or_doubled() -> Result<()> {
     killed_at(Failpoint::AfterTakeover).await
 }
+
+/// Panics once at a failpoint while commands are applied; the worker goes on.
+async fn panicked_at(point: Failpoint) -> Result<()> {
+    const COMMANDS: i32 = 40;
+    let case = Case::new(&format!("panic_{}", point.name()), &[]).await?;
+    let armed = format!("{}:2:panic", point.name());
+    // A takeover is passed once, unless the worker begins again.
+    let armed = armed.replace("after_takeover:2", "after_takeover:1");
+    let worker = case.spawn("run", &[], &[(VARIABLE, &armed)])?;
+    let reply = Some(format!("farwrite.{}.reply.jfk.nobody", case.name));
+    let mut ids = Vec::new();
+    for n in 0..COMMANDS {
+        let append = Message::append(&format!("key {}", n % 4), n);
+        ids.push(append.id);
+        case.publish(&Message { reply: reply.clone(), ..append }).await?;
+    }
+    case.until("it has panicked", async || {
+        case.outcome(ids[0]).await?;
+        Ok(worker.log().contains(&format!("the failpoint {}", point.name())))
+    })
+    .await?;
+    case.settled().await?;
+    // Only what was being read is its own fault.
+    let lost = i64::from(point == Failpoint::Reading);
+    let letters = case.count("SELECT count(*) FROM farwrite.dead_letters").await?;
+    let effects = case.count("SELECT count(*) FROM app.effects").await?;
+    ensure!((letters, effects) == (lost, i64::from(COMMANDS) - lost), "{letters} {effects}");
+    let doubled =
+        case.count("SELECT count(*) - count(DISTINCT command_id) FROM app.effects").await?;
+    ensure!(doubled == 0, "{doubled} effects twice");
+    ensure!(worker.status()?.is_none(), "it ended\n{}", worker.log_tail());
+    ensure!(worker.terminate(DEADLINE).await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_a_panic_anywhere_the_worker_goes_on_and_nothing_is_lost_or_doubled() -> Result<()> {
+    try_join_all(Failpoint::ALL.map(panicked_at)).await.map(drop)
+}

@@ -148,3 +148,41 @@ async fn a_poisonous_command_is_found_beside_one_that_is_tried_again_and_again()
     ensure!(ended.1 == "took_the_primary_down", "{ended:?}\n{}", worker.log_tail());
     Ok(())
 }
+
+/// `app.linger` says that it runs, and takes its time until `app.open` has a row.
+const LINGER: &str = "
+    CREATE TABLE app.open (n integer);
+    CREATE FUNCTION app.linger(body jsonb, meta farwrite.meta) RETURNS jsonb LANGUAGE plpgsql AS $$
+    BEGIN
+        WHILE NOT EXISTS (SELECT FROM app.open) LOOP
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+        RETURN app.append(body, meta);
+    END $$;
+    SELECT farwrite.register('app.linger', 'app.linger(jsonb, farwrite.meta)');";
+
+#[tokio::test]
+async fn a_function_is_not_blamed_for_a_worker_that_falls_while_it_runs() -> Result<()> {
+    let case = Case::new("falls", &[]).await?;
+    case.execute(LINGER).await?;
+    let lingers = Message::append("a", 1).named("app.linger");
+    case.publish(&lingers).await?;
+    for fall in 0..5 {
+        let worker = case.serving(&["--lanes", "1"]).await?;
+        case.until("it runs, alone after the first fall", async || {
+            let running = case.count(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND wait_event = 'PgSleep'",
+            );
+            let counted = case.count("SELECT count(*) FROM farwrite.lanes WHERE suspects <> '{}'");
+            Ok(running.await? == 1 && (fall == 0 || counted.await? == 1))
+        })
+        .await?;
+        worker.kill().await?;
+    }
+    let _worker = case.serving(&["--lanes", "1"]).await?;
+    case.execute("INSERT INTO app.open VALUES (1)").await?;
+    let ended = case.ended(lingers.id).await?;
+    ensure!(ended.0 == "applied", "{ended:?}");
+    Ok(())
+}

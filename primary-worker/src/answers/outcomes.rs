@@ -11,7 +11,7 @@
 //! wait together are answered together, by one look-up and one heartbeat. The other endpoint,
 //! [`LagGauge`], has a loop of its own: it waits for JetStream, and no outcome waits for it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, time::Duration};
 
 use async_nats::{
     Client,
@@ -21,15 +21,17 @@ use farwrite_schemas::{
     Bookmark, CommandId, CommandStatus, NotEnded, OutcomeAnswer, OutcomeRequest, Recorded, Reply,
     Subjects,
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use sqlx::{PgConnection, types::Uuid};
 use tokio::sync::Mutex;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     config::Config,
+    failpoint::Failpoint,
     keep::confirm,
     life::{end::ServingEnd, may_answer::MayAnswer, takeover::Takeover},
+    memory::Room,
     metrics,
     store::{ledger, owner, server, unconfirmed},
     stream::{client::message_max_bytes, sink::Verified},
@@ -42,7 +44,7 @@ const SERVICE: &str = "the outcome service";
 /// How long a question waits for required standbys; then the outcome is not known yet.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(500);
 /// Questions answered with one look-up.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 16;
 
 /// Answers until the database or NATS fails.
 pub(crate) async fn serve(
@@ -51,6 +53,7 @@ pub(crate) async fn serve(
     takeover: &Takeover,
     stream: &Verified,
     may_answer: &MayAnswer,
+    answers: &Room,
     connection: PgConnection,
 ) -> ServingEnd {
     let nats = |error: async_nats::Error| ServingEnd::again_of(SERVICE, error);
@@ -76,10 +79,11 @@ pub(crate) async fn serve(
     let gauge = LagGauge::new(stream, config, takeover.stream_id);
     let required = config.required_standbys.as_deref().unwrap_or_default();
     let connection = &connection;
-    let answers = OutcomeAnswers { client: &client, takeover, required, may_answer, connection };
+    let client = &client;
+    let service = OutcomeAnswers { client, takeover, required, may_answer, answers, connection };
     tokio::select! {
         biased; // callers wait for outcomes
-        end = answers.all(outcomes) => end,
+        end = service.all(outcomes) => end,
         error = gauge.answer_all(lags, connection) => ServingEnd::again(error),
     }
 }
@@ -90,6 +94,7 @@ struct OutcomeAnswers<'a> {
     takeover: &'a Takeover,
     required: &'a [String],
     may_answer: &'a MayAnswer,
+    answers: &'a Room,
     connection: &'a Mutex<PgConnection>,
 }
 
@@ -97,8 +102,10 @@ impl OutcomeAnswers<'_> {
     async fn all(&self, questions: Endpoint) -> ServingEnd {
         let mut questions = questions.ready_chunks(TOGETHER);
         while let Some(requests) = questions.next().await {
-            if let Err(error) = self.some(requests).await {
-                return ServingEnd::again(error);
+            match AssertUnwindSafe(self.some(requests)).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return ServingEnd::again(error),
+                Err(_) => error!("answering questions for outcomes panicked: they come again"),
             }
         }
         ServingEnd::again_of(SERVICE, "its subscription ended")
@@ -106,6 +113,7 @@ impl OutcomeAnswers<'_> {
 
     async fn some(&self, requests: Vec<Request>) -> Result<(), sqlx::Error> {
         let questions = read(requests).await;
+        Failpoint::Answering.pass();
         // A caller without an answer asks again.
         if questions.is_empty() || !self.may_answer.now() {
             return Ok(());
@@ -147,7 +155,9 @@ impl OutcomeAnswers<'_> {
             });
             let max_bytes = message_max_bytes(self.client);
             let payload = answer.encode_within(max_bytes).unwrap_or_default();
-            if let Err(error) = request.respond(Ok(payload.into())).await {
+            // A caller without an answer asks again.
+            let Some(payload) = self.answers.hold(payload) else { continue };
+            if let Err(error) = request.respond(Ok(payload)).await {
                 warn!(%id, %error, "an outcome could not be told");
             }
         }

@@ -8,9 +8,6 @@ use crate::{life::takeover::Takeover, stream::delivery::Delivery};
 
 use super::{item::ParkedBefore, work::ParkReason};
 
-/// Bytes of parked bodies that are read at once.
-const DUE_MAX_BYTES: i64 = 8 << 20;
-
 /// What a lane must know about what waits.
 pub(crate) struct LaneWaits {
     /// Whether anything of the lane is parked or paused.
@@ -52,6 +49,7 @@ pub(crate) async fn due(
     takeover: &Takeover,
     lane: u32,
     max_commands: usize,
+    max_bytes: usize,
 ) -> Result<Vec<(Delivery, ParkedBefore)>, sqlx::Error> {
     let rows: Vec<DueRow> = sqlx::query_as(
         "SELECT sequence, reason, attempts, lacks_seconds, subject, headers, body, published_at
@@ -62,7 +60,7 @@ pub(crate) async fn due(
     .bind(takeover.lanes.len() as i32)
     .bind(takeover.epoch.0)
     .bind(max_commands as i32)
-    .bind(DUE_MAX_BYTES)
+    .bind(max_bytes as i64)
     .fetch_all(connection)
     .await?;
     let after_a_try = [ParkReason::Retry, ParkReason::NotReady, ParkReason::Later];

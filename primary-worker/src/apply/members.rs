@@ -12,6 +12,13 @@ pub(crate) struct Atomic {
     pub(crate) members: Vec<Member>,
 }
 
+impl Atomic {
+    /// Whether one of its commands runs in the worker itself.
+    pub(crate) fn has_handler(&self) -> bool {
+        self.members.iter().any(|member| matches!(member.work, MemberWork::Handler(_)))
+    }
+}
+
 /// One of its commands.
 pub(crate) struct Member {
     pub(crate) id: CommandId,

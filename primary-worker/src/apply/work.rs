@@ -95,6 +95,15 @@ impl CommandWork {
         }
     }
 
+    /// Whether something of it runs in the worker itself, and not in the database.
+    pub(crate) fn runs_in_worker(&self) -> bool {
+        match self {
+            Self::Handler(_) => true,
+            Self::Atomic { atomic, .. } => atomic.has_handler(),
+            Self::Function(_) | Self::Reject(_) | Self::DeadLetter { .. } | Self::Park(_) => false,
+        }
+    }
+
     /// Whether it wants a transaction of its own.
     pub(crate) fn is_alone(&self) -> bool {
         matches!(self, Self::Function(Function { alone: true, .. }) | Self::Atomic { .. })

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     life::takeover::Takeover,
+    memory::Memory,
     store::{ledger, streams},
     stream::error::StreamError,
     verdict::{Happened, Verdict},
@@ -54,11 +55,13 @@ pub(crate) async fn run(
     mut keeper: HintKeeper,
     mut trimmer: Trimmer,
     takeover: &Takeover,
+    memory: &Memory,
 ) -> sqlx::Error {
     let mut rounds: u32 = 0;
     loop {
         tokio::time::sleep(keeper::EVERY).await;
         rounds = rounds.wrapping_add(1);
+        memory.report();
         let hinted = keeper.tick(&mut connection, takeover.stream_id).await;
         let kept = async {
             hinted?;

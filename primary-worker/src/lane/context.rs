@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     keep::{confirm::Confirming, heartbeat::Pulse},
     life::{may_answer::MayAnswer, takeover::Takeover},
+    memory::Memory,
 };
 
 use super::turns::SuspectTurns;
@@ -27,4 +28,5 @@ pub(crate) struct LaneContext {
     pub(crate) confirm: Option<Confirming>,
     pub(crate) may_answer: MayAnswer,
     pub(crate) turns: SuspectTurns,
+    pub(crate) memory: Memory,
 }

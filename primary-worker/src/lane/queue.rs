@@ -18,7 +18,7 @@ use std::{
 use ::metrics::Gauge;
 use tokio::{
     sync::{
-        OwnedSemaphorePermit, Semaphore,
+        OwnedSemaphorePermit,
         mpsc::{self, Permit},
     },
     task::JoinSet,
@@ -26,7 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::LANE_MAX_BYTES,
+    memory::{Memory, Room},
     metrics,
     stream::{
         delivery::Delivery,
@@ -95,28 +95,21 @@ impl ReadTo {
 #[derive(Clone)]
 struct Inlet {
     sender: mpsc::Sender<Queued>,
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Inlet {
     /// Waits for room. False when the lane has gone.
     async fn put(&self, delivery: Delivery) -> bool {
-        let room = Arc::clone(&self.room).acquire_many_owned(room_for(&delivery)).await;
-        let Ok(permit) = room else { return false };
+        let Some(permit) = self.room.take(delivery.bytes()).await else { return false };
         self.sender.send((delivery, permit)).await.is_ok()
     }
 
     /// A slot and room for it, where there are; not waited for.
     fn room_now(&self, delivery: &Delivery) -> Option<(Permit<'_, Queued>, OwnedSemaphorePermit)> {
-        let room = Arc::clone(&self.room).try_acquire_many_owned(room_for(delivery)).ok()?;
+        let room = self.room.take_now(delivery.bytes())?;
         Some((self.sender.try_reserve().ok()?, room))
     }
-}
-
-/// Bytes of a lane's room that a message takes. One never asks for more than there is: the stream
-/// bounds its size.
-fn room_for(delivery: &Delivery) -> u32 {
-    u32::try_from(delivery.bytes().min(LANE_MAX_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// Hands messages to lanes.
@@ -124,6 +117,7 @@ pub(crate) struct Dispatcher {
     inlets: Vec<Inlet>,
     read_to: ReadTo,
     stream: Verified,
+    memory: Memory,
     /// What the names of consumers begin with.
     name: String,
     own_readers: JoinSet<()>,
@@ -133,16 +127,16 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(read_to: ReadTo, stream: Verified, name: String) -> Self {
+    pub(crate) fn new(read_to: ReadTo, stream: Verified, memory: Memory, name: String) -> Self {
         let own_readers = JoinSet::new();
         let backlog = metrics::backlog();
-        Self { inlets: Vec::new(), read_to, stream, name, own_readers, count: 0, backlog }
+        Self { inlets: Vec::new(), read_to, stream, memory, name, own_readers, count: 0, backlog }
     }
 
     /// Adds the queue of the next lane.
     pub(crate) fn add(&mut self) -> mpsc::Receiver<Queued> {
         let (sender, queue) = mpsc::channel(QUEUE_MAX_COMMANDS);
-        self.inlets.push(Inlet { sender, room: Arc::new(Semaphore::new(LANE_MAX_BYTES)) });
+        self.inlets.push(Inlet { sender, room: self.memory.lane(self.inlets.len()) });
         queue
     }
 
@@ -158,6 +152,7 @@ impl Dispatcher {
             inlet: self.inlets[lane].clone(),
             read_to: self.read_to.clone(),
             next: first,
+            pull_max_bytes: self.memory.own_pull,
         };
         let name = format!("{}-lane{lane}-{}", self.name, self.count);
         self.own_readers.spawn(own.run(self.stream.clone(), name));
@@ -207,6 +202,7 @@ struct OwnReader {
     inlet: Inlet,
     read_to: ReadTo,
     next: u64,
+    pull_max_bytes: usize,
 }
 
 impl OwnReader {
@@ -215,7 +211,7 @@ impl OwnReader {
         loop {
             tries += 1;
             let name = format!("{name}-{tries}");
-            let reader = StreamReader::new(stream.clone(), name, self.next);
+            let reader = StreamReader::new(stream.clone(), name, self.next, self.pull_max_bytes);
             match reader.run(&mut self).await {
                 ReaderEnd::Closed => return,
                 // The common reader meets what does not pass, and stops the worker.

@@ -120,7 +120,9 @@ impl Lane {
             return Ok(());
         }
         let max = self.shared.config.batch_max_commands;
-        let due = due::due(&mut self.connection, &takeover, self.number, max).await;
+        let due =
+            due::due(&mut self.connection, &takeover, self.number, max, self.shared.memory.due);
+        let due = due.await;
         let due = due.map_err(|error| end_of(error.into()))?;
         let due = due.into_iter().map(|(delivery, parked)| (delivery, Some(parked))).collect();
         self.apply_all(due).await

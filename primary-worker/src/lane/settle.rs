@@ -2,14 +2,13 @@
 //!
 //! The flush position is read at once after the commit, on the lane's own connection: read later
 //! it could lie inside somebody else's record, which no replica reaches until it is complete. It
-//! is read only when somebody waits. A reply that NATS does not take at once is dropped: its
-//! caller asks the outcome service, and a lane never waits for NATS. The answer to a command that
+//! is read only when somebody waits. A reply that NATS does not take at once, or that finds no room in
+//! memory, is dropped: its caller asks the outcome service, and a lane never waits for NATS. The answer to a command that
 //! expires waits for the required standbys, in `confirm.rs`. So does the answer to a repeated id, which
 //! may be of one.
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use farwrite_schemas::{Bookmark, Outcome, Reply, headers};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
@@ -27,6 +26,7 @@ use crate::{
         heartbeat::Pulse,
     },
     life::{may_answer::MayAnswer, takeover::Takeover},
+    memory::Memory,
     metrics::{self, ReplyResult},
     store::server,
     stream::{client::message_max_bytes, delivery::Delivery},
@@ -43,6 +43,7 @@ pub(crate) struct Settler {
     reply_prefix: String,
     confirm: Option<Confirming>,
     may_answer: MayAnswer,
+    memory: Memory,
 }
 
 impl Settler {
@@ -54,6 +55,7 @@ impl Settler {
             reply_prefix: format!("farwrite.{}.reply.", shared.config.database),
             confirm: shared.confirm.clone(),
             may_answer: shared.may_answer.clone(),
+            memory: shared.memory.clone(),
         }
     }
 
@@ -116,19 +118,27 @@ impl Settler {
             metrics::reply(ReplyResult::Refused);
             return;
         }
+        let max_bytes = message_max_bytes(&self.client);
         let is_other = first
             .delivery
             .envelope
             .as_ref()
             .is_ok_and(|first| first.fingerprint != envelope.fingerprint);
         let outcome = if is_other { Outcome::Rejected(id_reused()) } else { outcome.clone() };
+        // One that a message can carry, and that found no room here: the outcome service tells it.
+        if let Outcome::AppliedLarge { output_bytes } = &outcome
+            && usize::try_from(*output_bytes).is_ok_and(|bytes| bytes < max_bytes)
+        {
+            return metrics::reply(ReplyResult::Dropped);
+        }
         let reply = Reply { id: envelope.id, outcome, bookmark: bookmark.clone(), record: None };
         // An output that no message can carry is left out; the ledger has it.
-        let max_bytes = message_max_bytes(&self.client);
-        let Ok(payload) = reply.encode_within(max_bytes) else {
+        let room = if confirm.is_some() { &self.memory.unconfirmed } else { &self.memory.answers };
+        let payload = reply.encode_within(max_bytes).ok();
+        let Some(payload) = payload.and_then(|payload| room.hold(payload)) else {
             return metrics::reply(ReplyResult::Dropped);
         };
-        let (inbox, payload) = (inbox.to_owned(), Bytes::from(payload));
+        let inbox = inbox.to_owned();
         let sent = match confirm {
             Some(confirm) => {
                 let answer = HeldAnswer { inbox, payload };

@@ -4,6 +4,9 @@
 //! Lanes run such commands at the same time, and what one command takes down is counted for every
 //! command that was under way. So a command that was counted before runs while no other lane runs
 //! one: only its own doing raises its count further.
+//!
+//! A function runs in the database. Where the worker fell and the server did not, no function is to blame:
+//! the takeover takes its last run back. A handler runs in the worker, and may have taken it down.
 
 use std::sync::Arc;
 
@@ -54,8 +57,10 @@ impl Lane {
             return Ok(false);
         }
         let (lane, sequence) = (self.key(), item.delivery.sequence.cast_signed());
+        let in_worker = item.work.runs_in_worker();
         let counted =
-            lanes::count_suspect(&mut self.connection, lane, sequence, SUSPECTS_MAX).await;
+            lanes::count_suspect(&mut self.connection, lane, sequence, in_worker, SUSPECTS_MAX);
+        let counted = counted.await;
         let halves = counted.map_err(unavailable)?.ok_or(ServingEnd::Taken)?;
         if halves.unsigned_abs() >= 2 * SUSPECT_MAX {
             let message = format!(

@@ -99,7 +99,7 @@ impl Serving {
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
         let told_stream = stream.clone();
-        let reader = StreamReader::new(stream, name, next);
+        let reader = StreamReader::new(stream, name, next, shared.memory.pull);
         tasks.spawn(async move {
             let end = reader.run(&mut dispatcher).await;
             TaskEnd::Reader { end, inlets: Box::new(dispatcher) }
@@ -119,17 +119,27 @@ impl Serving {
             let config = Arc::clone(config);
             let may_answer = shared.may_answer.clone();
             let (client, takeover, stream) = (client.clone(), Arc::clone(takeover), told_stream);
+            let answers = shared.memory.answers.clone();
             async move {
-                TaskEnd::Other(
-                    outcomes::serve(client, &config, &takeover, &stream, &may_answer, outcomes)
-                        .await,
-                )
+                let (config, takeover) = (&*config, &*takeover);
+                let service = outcomes::serve(
+                    client,
+                    config,
+                    takeover,
+                    &stream,
+                    &may_answer,
+                    &answers,
+                    outcomes,
+                );
+                TaskEnd::Other(service.await)
             }
         });
         tasks.spawn({
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
+            let memory = shared.memory.clone();
             async move {
-                let error = upkeep::run(control, &config, keeper, trimmer, &takeover).await;
+                let kept = upkeep::run(control, &config, keeper, trimmer, &takeover, &memory);
+                let error = kept.await;
                 TaskEnd::Other(ServingEnd::again_of("upkeep", error))
             }
         });
@@ -336,5 +346,6 @@ fn task_ended(end: TaskEnd) -> ServingEnd {
 
 fn panicked(cause: &JoinError) -> ServingEnd {
     error!(%cause, "a task panicked");
-    ServingEnd::Fatal(WorkerError::Task("a task"))
+    // A lane's commands are careful of themselves after that: see `lane/suspects.rs`.
+    ServingEnd::again("a task panicked; the log says where")
 }

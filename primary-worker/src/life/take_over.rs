@@ -91,6 +91,11 @@ pub(crate) async fn take_over(
     if !is_restarted {
         lanes::exonerate(&mut tx, stream.stream_id, Some(&wanted.ended), Blame::Half).await?;
     }
+    // Another process's worker fell, or was stopped, and the server stood: no function did that.
+    if before.epoch != wanted.mine && before.server_stood {
+        lanes::exonerate_functions(&mut tx, stream.stream_id).await?;
+    }
+    owner::mark_server(&mut tx, epoch).await?;
     parked::count(&mut tx).await?;
     // This worker may know commands that no worker knew.
     parked::retry_unknown(&mut tx).await?;

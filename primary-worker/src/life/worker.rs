@@ -11,10 +11,11 @@
 //!
 //! A takeover's tasks are the affair of `serving.rs`.
 
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use async_nats::jetstream::{Context, stream::Stream};
 use farwrite_internal::Health;
+use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -25,6 +26,7 @@ use crate::{
     failpoint::Failpoint,
     keep::{confirm, heartbeat::Pulse, hints::Hints, upkeep},
     lane::{context::LaneContext, turns::SuspectTurns},
+    memory::Memory,
     metrics,
     primary::{self, PrimaryStart, Purpose},
     store::{owner, unconfirmed as unconfirmed_rows},
@@ -63,7 +65,7 @@ pub struct Worker {
 
 /// What a worker remembers from one takeover to the next.
 #[derive(Default)]
-struct Memory {
+struct Remembered {
     /// What its next takeover is based on.
     claim: Claim,
     refreshed: Refreshed,
@@ -95,13 +97,16 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         let mut pauses = Pauses::default();
         let claim = Claim { forced: self.config.take_over, ..Claim::default() };
-        let mut memory = Memory { claim, ..Memory::default() };
+        let mut remembered = Remembered { claim, ..Remembered::default() };
         loop {
-            let (came, end) = self.serve(&stop, &mut memory).await;
+            let serving = AssertUnwindSafe(self.serve(&stop, &mut remembered)).catch_unwind();
+            let (came, end) = serving.await.unwrap_or_else(|_| {
+                (Came::ToNothing, ServingEnd::again("the worker panicked; the log says where"))
+            });
             match end {
                 ServingEnd::Stopped => return Ok(()),
                 ServingEnd::Fatal(error) => {
-                    refusal::write_down(&self.config, memory.claim.mine, &error).await;
+                    refusal::write_down(&self.config, remembered.claim.mine, &error).await;
                     return Err(error);
                 }
                 ServingEnd::Again { reason, .. } => {
@@ -112,7 +117,7 @@ impl Worker {
                 ServingEnd::Taken => {
                     metrics::stepped_back();
                     warn!("another worker has taken over this database: this one steps back");
-                    memory.claim = Claim::default();
+                    remembered.claim = Claim::default();
                 }
             }
             let pause = pauses.next(came);
@@ -125,17 +130,21 @@ impl Worker {
     }
 
     /// From the first connection to the end of one takeover.
-    async fn serve(&self, stop: &CancellationToken, memory: &mut Memory) -> (Came, ServingEnd) {
+    async fn serve(
+        &self,
+        stop: &CancellationToken,
+        remembered: &mut Remembered,
+    ) -> (Came, ServingEnd) {
         // Starting may be broken off anywhere; serving must end in order, and does so by itself.
         let started = tokio::select! {
             biased;
             () = stop.cancelled() => return (Came::ToNothing, ServingEnd::Stopped),
-            started = self.start(memory) => started,
+            started = self.start(remembered) => started,
         };
         match started {
             Ok(serving) => {
                 let (pulse, began) = (Arc::clone(&serving.shared.pulse), Instant::now());
-                let end = serving.run(stop, &mut memory.claim).await;
+                let end = serving.run(stop, &mut remembered.claim).await;
                 let (committed, lasted) = (pulse.has_committed(), began.elapsed());
                 (Came::ToService { committed, lasted }, end)
             }
@@ -144,7 +153,7 @@ impl Worker {
     }
 
     /// Everything that must hold before anything is read.
-    async fn start(&self, memory: &mut Memory) -> Result<Serving, ServingEnd> {
+    async fn start(&self, remembered: &mut Remembered) -> Result<Serving, ServingEnd> {
         let config = &self.config;
         let within = config.statement_timeout;
         let (server, mut owner) =
@@ -157,20 +166,20 @@ impl Worker {
         // Looked at first without taking over: a worker that is pointed at the wrong stream must
         // not disturb the one that works.
         let mut stream = look_at_stream(&mut owner, &context, config).await?;
-        if self.stand_by(&mut owner, memory).await? {
+        if self.stand_by(&mut owner, remembered).await? {
             stream = look_at_stream(&mut owner, &context, config).await?;
         }
         let hints = Hints::read(&client, &stream, config).await;
         let veto = Veto::new(&client, config);
         let had_owner = owner::epoch(&mut owner).await?.is_some();
-        let served = veto.look(had_owner && !memory.claim.forced).await?;
+        let served = veto.look(had_owner && !remembered.claim.forced).await?;
         let here = owner::identity(&mut owner).await?;
-        let allowed = served.allows(&mut owner, &here, memory.claim.forced).await?;
+        let allowed = served.allows(&mut owner, &here, remembered.claim.forced).await?;
         allowed.map_err(ServingEnd::again)?;
         check_not_put_back(&mut owner, &config.stream, &hints).await?;
-        let takeover = take_over(&mut owner, config, &memory.claim, hints).await?;
+        let takeover = take_over(&mut owner, config, &remembered.claim, hints).await?;
         let start = PrimaryStart::of(&mut owner).await?;
-        memory.claim =
+        remembered.claim =
             Claim { mine: Some(takeover.epoch), server: Some(start.clone()), ..Claim::default() };
         if !veto.claim(served, &ServedRecord::of(&takeover)).await? {
             return Err(ServingEnd::Taken);
@@ -193,10 +202,13 @@ impl Worker {
                 (None, None)
             }
         };
-        let unreadable = memory.unreadable.clone();
+        let unreadable = remembered.unreadable.clone();
         unreadable.settled(takeover.progress.low_water);
+        let message_max = client::stored_max_bytes(&client, &stream);
+        let memory = Memory::of(config.memory, config.lanes, message_max);
         let stream = Verified { context, stream, identity, unreadable };
         let shared = LaneContext {
+            memory,
             may_answer: MayAnswer::default(),
             turns: SuspectTurns::default(),
             confirm,
@@ -205,7 +217,7 @@ impl Worker {
             handlers: Arc::clone(&self.handlers),
             client,
             pulse: Arc::new(Pulse::default()),
-            refreshed: memory.refreshed.clone(),
+            refreshed: remembered.refreshed.clone(),
             health: self.health.clone(),
         };
         let mut lanes = Vec::with_capacity(config.lanes as usize);
@@ -232,9 +244,9 @@ impl Worker {
     async fn stand_by(
         &self,
         connection: &mut PgConnection,
-        memory: &mut Memory,
+        remembered: &mut Remembered,
     ) -> Result<bool, ServingEnd> {
-        let claim = &mut memory.claim;
+        let claim = &mut remembered.claim;
         if claim.forced {
             return Ok(false);
         }

@@ -108,17 +108,19 @@ pub(crate) async fn touch(
     Ok(touched.rows_affected() == 1)
 }
 
-/// Counts that a command is about to run alone, in halves of a run, and remembers at most so many halves.
-/// Answers how many were counted before; `None` when the lane is another epoch's.
+/// Counts that a command is about to run alone, in the worker itself or in the database, in halves of a run,
+/// and remembers at most so many halves. Answers how many were counted before; `None` when the lane is another epoch's.
 pub(crate) async fn count_suspect(
     connection: &mut PgConnection,
     lane: LaneKey,
     sequence: i64,
+    in_worker: bool,
     remembered_max: i32,
 ) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar(
         "UPDATE farwrite.lanes
-         SET suspects = (suspects || ARRAY[$4, $4]::bigint[])[greatest(1, cardinality(suspects) + 3 - $5):]
+         SET suspects = (suspects || ARRAY[$4, $4]::bigint[])[greatest(1, cardinality(suspects) + 3 - $5):],
+             suspect_in_worker = $6
          WHERE stream_id = $1 AND lane = $2 AND epoch = $3
          RETURNING cardinality(array_positions(suspects, $4)) - 2",
     )
@@ -127,6 +129,7 @@ pub(crate) async fn count_suspect(
     .bind(lane.epoch.0)
     .bind(sequence)
     .bind(remembered_max)
+    .bind(in_worker)
     .fetch_optional(connection)
     .await
 }
@@ -171,6 +174,21 @@ pub(crate) async fn exonerate(
     .bind(stream_id)
     .bind(lanes)
     .bind(halves)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Takes the last run back of all suspects that ran in the database: the worker fell, and not the server.
+pub(crate) async fn exonerate_functions(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE farwrite.lanes SET suspects = trim_array(suspects, least(2, cardinality(suspects)))
+         WHERE stream_id = $1 AND NOT suspect_in_worker AND suspects <> '{}'",
+    )
+    .bind(stream_id)
     .execute(connection)
     .await
     .map(drop)

@@ -60,6 +60,8 @@ pub(crate) struct FormerOwner {
     pub(crate) unclean: bool,
     /// How far its last heartbeat had seen the log flushed.
     pub(crate) flushed_lsn: Option<String>,
+    /// The server has not crashed since it took over, and is the same one.
+    pub(crate) server_stood: bool,
 }
 
 /// Which database this is.
@@ -143,15 +145,31 @@ pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 
 /// The owner so far.
 pub(crate) async fn former(connection: &mut PgConnection) -> Result<FormerOwner, sqlx::Error> {
-    let row: Option<(Uuid, bool, Option<String>)> =
-        sqlx::query_as("SELECT epoch, released_at IS NULL, flushed_lsn::text FROM farwrite.owner")
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.map_or_else(FormerOwner::default, |(epoch, unclean, flushed_lsn)| FormerOwner {
-        epoch: Some(Epoch(epoch)),
-        unclean,
-        flushed_lsn,
+    let row: Option<(Uuid, bool, Option<String>, bool)> = sqlx::query_as(
+        "SELECT epoch, released_at IS NULL, flushed_lsn::text,
+                EXISTS (SELECT FROM farwrite.since_crash s WHERE s.epoch = o.epoch)
+         FROM farwrite.owner o",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map_or_else(FormerOwner::default, |(epoch, unclean, flushed_lsn, server_stood)| {
+        FormerOwner { epoch: Some(Epoch(epoch)), unclean, flushed_lsn, server_stood }
     }))
+}
+
+/// Writes down which epoch took over, for as long as the server does not crash.
+pub(crate) async fn mark_server(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO farwrite.since_crash (epoch) VALUES ($1)
+         ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch",
+    )
+    .bind(epoch.0)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Ends the owner's session: if it is alive, it learns of it at once.

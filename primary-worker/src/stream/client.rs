@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, jetstream::stream::Stream};
 use farwrite_schemas::{NatsCredentials, NatsServers};
 use futures_util::FutureExt;
 
@@ -41,6 +41,13 @@ pub(crate) async fn connect(url: &str) -> Result<Client, StreamError> {
 /// flush.
 pub(crate) fn has_ended(client: &Client) -> bool {
     matches!(client.flush().now_or_never(), Some(Err(_)))
+}
+
+/// Bytes of the longest message that the stream may hold, with its headers: what the stream takes, or the
+/// server. A stream that an operator changed may hold what it took before.
+pub(crate) fn stored_max_bytes(client: &Client, stream: &Stream) -> usize {
+    let of_stream = usize::try_from(stream.cached_info().config.max_message_size).unwrap_or(0);
+    client.max_payload().max(of_stream)
 }
 
 /// Longest message that the server takes, in bytes; an outcome that is longer goes without its

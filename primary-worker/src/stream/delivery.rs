@@ -1,9 +1,13 @@
 //! A message of the command stream, read once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use async_nats::{HeaderMap, HeaderName, HeaderValue, jetstream::stream::RawMessage};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use farwrite_schemas::{Envelope, EnvelopeError, decode_envelope, headers};
+
+use crate::failpoint::Failpoint;
 
 use super::position::{MessageProof, StreamPosition};
 
@@ -34,8 +38,14 @@ impl Delivery {
     /// Reads a message of the stream.
     pub(crate) fn read(message: async_nats::Message, sequence: u64, at_ns: i64) -> Self {
         let mut awaited = false;
-        let headers = headers_of(&message).inspect(|(name, _)| awaited |= *name == headers::REPLY);
-        let envelope = decode_envelope(message.subject.as_str(), headers, &message.payload);
+        // Whatever a publisher stores is one command's affair.
+        let envelope = catch_unwind(AssertUnwindSafe(|| {
+            Failpoint::Reading.pass();
+            let headers =
+                headers_of(&message).inspect(|(name, _)| awaited |= *name == headers::REPLY);
+            decode_envelope(message.subject.as_str(), headers, &message.payload)
+        }));
+        let envelope = envelope.unwrap_or(Err(EnvelopeError::Panicked));
         Self { sequence, at_ns, message, envelope, awaited }
     }
 

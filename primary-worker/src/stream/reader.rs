@@ -71,6 +71,8 @@ pub(crate) struct StreamReader {
     identity: Identity,
     name: String,
     next: u64,
+    /// Bytes of one pull: no less than any message, which would never come.
+    pull_max_bytes: usize,
     consumers: u32,
     unreadable: Unreadable,
 }
@@ -95,8 +97,9 @@ impl StreamReader {
         Verified { context, stream, identity, unreadable }: Verified,
         name: String,
         next: u64,
+        pull_max_bytes: usize,
     ) -> Self {
-        Self { context, stream, identity, name, next, consumers: 0, unreadable }
+        Self { context, stream, identity, name, next, pull_max_bytes, consumers: 0, unreadable }
     }
 
     /// Reads until nobody takes what is read, the client ends, or the stream turns out to be another
@@ -230,6 +233,7 @@ impl StreamReader {
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MAX_MESSAGES)
+            .max_bytes_per_batch(self.pull_max_bytes)
             .heartbeat(HEARTBEAT)
             .expires(EXPIRES)
             .messages()
@@ -251,6 +255,7 @@ impl StreamReader {
             let before = self.next;
             let left = usize::try_from(until - self.next).unwrap_or(usize::MAX);
             let batch = consumer.batch().max_messages(left.min(PULL_MAX_MESSAGES));
+            let batch = batch.max_bytes(self.pull_max_bytes);
             let end = match batch.heartbeat(HEARTBEAT).expires(EXPIRES).messages().await {
                 Ok(messages) => self.forward(messages, sink).await,
                 Err(error) => return ConsumerEnd::Broken(format!("pulling: {error}")),

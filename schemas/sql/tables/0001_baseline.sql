@@ -61,6 +61,14 @@ CREATE TABLE farwrite.owner (
     identity      text NOT NULL
 );
 
+-- The epoch of the last takeover, as long as the server has not crashed since: the table is not logged, and
+-- PostgreSQL empties such tables after a crash. So the next takeover knows whether the server fell, or the
+-- worker alone.
+CREATE UNLOGGED TABLE farwrite.since_crash (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch    uuid NOT NULL
+);
+
 -- One row a takeover: the branches of history that bookmarks name. A row that a replica has not
 -- replayed, or that a failover took away, tells that a bookmark is not of this branch. A takeover
 -- deletes the oldest rows beyond its bound.
@@ -128,6 +136,7 @@ CREATE TABLE farwrite.lanes (
     paused          boolean NOT NULL DEFAULT false, -- whether farwrite.pauses has rows
     suspects        bigint[] NOT NULL DEFAULT '{}', -- commands that ran alone after an unclean end and did not come back,
                                           -- by sequence; twice for each time, once where somebody ended the session
+    suspect_in_worker boolean NOT NULL DEFAULT false, -- whether the last of them ran in the worker itself: a handler
     PRIMARY KEY (stream_id, lane)
 ) WITH (fillfactor = 90);
 

@@ -80,6 +80,13 @@ pub(super) fn settings() -> Vec<Setting> {
             "How long a command waits for a handler, function or table that is not there yet",
         ),
         setting(
+            "memory-mb",
+            "FARWRITE_MEMORY_MB",
+            "MB",
+            is(&(config::MEMORY >> 20)),
+            "Mebibytes of commands and answers that the worker holds at once; the process takes a few times as much at most",
+        ),
+        setting(
             "parked-max",
             "FARWRITE_PARKED_MAX",
             "N",
@@ -182,6 +189,7 @@ pub(super) fn config_of(matches: &ArgMatches) -> Result<Config, String> {
             .attempts_max(number(matches, "attempts-max")?)
             .retry_pause(milliseconds("retry-pause-ms")?)
             .unknown_keep(seconds("unknown-keep-s")?)
+            .memory(number::<usize>(matches, "memory-mb")?.saturating_mul(1 << 20))
             .parked_max(number(matches, "parked-max")?)
             .parked_max_per_key(number(matches, "parked-max-per-key")?)
             .context_allow(names.map(ToOwned::to_owned).collect())
