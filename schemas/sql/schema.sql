@@ -114,6 +114,9 @@ BEGIN
         END LOOP;
     END IF;
     PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers, p_unconfirmed);
+    IF pg_column_size(answers) > 4194304 THEN
+        answers := farwrite.shortened(answers);
+    END IF;
 END $$;
 
 CREATE FUNCTION farwrite.apply_plain(p_stream integer, p_lane integer, p_epoch uuid, p_from bigint, p_to bigint, p_to_at bigint, p_to_id uuid, p_at bigint[], p_ids uuid[], p_fingerprints uuid[], p_sequences bigint[], p_functions integer[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_bodies bytea, p_starts integer[], p_lowest uuid, p_highest uuid, OUT answers text[]) RETURNS text[]
@@ -147,7 +150,8 @@ BEGIN
                to_timestamp(p_at[i.place]::float8 / 1e9::float8)
         FROM ran, unnest(ran.answers) WITH ORDINALITY AS i (answer, place)
     )
-    SELECT ran.answers INTO apply_plain.answers FROM ran;
+    SELECT CASE WHEN pg_catalog.pg_column_size(ran.answers) > 4194304 THEN farwrite.shortened(ran.answers) ELSE ran.answers END
+    INTO apply_plain.answers FROM ran;
 END $$;
 
 CREATE FUNCTION farwrite.begin_epoch(p_epoch uuid, p_parent uuid, p_flushed pg_lsn, p_timeline integer) RETURNS void
@@ -178,7 +182,7 @@ CREATE FUNCTION farwrite.body(p_bodies bytea, p_starts integer[], p_place intege
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (convert_from("substring"(p_bodies, (p_starts)[p_place], ((p_starts)[(p_place + 1)] - (p_starts)[p_place])), 'UTF8'::name))::jsonb;
 
-CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn, elsewhere boolean)
+CREATE FUNCTION farwrite.branches(p_epochs uuid[]) RETURNS TABLE(epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn, elsewhere boolean, latest integer)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog'
     AS $$
@@ -202,7 +206,8 @@ BEGIN
                 FROM (SELECT o.parent, o.begin_lsn FROM farwrite.history o ORDER BY o.number LIMIT 2) k
                 HAVING bool_and(k.parent IS NOT NULL))
            END,
-           EXISTS (SELECT FROM farwrite.history e WHERE e.epoch = asked.epoch AND e.identity <> v_identity)
+           EXISTS (SELECT FROM farwrite.history e WHERE e.epoch = asked.epoch AND e.identity <> v_identity),
+           last.timeline
     FROM unnest(p_epochs) AS asked (epoch)
     LEFT JOIN farwrite.history h ON h.epoch = asked.epoch AND h.identity = v_identity
     LEFT JOIN (SELECT l.timeline, greatest(l.begin_lsn, o.flushed_lsn) AS proven
@@ -1055,7 +1060,7 @@ BEGIN
     SELECT f.parked, f.paused INTO parked, v_paused
     FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_to_id) f;
     xid := pg_current_xact_id()::text;
-    SELECT k.outcomes, k.answers INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    SELECT k.outcomes, farwrite.shortened(k.answers) INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     -- Of any lane: an id may wait there under another key.
     SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
            array_agg((SELECT count(*) FROM (
@@ -1711,6 +1716,26 @@ BEGIN
     PERFORM farwrite.reject('suppressed', pg_catalog.format('the database kept the row of %s from being stored: a trigger', v_plan.name));
 END $$;
 
+CREATE FUNCTION farwrite.shortened(p_answers text[]) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+DECLARE
+    v_room   bigint := 4 << 20;
+    v_bytes  bigint;
+    v_told   text[] := p_answers;
+BEGIN
+    FOR j IN 1 .. coalesce(cardinality(p_answers), 0) LOOP
+        v_bytes := octet_length(p_answers[j]);
+        IF v_bytes > v_room THEN
+            v_told[j] := '#' || v_bytes;
+        ELSIF v_bytes IS NOT NULL THEN
+            v_room := v_room - v_bytes;
+        END IF;
+    END LOOP;
+    RETURN v_told;
+END $$;
+
 CREATE FUNCTION farwrite.step_template(j integer, p_functions integer[], p_ids uuid[], p_names text[], p_versions integer[], p_keys text[], p_origins text[], p_sequences bigint[], p_at bigint[], p_bodies bytea, p_starts integer[], p_expires bigint[], p_contexts text[], INOUT outcomes text[], INOUT answers text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -1886,7 +1911,8 @@ CREATE TABLE farwrite.lanes (
     sequence_id uuid,
     parked bigint DEFAULT 0 NOT NULL,
     paused boolean DEFAULT false NOT NULL,
-    suspects bigint[] DEFAULT '{}'::bigint[] NOT NULL
+    suspects bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    suspect_in_worker boolean DEFAULT false NOT NULL
 )
 WITH (fillfactor='90');
 
@@ -2022,6 +2048,12 @@ CREATE TABLE farwrite.registry (
     CONSTRAINT registry_only_row_check CHECK (only_row)
 );
 
+CREATE UNLOGGED TABLE farwrite.since_crash (
+    only_row boolean DEFAULT true NOT NULL,
+    epoch uuid NOT NULL,
+    CONSTRAINT since_crash_only_row_check CHECK (only_row)
+);
+
 CREATE TABLE farwrite.streams (
     stream_id integer NOT NULL,
     name text NOT NULL,
@@ -2106,6 +2138,9 @@ ALTER TABLE ONLY farwrite.pauses
 
 ALTER TABLE ONLY farwrite.registry
     ADD CONSTRAINT registry_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY farwrite.since_crash
+    ADD CONSTRAINT since_crash_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY farwrite.streams
     ADD CONSTRAINT streams_name_key UNIQUE (name);

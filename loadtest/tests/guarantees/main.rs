@@ -5,6 +5,7 @@
 //! broken product reaches.
 
 mod atomic;
+mod balanced;
 mod broker;
 mod cluster;
 mod companions;
@@ -20,6 +21,7 @@ mod hopping;
 mod identity;
 mod known_ids;
 mod lost_tail;
+mod memory;
 mod operations;
 mod parking;
 mod poison;

@@ -216,8 +216,10 @@ async fn two_branches_of_one_timeline_are_told_apart() -> Result<()> {
             "CREATE TABLE noise AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)",
         )
         .await?;
+    // Until a worker has taken over here, nobody can say which of the two survives.
     let error = why(producer.wait_within(&theirs, A_WHILE).await)?;
-    ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
+    let WaitError::TimedOut { seen, .. } = &error else { bail!("{error:?}") };
+    ensure!(seen.doubt == Some(Doubt::LaterTimeline(theirs.timeline)), "{seen:?}");
     // What the broker knows of the other branch speaks against this one, until an operator decides.
     let url = stack.server("lga")?.url(&case.name);
     let settings = [("FARWRITE_DATABASE_URL", url.as_str()), ("FARWRITE_TAKE_OVER", "true")];
@@ -229,6 +231,8 @@ async fn two_branches_of_one_timeline_are_told_apart() -> Result<()> {
     case.until("the worker serves", async || Ok(here.log().contains(" serving epoch="))).await?;
     let ours = producer.write(&append(3)).await?.bookmark;
     ensure!(ours.timeline.0 == 2 && ours.epoch != theirs.epoch);
+    let error = why(producer.wait_within(&theirs, DEADLINE).await)?;
+    ensure!(matches!(error, WaitError::Superseded { .. }), "{error:?}");
     Ok(())
 }
 
@@ -266,4 +270,39 @@ async fn a_watcher_that_is_not_told_the_timeline_goes_by_what_rows_prove() -> Re
             .await?;
     ensure!(proven, "visible without a proof, and without a timeline");
     case.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await
+}
+
+#[tokio::test]
+async fn a_replica_on_a_lost_branch_calls_nothing_of_the_surviving_one_lost() -> Result<()> {
+    let case = Case::on(stack(&["ewr", "jfk", "lga"]).await?, "lost_replica", &[]).await?;
+    let stack = case.stack;
+    let worker = worker_on(&case, "ewr").await?;
+    let producer = reading(&case, stack.replica("lga")?.url(&case.name)).await?;
+    producer.write(&append(1)).await?;
+    stack.replica("jfk")?.wait_caught_up(stack.primary(), DEADLINE).await?;
+    stack.replication_link("jfk")?.cut();
+    let ahead = producer.write(&append(2)).await?.bookmark;
+    // Far enough that the new primary does not come there soon.
+    stack
+        .primary()
+        .execute(
+            &case.name,
+            "CREATE TABLE noise AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)",
+        )
+        .await?;
+    stack.replica("lga")?.wait_caught_up(stack.primary(), DEADLINE).await?;
+    worker.kill().await?;
+    stack.primary().kill().await?;
+    stack.promote("jfk").await?;
+    let _worker = worker_on(&case, "jfk").await?;
+    let survives = producer.submit(&append(3)).await?.bookmark;
+    ensure!(survives.timeline.0 == 2, "{survives:?}");
+    let mut there = stack.replica("lga")?.connect(&case.name).await?;
+    ensure!(lsn_of(&mut there, "pg_last_wal_replay_lsn").await? > survives.lsn, "not ahead");
+    let error = why(producer.wait_within(&survives, A_WHILE).await)?;
+    let WaitError::TimedOut { seen, .. } = &error else { bail!("{error:?}") };
+    ensure!(seen.doubt == Some(Doubt::LaterTimeline(survives.timeline)), "{seen:?}");
+    // Of its own branch it goes on to tell what it shows.
+    producer.wait_within(&ahead, DEADLINE).await?;
+    Ok(())
 }

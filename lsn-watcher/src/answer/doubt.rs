@@ -10,6 +10,13 @@ pub enum Doubt {
     /// and written where the bookmark's timeline ended.
     #[error("the server is on timeline {}, where no worker has taken over yet", _0.0)]
     OtherTimeline(Timeline),
+    /// The bookmark is of a later timeline than all takeovers that the server holds, and the server has replayed
+    /// past it: the server is on a branch that a failover lost, and does not know of the one that survived.
+    #[error(
+        "the server holds no takeover of the bookmark's timeline {}: a failover may have lost the server's own branch, and then the server must be made anew",
+        _0.0
+    )]
+    LaterTimeline(Timeline),
     /// The server does not tell its timeline: it receives no log at present, or its user may not
     /// see `pg_stat_wal_receiver` (grant `pg_read_all_stats`).
     #[error(

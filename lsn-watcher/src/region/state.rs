@@ -200,7 +200,7 @@ mod tests {
         state.interest(&Interest { lsn: Lsn(7), epochs: vec![epoch, epoch] }, now);
         assert_eq!(state.epochs, [epoch]);
         assert_eq!(state.saw(sight(5), now), None, "together with the history");
-        let known = BranchKnown::Absent { absent_at: Lsn(5), forgotten: None };
+        let known = BranchKnown::Absent { absent_at: Lsn(5), forgotten: None, latest: None };
         let branches = vec![Branch { epoch, known }];
         let told = HistoryAnswer { branches: branches.clone(), unreadable: None };
         assert_eq!(state.told(told), Some(ReplicaProgress { branches, ..sight(5).into() }));

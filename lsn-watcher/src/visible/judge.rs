@@ -12,12 +12,17 @@
 //! | holds it, and its timeline goes on | reached on that timeline, or proven by a row | visible |
 //! | | reached, and the server is on another timeline, or does not tell | in doubt |
 //! | holds it as another database's | | lost |
+//! | does not hold it, nor another one of its timeline or a later one | up to where it was looked for | in doubt, unless the server has left the timeline |
 //! | does not hold it | up to where it was looked for, past what it has forgotten | lost |
 //! | | reached, and not past what it has forgotten | in doubt |
 //! | was not asked | reached | in doubt |
 //! | any other | | not yet |
 //!
-//! Doubt ends by asking again: a new primary's worker takes over and writes where the old timeline
+//! Of two branches the one with the later timeline survived a failover. So a server that never came to the
+//! bookmark's timeline cannot say that the bookmark is lost: its own branch may be. Such doubt ends when the
+//! server is made anew.
+//!
+//! Other doubt ends by asking again: a new primary's worker takes over and writes where the old timeline
 //! ended, or a heartbeat proves the position, or the replica tells its timeline. Doubt about a
 //! takeover that the history has forgotten does not end; the caller asks for the command's outcome.
 //!
@@ -89,8 +94,11 @@ pub(crate) fn judge(
             Some(_) | None => Judgement::NotYet,
         },
         Some(BranchKnown::Elsewhere { .. }) => Judgement::Lost,
-        Some(BranchKnown::Absent { absent_at, forgotten }) if target.lsn <= absent_at => {
+        Some(BranchKnown::Absent { absent_at, forgotten, latest }) if target.lsn <= absent_at => {
+            let has_come = latest.is_some_and(|latest| latest.0 >= name.timeline.0)
+                || mark.timeline.is_some_and(|now| now.0 > name.timeline.0);
             match forgotten {
+                _ if !has_come => Judgement::InDoubt(Doubt::LaterTimeline(name.timeline)),
                 Some(to) if target.lsn <= to => Judgement::InDoubt(Doubt::HistoryForgotten),
                 Some(_) | None => Judgement::Lost,
             }
@@ -156,9 +164,13 @@ mod tests {
             let timeline = Timeline(timeline);
             Some(BranchKnown::Held { timeline, ends: ends.map(Lsn), proven: proven.map(Lsn) })
         };
-        let absent = |lsn| Some(BranchKnown::Absent { absent_at: Lsn(lsn), forgotten: None });
-        let forgot =
-            |to| Some(BranchKnown::Absent { absent_at: Lsn(300), forgotten: Some(Lsn(to)) });
+        let missing = |at, forgotten: Option<u64>, latest: Option<u32>| {
+            let (forgotten, latest) = (forgotten.map(Lsn), latest.map(Timeline));
+            Some(BranchKnown::Absent { absent_at: Lsn(at), forgotten, latest })
+        };
+        let (absent, forgot) =
+            (|at| missing(at, None, Some(1)), |to| missing(300, Some(to), Some(1)));
+        let lost_itself = InDoubt(Doubt::LaterTimeline(Timeline(1)));
         let forgotten = InDoubt(Doubt::HistoryForgotten);
         let goes_on = held(1, None, Some(10));
         let elsewhere = Some(BranchKnown::Elsewhere { elsewhere: true });
@@ -186,6 +198,15 @@ mod tests {
             (100, mark(99, None), goes_on, NotYet, "does not tell, not reached"),
             (10, mark(300, None), goes_on, Visible, "does not tell, proven by a row"),
             (100, mark(300, Some(1)), absent(100), Lost, "not in its history"),
+            (
+                100,
+                mark(300, Some(1)),
+                missing(300, None, Some(0)),
+                lost_itself,
+                "earlier ones only",
+            ),
+            (100, mark(300, None), missing(300, None, None), lost_itself, "no takeover at all"),
+            (100, mark(300, Some(2)), missing(300, None, None), Lost, "left the timeline since"),
             (100, mark(300, Some(1)), absent(99), InDoubt(Doubt::HistoryUnread), "looked before"),
             (100, mark(99, Some(1)), absent(99), NotYet, "it may come"),
             (100, mark(300, Some(1)), forgot(100), forgotten, "up to what was forgotten"),

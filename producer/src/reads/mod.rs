@@ -4,6 +4,7 @@
 //! write waits for before it is committed.
 
 pub(crate) mod elsewhere;
+pub(crate) mod guard;
 pub(crate) mod open;
 pub(crate) mod patience;
 pub(crate) mod position;

@@ -50,7 +50,7 @@ impl ReadsFrom {
         let fallback = match primary {
             Some(url) => {
                 let options = parse("primary's", &url)?;
-                Some(Fallback::new(url, pool.clone().connect_lazy_with(options)))
+                Some(Fallback::new(url, pool.clone(), options))
             }
             None => None,
         };

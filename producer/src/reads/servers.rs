@@ -1,7 +1,7 @@
 //! Where an app of this region reads, and when its own writes are visible there.
 //!
 //! The pool is connected to the very server that the watcher watches, and gives out no connection
-//! that shows less than was said to be visible: see [`Promise`].
+//! that shows less than was said to be visible: see [`Promise`]. So does the pool of the primary.
 //!
 //! Reads on the primary are watched in the same way: a server is asked what it is and which branch
 //! of history it holds, and not believed for its name. A primary shows what was committed at
@@ -25,6 +25,7 @@ use sqlx::{
 use crate::{
     metrics,
     reads::{
+        guard::guard,
         promise::Promise,
         role::{NoReads, ServerRole},
     },
@@ -55,6 +56,7 @@ pub(crate) struct Here {
 pub(crate) struct Fallback {
     url: String,
     pool: PgPool,
+    promise: Arc<Promise>,
     watcher: Mutex<Option<Watcher>>,
 }
 
@@ -66,7 +68,7 @@ impl Here {
         meant: ServerRole,
     ) -> Self {
         let promise = Arc::new(Promise::default());
-        let pool = server.map(|(pool, options)| promise.guard(pool).connect_lazy_with(options));
+        let pool = server.map(|(pool, options)| guard(&promise, pool).connect_lazy_with(options));
         Self { pool, watcher, promise, meant, mismatch_logged: AtomicBool::new(false) }
     }
 
@@ -89,8 +91,10 @@ impl Here {
 }
 
 impl Fallback {
-    pub(crate) fn new(url: String, pool: PgPool) -> Self {
-        Self { url, pool, watcher: Mutex::new(None) }
+    pub(crate) fn new(url: String, pool: PgPoolOptions, options: PgConnectOptions) -> Self {
+        let promise = Arc::new(Promise::default());
+        let pool = guard(&promise, pool).connect_lazy_with(options);
+        Self { url, pool, promise, watcher: Mutex::new(None) }
     }
 
     fn watcher(&self) -> Result<Watcher, WatcherConfigError> {
@@ -112,7 +116,9 @@ impl Fallback {
     ) -> Result<(&PgPool, Reached), WaitError> {
         // The URL was checked when the producer was built.
         let watcher = self.watcher().map_err(|_| WaitError::Closed)?;
-        Ok((&self.pool, watcher.wait(bookmark, timeout).await?))
+        let reached = watcher.wait(bookmark, timeout).await?;
+        self.promise.raise(&reached, bookmark.epoch);
+        Ok((&self.pool, reached))
     }
 }
 

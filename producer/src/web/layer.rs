@@ -56,8 +56,8 @@ pub struct BookmarkLayer {
 }
 
 impl BookmarkLayer {
-    /// A layer with a cookie `farwrite` (for ten minutes, `Secure`) and a header
-    /// `farwrite-bookmark`, which reads on the primary when this region is late.
+    /// A layer with a cookie `farwrite` (for ten minutes, `Secure`), another one with `-read` behind its name
+    /// for what was read (see [`monotonic_reads`](Self::monotonic_reads)), and a header `farwrite-bookmark`, which reads on the primary when this region is late.
     ///
     /// # Errors
     /// When the producer has no pool to read with.
@@ -137,7 +137,19 @@ impl BookmarkLayer {
     }
 
     /// Finds a pool for a request.
-    async fn open(&self, bookmark: Option<Bookmark>) -> Result<OpenedRequest, Late> {
+    async fn open(&self, bookmarks: Vec<Bookmark>) -> Result<OpenedRequest, Late> {
+        let count = bookmarks.len();
+        for (index, bookmark) in bookmarks.into_iter().enumerate() {
+            // What nothing can satisfy is taken back, unless there is another one.
+            match self.open_at(Some(bookmark)).await? {
+                OpenedRequest::Forget(_) if index + 1 < count => {}
+                opened => return Ok(opened),
+            }
+        }
+        self.open_at(None).await
+    }
+
+    async fn open_at(&self, bookmark: Option<Bookmark>) -> Result<OpenedRequest, Late> {
         let is_primary = self.producer.parts.reads.are_on_primary();
         let from = if is_primary { ServerRole::Primary } else { ServerRole::Replica };
         let here = |is_stale, bookmark| {
@@ -193,7 +205,7 @@ impl BookmarkLayer {
             self.producer.bookmark(&mut connection).await
         };
         match noting.await {
-            Ok(Some(bookmark)) => session.note(&bookmark),
+            Ok(Some(bookmark)) => session.note_read(&bookmark),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a request's reads have no bookmark"),
         }
@@ -244,8 +256,8 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let bookmark = layer.token.read(request.headers());
-            let (session, forget) = match layer.open(bookmark).await {
+            let bookmarks = layer.token.read(request.headers());
+            let (session, forget) = match layer.open(bookmarks).await {
                 Ok(OpenedRequest::Serve(session)) => (session, false),
                 Ok(OpenedRequest::Forget(session)) => (session, true),
                 Err(late) => {
@@ -258,7 +270,8 @@ where
             }
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
-            if layer.monotonic {
+            // A stale read has seen less than its user.
+            if layer.monotonic && !session.is_stale() {
                 layer.note_reads(&session).await;
             }
             let headers = response.headers_mut();
@@ -266,11 +279,11 @@ where
                 let name = HeaderName::from_static("farwrite-stale");
                 headers.insert(name, HeaderValue::from_static("1"));
             }
-            match session.news() {
-                Some(bookmark) => layer.token.write(headers, &bookmark),
-                None if forget => layer.token.drop(headers),
-                None => {}
+            let noted = session.news();
+            if forget && noted.latest().is_none() {
+                layer.token.drop(headers);
             }
+            layer.token.write(headers, &noted);
             Ok(response)
         })
     }

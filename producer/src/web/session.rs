@@ -1,6 +1,6 @@
 //! What a handler reads with and notes into.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::PgPool;
 
@@ -18,13 +18,35 @@ struct SessionState {
     pool: PgPool,
     from: ServerRole,
     is_stale: bool,
-    newest: Mutex<Newest>,
+    /// What the request came with.
+    asked: Option<Bookmark>,
+    noted: Mutex<Noted>,
 }
 
-#[derive(Debug, Default)]
-struct Newest {
-    bookmark: Option<Bookmark>,
-    is_news: bool,
+/// What is new since the request came.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Noted {
+    /// What was written, or noted by the app.
+    pub(super) written: Option<Bookmark>,
+    /// What could be read.
+    pub(super) read: Option<Bookmark>,
+}
+
+impl Noted {
+    /// The later one.
+    pub(super) fn latest(&self) -> Option<&Bookmark> {
+        match (&self.read, &self.written) {
+            (Some(read), Some(written)) if is_passed(written, read) => Some(read),
+            (read, written) => written.as_ref().or(read.as_ref()),
+        }
+    }
+}
+
+/// Whether a bookmark is on the timeline of a later one, or is the same.
+fn is_passed(bookmark: &Bookmark, later: &Bookmark) -> bool {
+    bookmark.database == later.database
+        && bookmark.timeline == later.timeline
+        && bookmark.lsn <= later.lsn
 }
 
 impl Session {
@@ -33,10 +55,10 @@ impl Session {
         pool: PgPool,
         from: ServerRole,
         is_stale: bool,
-        bookmark: Option<Bookmark>,
+        asked: Option<Bookmark>,
     ) -> Self {
-        let newest = Mutex::new(Newest { bookmark, is_news: false });
-        Self { inner: Arc::new(SessionState { producer, pool, from, is_stale, newest }) }
+        let noted = Mutex::default();
+        Self { inner: Arc::new(SessionState { producer, pool, from, is_stale, asked, noted }) }
     }
 
     /// The pool to read with: it shows what the request's bookmark stands for.
@@ -73,20 +95,28 @@ impl Session {
         self.note(&committed.bookmark);
     }
 
-    /// Notes a bookmark. Of two on one branch of history the later one stays; otherwise the one that
-    /// was noted last, which is of the newer branch.
+    /// Notes a bookmark. Of two on one timeline the later one stays; otherwise the one that was noted last,
+    /// which is of the newer branch.
     pub fn note(&self, bookmark: &Bookmark) {
-        let mut newest = self.inner.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known =
-            newest.bookmark.as_ref().is_some_and(|known| known.later_of(bookmark) == Some(known));
-        if !is_known {
-            *newest = Newest { bookmark: Some(bookmark.clone()), is_news: true };
+        let mut noted = self.noted();
+        let known = [&self.inner.asked, &noted.written];
+        if !known.into_iter().flatten().any(|known| is_passed(bookmark, known)) {
+            noted.written = Some(bookmark.clone());
         }
     }
 
-    /// What was noted, if anything was.
-    pub(super) fn news(&self) -> Option<Bookmark> {
-        let newest = self.inner.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.bookmark.clone().filter(|_| newest.is_news)
+    /// Notes what could be read.
+    pub(super) fn note_read(&self, bookmark: &Bookmark) {
+        let is_news = !self.inner.asked.as_ref().is_some_and(|known| is_passed(bookmark, known));
+        self.noted().read = is_news.then(|| bookmark.clone());
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.inner.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was noted.
+    pub(super) fn news(&self) -> Noted {
+        self.noted().clone()
     }
 }

@@ -1,6 +1,9 @@
 //! The example app over HTTP, in two regions, and a client that hops between them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use farwrite_devstack::Devstack;
 use farwrite_producer::{
@@ -74,19 +77,23 @@ async fn producer(stage: &Stage, region: &str, has_primary: bool) -> Producer {
 struct Answer {
     status: u16,
     headers: HashMap<String, String>,
+    /// The cookies that it sets.
+    set: Vec<(String, String)>,
     body: Value,
 }
 
-/// A browser: it keeps its cookie, and goes wherever it is told.
-#[derive(Default)]
+/// A browser: it keeps its cookies, and goes wherever it is told.
+#[derive(Clone, Default)]
 struct Browser {
-    cookie: Option<String>,
+    cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
     async fn ask(&mut self, app: &App, method: &str, path: &str, body: Option<Value>) -> Answer {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let cookie = self.cookie.as_ref().map(|c| format!("cookie: {c}\r\n")).unwrap_or_default();
+        let pairs: Vec<_> =
+            self.cookies.iter().map(|(name, text)| format!("{name}={text}")).collect();
+        let cookie = format!("cookie: {}\r\n", pairs.join("; "));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\n{cookie}content-type: application/json\r\n\
              content-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -104,11 +111,23 @@ impl Browser {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
-        if let Some(set) = headers.get("set-cookie") {
-            let pair = set.split(';').next().unwrap();
-            self.cookie = (!pair.ends_with('=')).then(|| pair.to_owned());
+        let set = head.lines().filter_map(|line| line.strip_prefix("set-cookie: "));
+        let set = set.filter_map(|set| set.split(';').next()?.split_once('='));
+        let set = set.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        let body = serde_json::from_str(body).unwrap_or_default();
+        let answer = Answer { status, headers, set, body };
+        self.keep(&answer);
+        answer
+    }
+
+    /// Keeps the cookies that an answer sets.
+    fn keep(&mut self, answer: &Answer) {
+        for (name, text) in &answer.set {
+            self.cookies.remove(name);
+            if !text.is_empty() {
+                self.cookies.insert(name.clone(), text.clone());
+            }
         }
-        Answer { status, headers, body: serde_json::from_str(body).unwrap_or_default() }
     }
 
     async fn add(&mut self, app: &App, text: &str) -> Answer {
@@ -167,7 +186,7 @@ async fn a_user_who_hops_between_regions_sees_their_own_notes_always() {
     let late = async |late: Late| {
         let producer = producer(&stage, REGIONS[1], false).await;
         let layer = app::layer(producer).unwrap().late(late).budget(Duration::from_millis(50));
-        App::start(layer).await
+        App::start(layer.monotonic_reads(true)).await
     };
     let stale = late(Late::Stale).await;
     let answer = alice.ask(&stale, "GET", "/alice/notes", None).await;
@@ -190,18 +209,36 @@ async fn a_user_who_hops_between_regions_sees_their_own_notes_always() {
     assert_eq!(bob.list(&apps[1]).await, ("primary".to_owned(), 23));
     replicas[1].resume_replay().await.unwrap();
 
+    // Two tabs share their cookies. One reads, and its response comes after the other one has written.
+    let mut other_tab = alice.clone();
+    let read = other_tab.ask(&apps[1], "GET", "/alice/notes", None).await;
+    assert_eq!(alice.add(&apps[0], "by the other tab").await.status, 201);
+    let written = alice.cookies["farwrite"].clone();
+    alice.keep(&read);
+    assert_eq!(alice.cookies["farwrite"], written);
+    assert_eq!(alice.list(&apps[1]).await.1, 24);
+
+    // What is read late replaces nothing, also where the request came with nothing.
+    replicas[1].pause_replay().await.unwrap();
+    assert_eq!(alice.add(&apps[0], "read late").await.status, 201);
+    let before = alice.cookies.clone();
+    let answer = alice.ask(&stale, "GET", "/alice/notes", None).await;
+    assert_eq!(answer.headers["farwrite-stale"].as_str(), "1");
+    assert_eq!(alice.cookies, before);
+    replicas[1].resume_replay().await.unwrap();
+
     // A cookie that nobody signed is none, and one that is garbage neither.
     let key = BookmarkKey::new(b"sixteen bytes or more").unwrap();
     let layer = app::layer(producer(&stage, REGIONS[0], true).await).unwrap().key(key);
     let signing = App::start(layer).await;
-    let mut carol = Browser { cookie: alice.cookie.clone() };
+    let mut carol = alice.clone();
     assert_eq!(carol.add(&signing, "signed").await.status, 201);
-    let signed = carol.cookie.clone().unwrap();
-    assert!(signed.contains('~') && Some(&signed) != alice.cookie.as_ref());
-    assert_eq!(carol.list(&signing).await.1, 24);
-    for cookie in ["farwrite=garbage", "farwrite=fw1.other.1.0192f5c08a7b7cc3b1a2c3d4e5f60718.0-1"]
-    {
-        let mut stranger = Browser { cookie: Some(cookie.to_owned()) };
+    let signed = &carol.cookies["farwrite"];
+    assert!(signed.contains('~') && *signed != alice.cookies["farwrite"]);
+    assert_eq!(carol.list(&signing).await.1, 26);
+    for cookie in ["garbage", "fw1.other.1.0192f5c08a7b7cc3b1a2c3d4e5f60718.0-1"] {
+        let mut stranger = Browser::default();
+        stranger.cookies.insert("farwrite".to_owned(), cookie.to_owned());
         stranger.list(&signing).await;
         stranger.list(&apps[0]).await;
     }

@@ -6,9 +6,10 @@
 --               may have been deleted; null where none was
 --   elsewhere   of an epoch that it does not hold: it was another database's, whose rows an operator
 --               adopted; nothing of its log is here
+--   latest      the timeline of the last takeover that it holds
 -- Where another database wrote the rows and nobody has adopted them, they say nothing.
 CREATE OR REPLACE FUNCTION farwrite.branches(p_epochs uuid[])
-RETURNS TABLE (epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn, elsewhere boolean)
+RETURNS TABLE (epoch uuid, timeline integer, ends pg_lsn, proven pg_lsn, forgotten pg_lsn, elsewhere boolean, latest integer)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
 #variable_conflict use_column
 DECLARE
@@ -30,7 +31,8 @@ BEGIN
                 FROM (SELECT o.parent, o.begin_lsn FROM farwrite.history o ORDER BY o.number LIMIT 2) k
                 HAVING bool_and(k.parent IS NOT NULL))
            END,
-           EXISTS (SELECT FROM farwrite.history e WHERE e.epoch = asked.epoch AND e.identity <> v_identity)
+           EXISTS (SELECT FROM farwrite.history e WHERE e.epoch = asked.epoch AND e.identity <> v_identity),
+           last.timeline
     FROM unnest(p_epochs) AS asked (epoch)
     LEFT JOIN farwrite.history h ON h.epoch = asked.epoch AND h.identity = v_identity
     LEFT JOIN (SELECT l.timeline, greatest(l.begin_lsn, o.flushed_lsn) AS proven
