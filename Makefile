@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 60
 PG15_BIN ?= $(patsubst %/postgres,%,$(firstword $(wildcard /usr/lib/postgresql/15/bin/postgres /usr/pgsql-15/bin/postgres)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo release test test-15 check api figures tools counts fuzz chaos chaos-guards bench clean
+.PHONY: help demo release test test-15 check api figures tools counts fuzz model chaos chaos-guards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target what; do printf '  make %-10s %s\n' "$$target" "$$what"; done
@@ -61,6 +61,9 @@ counts: ## count the instructions of a command's steps, and compare them with be
 
 fuzz: ## fuzz what comes off the wire for SECONDS=60
 	schemas/fuzz/run.sh $(SECONDS)
+
+model: ## walk through every state of the protocol's small worlds, and find each old defect in them
+	$(CARGO) run --release -p farwrite-model
 
 chaos: tools ## everything fails that can, and a checker judges: CHAOS_SEEDS=1,2,… CHAOS_SECONDS=60
 	$(CARGO) build --workspace --bins
