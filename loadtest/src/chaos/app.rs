@@ -58,6 +58,11 @@ pub(super) fn worker_command_over_links(stack: &Devstack, subcommand: &str) -> R
     worker_command_over(subcommand, &url, &stack.nats_url(REGIONS[0])?)
 }
 
+/// The same for one server alone.
+pub(super) fn worker_command_of(stack: &Devstack, region: &str) -> Result<Command> {
+    worker_command_over("run", &stack.server(region)?.url(DATABASE), &stack.nats().url())
+}
+
 fn worker_command_over(subcommand: &str, urls: &str, nats: &str) -> Result<Command> {
     let mut command = Command::new(program("farwrite")?);
     command.args(["worker", subcommand, "--database", DATABASE, "--database-url", urls]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use farwrite_devstack::Devstack;
+use farwrite_devstack::{Devstack, WanLink};
 use farwrite_producer::{CommandId, Limits, Producer, ReadsFrom};
 use fastrand::Rng;
 use sqlx::PgConnection;
@@ -36,6 +36,8 @@ pub(super) struct Batches {
 pub(super) struct ChaosStage {
     pub(super) producers: Vec<(&'static str, Producer)>,
     pub(super) workers: Mutex<Workers>,
+    /// The last region reads through it, from one of two servers.
+    balancer: WanLink,
     pub(super) stack: Devstack,
     /// Atomic batches, and their members: their order is not that of their own messages.
     pub(super) batches: std::sync::Mutex<Batches>,
@@ -60,14 +62,17 @@ impl ChaosStage {
             stack.replica(region)?.wait_caught_up(stack.primary(), PATIENCE).await?;
         }
         let workers = Workers::begin(&stack, &mut random)?;
+        let balancer = stack.balancer(&REGIONS[1..])?;
+        let balanced = format!("postgres://postgres@{}/{DATABASE}", balancer.addr());
         let mut producers = Vec::new();
         for region in REGIONS {
+            let is_last = REGIONS.last() == Some(&region);
+            let url = if is_last { balanced.clone() } else { stack.server(region)?.url(DATABASE) };
             let builder = Producer::builder(DATABASE.parse()?, region.parse()?)
                 .nats_url(stack.nats_url(region)?)
                 .limits(Limits::default().timeout(Duration::from_secs(3)))
                 .reads(
-                    ReadsFrom::replica(stack.server(region)?.url(DATABASE))
-                        .or_primary(stack.primary_url_from(region, DATABASE)?),
+                    ReadsFrom::replica(url).or_primary(stack.primary_url_from(region, DATABASE)?),
                 );
             producers.push((region, builder.connect().await.context(region)?));
         }
@@ -77,6 +82,7 @@ impl ChaosStage {
         Ok(Self {
             producers,
             workers: Mutex::new(workers),
+            balancer,
             stack,
             batches: std::sync::Mutex::default(),
             history,
@@ -109,8 +115,8 @@ impl ChaosStage {
 
     /// Ends everything.
     pub(super) async fn strike(self) -> Result<()> {
-        let Self { producers, workers, stack, .. } = self;
-        drop((producers, workers));
+        let Self { producers, workers, balancer, stack, .. } = self;
+        drop((producers, workers, balancer));
         stack.shutdown().await
     }
 }

@@ -27,6 +27,7 @@ impl Workers {
             worker_command(stack, "run")?
         };
         command.args(["--lanes", ["1", "2", "3", "5"][random.usize(..4)]]);
+        command.args(["--memory-mb", ["8", "128"][random.usize(..2)]]);
         command.args(["--take-over", if forced { "true" } else { "false" }]);
         self.running.push(stack.spawn(command, "worker")?);
         Ok(())

@@ -88,6 +88,7 @@ impl ChaosStage {
     pub(super) async fn restore_broker(&self, random: &mut Rng) -> Result<()> {
         let nats = self.stack.nats();
         let copied = nats.store().with_file_name("copy");
+        let kept = self.last_sequence().await?;
         nats.stop().await?;
         let _ = std::fs::remove_dir_all(&copied);
         copy(&nats.store(), &copied)?;
@@ -115,7 +116,8 @@ impl ChaosStage {
             return Ok(());
         }
         let mut adopt = worker_command(&self.stack, "adopt-stream")?;
-        adopt.args(["--from", "first", "--reason", "restored from a copy"]);
+        let from = if random.bool() { "first".to_owned() } else { (kept + 1).to_string() };
+        adopt.args(["--from", &from, "--reason", "restored from a copy"]);
         run_to_end(&self.stack, adopt, "adopt-stream", PATIENCE).await?;
         workers.begin_again(&self.stack, random)
     }

@@ -8,7 +8,7 @@ use sqlx::Connection;
 
 use super::lasting::last;
 use crate::chaos::{
-    app::{DATABASE, REGIONS},
+    app::{DATABASE, REGIONS, worker_command_of},
     stage::ChaosStage,
 };
 
@@ -59,7 +59,7 @@ impl ChaosStage {
     }
 
     /// A standby is cut off while clients write, the primary is lost, and that standby is promoted.
-    /// The others become its replicas.
+    /// The others become its replicas, the old primary perhaps after it came alive once more.
     pub(super) async fn fail_over(&self, random: &mut Rng) -> Result<()> {
         let old = self.stack.primary_region().to_owned();
         let new = self.a_replica(random);
@@ -76,8 +76,17 @@ impl ChaosStage {
         // positions.
         let noise = "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)";
         self.stack.server(new)?.execute(DATABASE, noise).await?;
-        // For a while the new primary has no replica.
-        last(random, 0..1_000).await;
+        // For a while the new primary has no replica, and perhaps the old one comes back as if nothing had
+        // happened, with a worker that knows no other.
+        if random.bool() {
+            self.stack.server(&old)?.start().await?;
+            let command = worker_command_of(&self.stack, &old)?;
+            let worker = self.stack.spawn(command, "worker of the old primary")?;
+            last(random, 500..2_500).await;
+            worker.kill().await?;
+        } else {
+            last(random, 0..1_000).await;
+        }
         for region in REGIONS.into_iter().filter(|region| *region != new) {
             self.stack
                 .rebuild(region, new)
