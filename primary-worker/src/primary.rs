@@ -133,6 +133,15 @@ impl From<sqlx::Error> for PrimaryError {
 }
 
 impl PrimaryError {
+    /// Whether the server, the database or the role has as many connections as it may.
+    pub(crate) fn is_of_too_many(&self) -> bool {
+        let code = match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        };
+        code.is_some_and(|code| code == "53300")
+    }
+
     /// Whether it may pass by itself, and waiting is right.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -265,6 +274,25 @@ impl PrimaryStart {
     }
 }
 
+/// Sessions of one start of the primary.
+#[derive(Clone)]
+pub(crate) struct PrimarySessions {
+    pub(crate) server: PrimaryServer,
+    pub(crate) start: PrimaryStart,
+}
+
+impl PrimarySessions {
+    /// A session for anything but a lane.
+    pub(crate) async fn control(&self) -> Result<PgConnection, PrimaryError> {
+        self.server.connect_as(&self.start, &Purpose::Control).await
+    }
+
+    /// A session for a lane of a takeover.
+    pub(crate) async fn lane(&self, epoch: Epoch) -> Result<PgConnection, PrimaryError> {
+        self.server.connect_as(&self.start, &Purpose::Lane(epoch)).await
+    }
+}
+
 async fn connect(
     options: &PgConnectOptions,
     statement_timeout: Duration,
@@ -289,7 +317,9 @@ async fn connect(
             ("statement_timeout", &milliseconds(statement_timeout)),
             ("lock_timeout", &milliseconds(LOCK_TIMEOUT)),
             ("idle_in_transaction_session_timeout", &milliseconds(IDLE_IN_TRANSACTION)),
-            ("client_min_messages", "warning"),
+            // What a command says beside its outcome has no reader here, and may hold its caller's data.
+            ("client_min_messages", "error"),
+            ("idle_session_timeout", "0"),
         ])
         .disable_statement_logging();
     let connecting = PgConnection::connect_with(&options);

@@ -3,20 +3,25 @@
 //! One pure function maps what happened to what is done, over every kind, with no wildcard. It is
 //! asked about an attempt whose command ran alone: a batch that fails is first run again in
 //! subtransactions, then one by one, and says nothing about the commands in it. The database's
-//! `farwrite.is_own_fault` repeats the first row; a test compares the two. `docs/failures.md` is
-//! this table for users.
+//! `farwrite.is_own_fault` repeats the first row as far as the code alone tells it; a test compares the two.
+//! `docs/failures.md` is this table for users.
+//!
+//! Some codes say nothing of whose fault it is: a row that a policy refuses has the code of a missing privilege.
+//! There PostgreSQL's word for where it raised the error decides, a routine or a file of its source, and never
+//! the message, which is in the server's language.
 //!
 //! | what happened | verdict |
 //! |---|---|
 //! | class 20, 21, 22 (data), 23 (constraint), 27, 44; P0001 (raised), P0002, P0003; an SQLSTATE of the app's own; a handler's refusal; a body not of its form | [`Verdict::Reject`] |
-//! | class 40 (serialization, deadlock), 54, 55 (locks), 57014 (timeout), 72, HV (foreign data), XX; a violation of Farwrite's own tables; a handler that panicked | [`Verdict::Retry`] |
+//! | 42501 of a row-level policy; 42601 of a type's text (`tsquery`, `jsonpath`, `ltree`); 54000, 54001 (a row, an index row, a `tsvector` too large; nested too deeply) | [`Verdict::Reject`] |
+//! | class 40 (serialization, deadlock), the rest of 54, 55 (locks), 57014 (timeout), 72, HV (foreign data); a violation of Farwrite's own tables; a handler that panicked | [`Verdict::Retry`] |
 //! | the ledger holds the id already, recorded by another batch meanwhile | [`Verdict::Again`] |
-//! | class 08, 53, 57, 58, 25006 (read-only), as an ERROR | [`Verdict::Wait`] |
+//! | class 08, 53, 57, 58, 25006 (read-only), 54000 of transaction ids that are used up, as an ERROR | [`Verdict::Wait`] |
 //! | a lost connection, also by FATAL and PANIC of any class | [`Verdict::Blame`] |
 //! | FATAL 57P01: an administrator, a shutdown or the command itself ended the session | [`Verdict::Ended`] |
 //! | 53200 (out of memory), as an ERROR | [`Verdict::Overdraw`] |
-//! | FW003 (no function; a command without handler or function is parked before it is tried); class 42, 3D, 3F (no such table, schema, privilege) | [`Verdict::Park`] |
-//! | 0A000 (a stale plan, or not supported) | [`Verdict::Refresh`] |
+//! | FW003 (no function; a command without handler or function is parked before it is tried); the rest of class 42, 3D, 3F (no such table, schema, privilege); 23514 of a partition that is missing; 2200H (a sequence is used up) | [`Verdict::Park`] |
+//! | 0A000, 42804, 42P18, class XX (a stale plan, or what it says) | [`Verdict::Refresh`] |
 //! | a handler or function asks to be tried later | [`Verdict::Later`] |
 //! | FW001 | [`Verdict::Fenced`] |
 //! | FW002: a handler ended the transaction | [`Verdict::Broken`] |
@@ -26,12 +31,35 @@ use std::{borrow::Cow, time::Duration};
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-/// Whether a failure with this SQLSTATE is the command's own fault: it is rejected, and its caller
-/// told. `docs/failures.md` has the whole table.
+/// Whether a failure with this SQLSTATE is the command's own fault, wherever it was raised: it is rejected,
+/// and its caller told. `docs/failures.md` has the whole table.
 #[must_use]
 pub fn is_own_fault(sqlstate: &str) -> bool {
-    Happened::Sqlstate(Sqlstate::of(sqlstate)).verdict() == Verdict::Reject
+    let state = Sqlstate::of(sqlstate);
+    state.verdict() == Verdict::Reject && state != Sqlstate::TooLarge
 }
+
+/// Files of PostgreSQL's source, and of its extensions, that read a type's text, and call what they do not
+/// understand a syntax error.
+const TEXT_FILES: [&str; 15] = [
+    "tsquery.c",
+    "tsvector.c",
+    "tsvector_parser.c",
+    "to_tsany.c",
+    "jsonpath.c",
+    "jsonpath_scan.l",
+    "jsonpath_gram.y",
+    "ltree_io.c",
+    "ltxtquery_io.c",
+    "hstore_io.c",
+    "_int_bool.c",
+    "cubescan.l",
+    "cubeparse.y",
+    "segscan.l",
+    "segparse.y",
+];
+/// Files that give out transaction ids.
+const TRANSACTION_FILES: [&str; 3] = ["varsup.c", "multixact.c", "xact.c"];
 
 /// What is done about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +86,8 @@ pub(crate) enum Verdict {
     /// Not known here yet: parked until a deploy or a migration brings what is missing;
     /// dead-lettered after a longer time.
     Park,
-    /// Cured where the connection forgets its plans; what is not is parked.
+    /// Cured by a new session, which has no plans of before; what is not is parked, or tried again as by
+    /// chance where it is an internal error.
     Refresh,
     /// Parked for so long; no attempt is spent.
     Later(Duration),
@@ -136,10 +165,12 @@ pub(crate) enum Sqlstate {
     Routine,
     /// 0A
     NotSupported,
-    /// 20, 21, 22, 27: the data does not fit.
+    /// 20, 21, 22, 27: the data does not fit. 42601 where it is a type's text that is wrong.
     Data,
-    /// 23, 44
+    /// 23, 44. 42501 where a row-level policy refuses a row.
     Constraint,
+    /// 23514 where no partition takes a row, 2200H where a sequence is used up: a deploy is late.
+    Upkeep,
     /// 25006
     ReadOnly,
     /// The rest of 25
@@ -154,11 +185,17 @@ pub(crate) enum Sqlstate {
     Rollback,
     /// 42: no such table, column, function or privilege, or a syntax error.
     Definition,
+    /// 42804, 42P18: types do not match, as after a change of a table that a plan still knows.
+    Types,
     /// 53200
     OutOfMemory,
     /// The rest of 53: disk, connections.
     Resources,
-    /// 54
+    /// 54000, 54001: a value, a row or an index row is too large, or nested too deeply.
+    TooLarge,
+    /// 54000 where transaction ids are used up: nothing can be written.
+    Wraparound,
+    /// The rest of 54
     ProgramLimit,
     /// 55
     ObjectState,
@@ -198,6 +235,7 @@ impl Sqlstate {
                 _,
             ) => Self::Routine,
             ("0A", _) => Self::NotSupported,
+            ("22", "2200H") => Self::Upkeep,
             ("20" | "21" | "22" | "27", _) => Self::Data,
             ("23" | "44", _) => Self::Constraint,
             ("25", "25006") => Self::ReadOnly,
@@ -206,9 +244,11 @@ impl Sqlstate {
             ("2D", _) => Self::TransactionTermination,
             ("3D" | "3F", _) => Self::NoSchema,
             ("40", _) => Self::Rollback,
+            ("42", "42804" | "42P18") => Self::Types,
             ("42", _) => Self::Definition,
             ("53", "53200") => Self::OutOfMemory,
             ("53", _) => Self::Resources,
+            ("54", "54000" | "54001") => Self::TooLarge,
             ("54", _) => Self::ProgramLimit,
             ("55", _) => Self::ObjectState,
             ("57", "57014") => Self::Canceled,
@@ -227,22 +267,37 @@ impl Sqlstate {
         }
     }
 
+    /// The same with PostgreSQL's word for where it raised the error: a routine and a file of its source.
+    fn raised_in(code: &str, routine: &str, file: &str) -> Self {
+        match (code, routine) {
+            ("42501", "ExecWithCheckOptions") => Self::Constraint,
+            ("23514", "ExecFindPartition") => Self::Upkeep,
+            ("42601", _) if TEXT_FILES.contains(&file) => Self::Data,
+            ("54000", _) if TRANSACTION_FILES.contains(&file) => Self::Wraparound,
+            _ => Self::of(code),
+        }
+    }
+
     const fn verdict(self) -> Verdict {
         match self {
-            Self::Data | Self::Constraint | Self::Raised | Self::AppsOwn => Verdict::Reject,
+            Self::Data | Self::Constraint | Self::Raised | Self::AppsOwn | Self::TooLarge => {
+                Verdict::Reject
+            }
             Self::Rollback
             | Self::ProgramLimit
             | Self::ObjectState
             | Self::Canceled
             | Self::Snapshot
-            | Self::ForeignData
-            | Self::Internal => Verdict::Retry,
-            Self::Connection | Self::ReadOnly | Self::Resources | Self::Shutdown | Self::System => {
-                Verdict::Wait
-            }
+            | Self::ForeignData => Verdict::Retry,
+            Self::Connection
+            | Self::ReadOnly
+            | Self::Resources
+            | Self::Shutdown
+            | Self::System
+            | Self::Wraparound => Verdict::Wait,
             Self::OutOfMemory => Verdict::Overdraw,
-            Self::NoSchema | Self::Definition => Verdict::Park,
-            Self::NotSupported => Verdict::Refresh,
+            Self::NoSchema | Self::Definition | Self::Upkeep => Verdict::Park,
+            Self::NotSupported | Self::Types | Self::Internal => Verdict::Refresh,
             Self::NoError
             | Self::Routine
             | Self::TransactionState
@@ -261,13 +316,19 @@ impl Happened {
         match error {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or(Cow::Borrowed("XX000"));
-                let own = error
-                    .try_downcast_ref::<PgDatabaseError>()
-                    .filter(|error| error.schema() == Some(farwrite_schemas::sql::SCHEMA));
-                match own {
+                let postgres = error.try_downcast_ref::<PgDatabaseError>();
+                let is_own = |error: &&PgDatabaseError| {
+                    error.schema() == Some(farwrite_schemas::sql::SCHEMA)
+                };
+                match postgres.filter(is_own) {
                     Some(own) if is_ledger_key(&code, own) => Self::LedgerKey,
                     Some(own) => Self::own(&code, own.detail()),
-                    None => Self::Sqlstate(Sqlstate::of(&code)),
+                    None => {
+                        let routine = postgres.and_then(PgDatabaseError::routine);
+                        let file = postgres.and_then(PgDatabaseError::file);
+                        let (routine, file) = (routine.unwrap_or(""), file.unwrap_or(""));
+                        Self::Sqlstate(Sqlstate::raised_in(&code, routine, file))
+                    }
                 }
             }
             sqlx::Error::Io(_)
@@ -355,18 +416,18 @@ mod tests {
         (
             Verdict::Reject,
             &[
-                "20000", "21000", "22003", "22P02", "23505", "23514", "27000", "44000", "P0001",
-                "P0002", "P0003", "70001", "91234", "KO001", "ZZ999",
+                "20000", "21000", "22003", "22P02", "23505", "23514", "27000", "44000", "54000",
+                "54001", "P0001", "P0002", "P0003", "70001", "91234", "KO001", "ZZ999",
             ],
         ),
         (
             Verdict::Retry,
-            &["40001", "40P01", "54000", "55P03", "55006", "57014", "72000", "HV00N", "XX000"],
+            &["40001", "40P01", "54011", "54023", "55P03", "55006", "57014", "72000", "HV00N"],
         ),
         (Verdict::Wait, &["08006", "25006", "53100", "53300", "57P01", "57P03", "57000", "58030"]),
         (Verdict::Overdraw, &["53200"]),
-        (Verdict::Park, &["42883", "42P01", "42703", "42501", "42601", "3D000", "3F000"]),
-        (Verdict::Refresh, &["0A000"]),
+        (Verdict::Park, &["42883", "42P01", "42703", "42501", "42601", "3D000", "3F000", "2200H"]),
+        (Verdict::Refresh, &["0A000", "42804", "42P18", "XX000", "XX001"]),
         (
             Verdict::DeadLetter,
             &[
@@ -402,6 +463,24 @@ mod tests {
             (Happened::Panicked, Verdict::Retry),
         ] {
             assert_eq!(happened.verdict(), verdict, "{happened:?}");
+        }
+    }
+
+    #[test]
+    fn where_it_was_raised_tells_whose_fault_a_code_is() {
+        for (code, routine, file, verdict) in [
+            ("42501", "ExecWithCheckOptions", "execMain.c", Verdict::Reject),
+            ("42501", "aclcheck_error", "aclchk.c", Verdict::Park),
+            ("42601", "pushOperator", "tsquery.c", Verdict::Reject),
+            ("42601", "scanner_yyerror", "scan.l", Verdict::Park),
+            ("42601", "", "", Verdict::Park),
+            ("23514", "ExecFindPartition", "execPartition.c", Verdict::Park),
+            ("23514", "ExecConstraints", "execMain.c", Verdict::Reject),
+            ("54000", "index_form_tuple_context", "indextuple.c", Verdict::Reject),
+            ("54000", "GetNewTransactionId", "varsup.c", Verdict::Wait),
+        ] {
+            let state = Sqlstate::raised_in(code, routine, file);
+            assert_eq!(state.verdict(), verdict, "{code} in {routine}");
         }
     }
 

@@ -27,7 +27,7 @@ async fn the_database_and_the_worker_agree_on_what_is_a_commands_own_fault() -> 
         }
     }
     let own: Vec<bool> = sqlx::query_scalar(
-        "SELECT farwrite.is_own_fault(c) FROM unnest($1::text[]) WITH ORDINALITY AS u (c, n) ORDER BY n",
+        "SELECT farwrite.is_own_fault(c, 'named') FROM unnest($1::text[]) WITH ORDINALITY AS u (c, n) ORDER BY n",
     )
     .bind(&codes)
     .fetch_all(&mut case.primary().await?)
@@ -65,13 +65,15 @@ async fn every_class_of_errors_ends_as_its_row_says_alone_and_among_companions()
         ("40P01", "dead_lettered", "attempts_used_up"),
         ("55P03", "dead_lettered", "attempts_used_up"),
         ("57014", "dead_lettered", "attempts_used_up"),
-        ("54001", "dead_lettered", "attempts_used_up"),
+        ("54001", "rejected", "54001"),
         ("XX000", "dead_lettered", "attempts_used_up"),
         ("HV000", "dead_lettered", "attempts_used_up"),
         ("42883", "dead_lettered", "not_ready"),
         ("42P01", "dead_lettered", "not_ready"),
         ("3F000", "dead_lettered", "not_ready"),
         ("0A000", "dead_lettered", "not_ready"),
+        ("42804", "dead_lettered", "not_ready"),
+        ("2200H", "dead_lettered", "not_ready"),
         ("2D000", "dead_lettered", "cannot_apply"),
         ("25P02", "dead_lettered", "cannot_apply"),
         ("28000", "dead_lettered", "cannot_apply"),
@@ -102,7 +104,7 @@ async fn every_class_of_errors_ends_as_its_row_says_alone_and_among_companions()
         ensure!(ended == (word.to_owned(), reason.to_owned()), "{code} alone: {ended:?}");
     }
     case.settled().await?;
-    ensure!(case.effects().await?["a"] == (0..23).collect::<Vec<i32>>());
+    ensure!(case.effects().await?["a"] == (0..25).collect::<Vec<i32>>());
     ensure!(!case.effects().await?.contains_key("never"), "a refused command has an effect");
     // The constraint is told, another row's data is not.
     let leaks = "SELECT count(*) FROM farwrite.ledger WHERE answer::text LIKE '%secret%'";

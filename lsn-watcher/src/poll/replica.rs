@@ -84,9 +84,12 @@ impl Replica {
     ) -> Self {
         // A query that nobody waits for any more is not left running on the replica.
         let statement_timeout = query_timeout.as_millis().max(1).to_string();
-        let options = options
-            .application_name("farwrite watcher")
-            .options([("statement_timeout", statement_timeout)]);
+        let options = options.application_name("farwrite watcher").options([
+            ("statement_timeout", &*statement_timeout),
+            // Whatever the role or the database is set to: no standby takes a serializable transaction.
+            ("default_transaction_isolation", "read committed"),
+            ("idle_session_timeout", "0"),
+        ]);
         Self { options, connect_timeout, query_timeout, link: None }
     }
 }

@@ -4,7 +4,7 @@
 //! failed alone => recorded     rejected, or dead-lettered
 //!              => again        its first failure by chance: at once
 //!              => parked       by chance again; not known here yet; asked to be tried later
-//!              => again        a plan may be stale: once more, without the connection's plans
+//!              => again        a plan may be stale: once more, in a new session
 //! ```
 
 use std::{
@@ -35,10 +35,12 @@ const LATER_MIN: Duration = Duration::from_millis(10);
 const LATER_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// How often a command may run alone and use the primary's memory up: each time others may lack it.
 const OVERDRAWN_MAX: u32 = 3;
-/// How many commands are remembered that were tried again without plans.
+/// The class of internal errors: a stale plan is one of many reasons.
+const INTERNAL: &str = "XX";
+/// How many commands are remembered that were tried again in a new session.
 const REFRESHED_MAX: usize = 1_024;
 
-/// Commands that were tried again without plans, by sequence: once is enough.
+/// Commands that were tried again in a new session, by sequence: once is enough.
 #[derive(Clone, Default)]
 pub(crate) struct Refreshed(Arc<Mutex<HashSet<u64>>>);
 
@@ -60,7 +62,7 @@ pub(crate) enum Next {
     Again,
     /// What was decided is recorded: the item says what.
     Record,
-    /// The connection's plans are forgotten, and it is tried again at once.
+    /// The lane gets a new session, and it is tried again at once.
     Refresh,
 }
 
@@ -100,6 +102,12 @@ pub(crate) fn judge(
             not_yet(reason, rejection, lacks_for, config)
         }
         Verdict::Refresh if refreshed.first_time(item.delivery.sequence) => return Next::Refresh,
+        Verdict::Refresh if rejection.code.starts_with(INTERNAL) => {
+            match chance(item, rejection, config.attempts_max, config) {
+                Some(work) => work,
+                None => return Next::Again,
+            }
+        }
         Verdict::Refresh => not_yet(ParkReason::NotReady, rejection, lacks_for, config),
         Verdict::Later(wait) => CommandWork::Park(Park {
             reason: ParkReason::Later,
@@ -163,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_tried_once_without_plans() {
+    fn a_command_is_tried_once_in_a_new_session() {
         let refreshed = Refreshed::default();
         assert!(refreshed.first_time(7));
         assert!(!refreshed.clone().first_time(7));

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use sqlx::Connection;
 use tracing::{error, warn};
 
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     stream::position::StreamPosition,
 };
 
-use super::{ends::unavailable, open::Lane};
+use super::{context::LaneContext, open::Lane};
 
 /// First and longest pause before what was decided about a command is recorded again.
 const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -84,7 +83,7 @@ impl Lane {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RECORD_PAUSE.1);
                 } else if self.judge(item, failed) == Next::Refresh {
-                    self.forget_plans().await?;
+                    self.renew_session().await?;
                 }
             }
             match self.attempt(std::slice::from_mut(item), to, Care::Plain).await? {
@@ -108,7 +107,10 @@ impl Lane {
                 warn!(lane, sequence, id, attempts, code, "failed by chance: trying again");
             }
             (Next::Refresh, _) => {
-                warn!(lane, sequence, id, code, "a plan may be stale: trying again without plans");
+                warn!(
+                    lane,
+                    sequence, id, code, "a plan may be stale: trying again in a new session"
+                );
             }
             (Next::Record, CommandWork::Park(park)) => {
                 let reason = park.reason.as_str();
@@ -130,13 +132,12 @@ impl Lane {
         next
     }
 
-    /// Forgets every plan of the connection: a change of the schema may have made one stale.
-    async fn forget_plans(&mut self) -> Result<(), ServingEnd> {
-        let forget = async {
-            self.connection.clear_cached_statements().await?;
-            sqlx::raw_sql("DISCARD PLANS").execute(&mut self.connection).await
-        };
-        forget.await.map(drop).map_err(unavailable)
+    /// Makes a new session, of the same server: a change of the schema may have made a plan stale, and what
+    /// a function's language keeps of its types goes with the session only.
+    async fn renew_session(&mut self) -> Result<(), ServingEnd> {
+        let LaneContext { sessions, takeover, .. } = &self.shared;
+        self.connection = sessions.lane(takeover.epoch).await?;
+        Ok(())
     }
 }
 

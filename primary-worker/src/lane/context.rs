@@ -10,6 +10,7 @@ use crate::{
     keep::{confirm::Confirming, heartbeat::Pulse},
     life::{may_answer::MayAnswer, takeover::Takeover},
     memory::Memory,
+    primary::PrimarySessions,
 };
 
 use super::turns::SuspectTurns;
@@ -29,4 +30,5 @@ pub(crate) struct LaneContext {
     pub(crate) may_answer: MayAnswer,
     pub(crate) turns: SuspectTurns,
     pub(crate) memory: Memory,
+    pub(crate) sessions: PrimarySessions,
 }

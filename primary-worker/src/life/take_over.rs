@@ -13,7 +13,6 @@ use farwrite_internal::sabotage;
 use farwrite_schemas::Epoch;
 use sqlx::{Connection, PgConnection};
 use tracing::info;
-use uuid::Uuid;
 
 use crate::{
     config::Config,
@@ -69,14 +68,14 @@ async fn registered(connection: &mut PgConnection, stream: &str) -> Result<Strea
     row.ok_or_else(|| StreamError::NotRegistered(stream.to_owned()))
 }
 
-/// Takes over, over the session that will stand for the owner.
+/// Takes over as a new epoch, over the session that will stand for the owner.
 pub(crate) async fn take_over(
     connection: &mut PgConnection,
     config: &Config,
     wanted: &Claim,
     hints: Hints,
+    epoch: Epoch,
 ) -> Result<Takeover, ServingEnd> {
-    let epoch = Epoch(Uuid::new_v4());
     let mut tx = connection.begin().await?;
     let (before, identity) = claim(&mut tx, config, epoch, wanted).await?;
     end_other_lanes(&mut tx, epoch).await?;
@@ -148,7 +147,10 @@ async fn claim(
 /// Ends the lane connections of former epochs, this worker's own broken ones too. A stopped process
 /// keeps its session, and an open transaction in it keeps a lane's row locked. What they were doing
 /// rolls back, and is done again from the position that stands.
-async fn end_other_lanes(tx: &mut PgConnection, epoch: Epoch) -> Result<(), sqlx::Error> {
+pub(crate) async fn end_other_lanes(
+    tx: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<(), sqlx::Error> {
     if sabotage::leaves_out("fence") {
         return Ok(());
     }

@@ -15,10 +15,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use async_nats::jetstream::{Context, stream::Stream};
 use farwrite_internal::Health;
+use farwrite_schemas::Epoch;
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
+use uuid::Uuid;
 
 use crate::{
     apply::{handler::Handlers, judge::Refreshed},
@@ -28,7 +30,7 @@ use crate::{
     lane::{context::LaneContext, turns::SuspectTurns},
     memory::Memory,
     metrics,
-    primary::{self, PrimaryStart, Purpose},
+    primary::{self, PrimaryError, PrimarySessions, PrimaryStart, Purpose},
     store::{owner, unconfirmed as unconfirmed_rows},
     stream::{client, find, identity, sink::Verified, unreadable::Unreadable},
 };
@@ -41,7 +43,7 @@ use super::{
     pauses::{Came, Pauses},
     refusal, schema,
     serving::Serving,
-    take_over::{check_not_put_back, take_over},
+    take_over::{check_not_put_back, end_other_lanes, take_over},
     takeover::Claim,
     veto::{ServedRecord, Veto},
 };
@@ -70,6 +72,8 @@ struct Remembered {
     claim: Claim,
     refreshed: Refreshed,
     unreadable: Unreadable,
+    /// Whether it has served: then its login and its database were right once.
+    has_served: bool,
 }
 
 impl Worker {
@@ -105,6 +109,14 @@ impl Worker {
             });
             match end {
                 ServingEnd::Stopped => return Ok(()),
+                // A role may be barred for a while, a password be changed, a database be renamed.
+                ServingEnd::Fatal(WorkerError::Primary(PrimaryError::Sql(error)))
+                    if remembered.has_served =>
+                {
+                    metrics::waiting(true);
+                    self.health.waiting(error.to_string());
+                    error!(%error, "the primary refuses this worker, which it served before: waiting");
+                }
                 ServingEnd::Fatal(error) => {
                     refusal::write_down(&self.config, remembered.claim.mine, &error).await;
                     return Err(error);
@@ -143,6 +155,7 @@ impl Worker {
         };
         match started {
             Ok(serving) => {
+                remembered.has_served = true;
                 let (pulse, began) = (Arc::clone(&serving.shared.pulse), Instant::now());
                 let end = serving.run(stop, &mut remembered.claim).await;
                 let (committed, lasted) = (pulse.has_committed(), began.elapsed());
@@ -177,27 +190,36 @@ impl Worker {
         let allowed = served.allows(&mut owner, &here, remembered.claim.forced).await?;
         allowed.map_err(ServingEnd::again)?;
         check_not_put_back(&mut owner, &config.stream, &hints).await?;
-        let takeover = take_over(&mut owner, config, &remembered.claim, hints).await?;
+        // All sessions are had before anything is taken over: a takeover that cannot serve helps nobody.
+        let epoch = Epoch(Uuid::new_v4());
         let start = PrimaryStart::of(&mut owner).await?;
-        remembered.claim =
-            Claim { mine: Some(takeover.epoch), server: Some(start.clone()), ..Claim::default() };
+        let sessions = PrimarySessions { server: server.clone(), start: start.clone() };
+        let opened = match OpenSessions::open(&sessions, epoch, config).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                if error.is_of_too_many() && !remembered.claim.forced {
+                    end_other_lanes(&mut owner, epoch).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        let OpenSessions { mut control, heartbeat, outcomes, confirming, lanes } = opened;
+        let takeover = take_over(&mut owner, config, &remembered.claim, hints, epoch).await?;
+        remembered.claim = Claim { mine: Some(epoch), server: Some(start), ..Claim::default() };
         if !veto.claim(served, &ServedRecord::of(&takeover)).await? {
             return Err(ServingEnd::Taken);
         }
         metrics::took_over();
         Failpoint::AfterTakeover.pass();
-        let mut control = server.connect_as(&start, &Purpose::Control).await?;
         let identity =
             identity::verify(&mut control, &context, &stream, &takeover.progress).await?;
         upkeep::prepare(&mut control, &stream, &takeover, config).await?;
-        let required = config.required_standbys.clone().filter(|names| !names.is_empty());
         let (sender, answers) = confirm::channel();
-        let (confirm, unconfirmed) = match required {
-            Some(required) => {
-                let connection = server.connect_as(&start, &Purpose::Control).await?;
+        let (confirm, unconfirmed) = match (required_of(config), confirming) {
+            (Some(required), Some(connection)) => {
                 (Some(sender), Some((answers, connection, required)))
             }
-            None => {
+            (_, _) => {
                 unconfirmed_rows::confirm_all(&mut control).await?;
                 (None, None)
             }
@@ -209,6 +231,7 @@ impl Worker {
         let stream = Verified { context, stream, identity, unreadable };
         let shared = LaneContext {
             memory,
+            sessions,
             may_answer: MayAnswer::default(),
             turns: SuspectTurns::default(),
             confirm,
@@ -220,12 +243,6 @@ impl Worker {
             refreshed: remembered.refreshed.clone(),
             health: self.health.clone(),
         };
-        let mut lanes = Vec::with_capacity(config.lanes as usize);
-        for _ in 0..config.lanes {
-            lanes.push(server.connect_as(&start, &Purpose::Lane(shared.takeover.epoch)).await?);
-        }
-        let heartbeat = server.connect_as(&start, &Purpose::Control).await?;
-        let outcomes = server.connect_as(&start, &Purpose::Control).await?;
         Ok(Serving {
             shared,
             stream,
@@ -269,6 +286,40 @@ impl Worker {
         metrics::standing_by(false);
         Ok(waited?)
     }
+}
+
+/// The sessions of a takeover, beside the owner's.
+struct OpenSessions {
+    control: PgConnection,
+    heartbeat: PgConnection,
+    outcomes: PgConnection,
+    /// For outcomes that wait for required standbys, where there are any.
+    confirming: Option<PgConnection>,
+    lanes: Vec<PgConnection>,
+}
+
+impl OpenSessions {
+    async fn open(
+        sessions: &PrimarySessions,
+        epoch: Epoch,
+        config: &Config,
+    ) -> Result<Self, PrimaryError> {
+        let mut lanes = Vec::with_capacity(config.lanes as usize);
+        for _ in 0..config.lanes {
+            lanes.push(sessions.lane(epoch).await?);
+        }
+        let confirming = match required_of(config) {
+            Some(_) => Some(sessions.control().await?),
+            None => None,
+        };
+        let (control, heartbeat) = (sessions.control().await?, sessions.control().await?);
+        Ok(Self { control, heartbeat, outcomes: sessions.control().await?, confirming, lanes })
+    }
+}
+
+/// The standbys that are required, where there are any.
+fn required_of(config: &Config) -> Option<Vec<String>> {
+    config.required_standbys.clone().filter(|names| !names.is_empty())
 }
 
 /// Finds the stream, and checks that it is the one that the database knows.

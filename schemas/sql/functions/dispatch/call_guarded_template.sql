@@ -63,7 +63,7 @@ BEGIN
             -- What violates Farwrite's own tables is never a command's fault. And a constraint that
             -- may be deferred was perhaps checked too early, for its companions' sake: only the
             -- lone run is definitive. A trigger refuses with a code of its own choice.
-            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state, v_constraint)
                 OR v_triggers OR v_constraint = ANY (v_deferrable)
             THEN
                 RAISE;
