@@ -6,7 +6,7 @@
 set -euo pipefail
 loadtest=$1
 seeds=${SEEDS:-1 2 3}
-guards=${GUARDS:-fence ledger timeline anchor}
+guards=${GUARDS:-fence ledger timeline anchor pool}
 folder=target/farwrite/guards
 
 # guard, the faults of its schedule, the laws that it keeps
@@ -15,6 +15,7 @@ fence     worker_forced,worker_stop  order_stream|order_acknowledged|outcome_mis
 ledger    worker_deploy,worker_kill  effect_twice
 timeline  failover                   read_stale|read_back|visible_too_early
 anchor    broker_restore             outcome_missing
+pool      replica_pause              read_stale|read_back
 '
 
 mkdir -p target/farwrite

@@ -29,6 +29,8 @@ const PARKED_FOR: &str = "farwrite_worker_parked_total";
 const LANE_FULL: &str = "farwrite_worker_lane_full";
 const LANE_SKIPPED: &str = "farwrite_worker_lane_skipped";
 const HINTS_MADE_AGAIN: &str = "farwrite_worker_hints_made_again_total";
+const STREAM_BYTES: &str = "farwrite_worker_stream_bytes";
+const STREAM_MAX_BYTES: &str = "farwrite_worker_stream_max_bytes";
 const HELD_BYTES: &str = "farwrite_worker_held_bytes";
 const WAITING: &str = "farwrite_worker_waiting_for_primary";
 
@@ -100,6 +102,12 @@ pub fn describe() {
         HINTS_MADE_AGAIN,
         Unit::Count,
         "Times that the stream of hints, or the record in it of who serves, was gone and was made again"
+    );
+    describe_gauge!(STREAM_BYTES, Unit::Bytes, "Bytes of the stream");
+    describe_gauge!(
+        STREAM_MAX_BYTES,
+        Unit::Bytes,
+        "Bytes at which the stream refuses every write; 0 for no limit"
     );
     describe_gauge!(
         HELD_BYTES,
@@ -208,6 +216,11 @@ pub(crate) fn reader_restarted() {
 
 pub(crate) fn hints_made_again() {
     counter!(HINTS_MADE_AGAIN).increment(1);
+}
+
+pub(crate) fn stream_bytes(bytes: u64, max_bytes: i64) {
+    gauge!(STREAM_BYTES).set(bytes as f64);
+    gauge!(STREAM_MAX_BYTES).set(max_bytes.max(0) as f64);
 }
 
 pub(crate) fn held_bytes(holder: &'static str, bytes: usize) {

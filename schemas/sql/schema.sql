@@ -384,7 +384,7 @@ END ;
             -- What violates Farwrite's own tables is never a command's fault. And a constraint that
             -- may be deferred was perhaps checked too early, for its companions' sake: only the
             -- lone run is definitive. A trigger refuses with a code of its own choice.
-            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state, v_constraint)
                 OR v_triggers OR v_constraint = ANY (v_deferrable)
             THEN
                 RAISE;
@@ -485,7 +485,7 @@ BEGIN
             -- What violates Farwrite's own tables is never a command's fault. And a constraint that
             -- may be deferred was perhaps checked too early, for its companions' sake: only the
             -- lone run is definitive. A trigger refuses with a code of its own choice.
-            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state)
+            IF v_schema = 'farwrite' OR NOT farwrite.is_own_fault(v_state, v_constraint)
                 OR v_triggers OR v_constraint = ANY (v_deferrable)
             THEN
                 RAISE;
@@ -865,9 +865,9 @@ CREATE FUNCTION farwrite.is_dated(p_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (((get_byte(uuid_send(p_id), 6) >> 4) = 7) AND ((get_byte(uuid_send(p_id), 8) >> 6) = 2));
 
-CREATE FUNCTION farwrite.is_own_fault(p_state text) RETURNS boolean
+CREATE FUNCTION farwrite.is_own_fault(p_state text, p_constraint text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (("left"(p_state, 2) = ANY (ARRAY['20'::text, '21'::text, '22'::text, '23'::text, '27'::text, '44'::text])) OR (p_state = ANY (ARRAY['P0001'::text, 'P0002'::text, 'P0003'::text])) OR (("left"(p_state, 1) ~ '[5-9I-Z]'::text) AND ("left"(p_state, 2) <> ALL (ARRAY['53'::text, '54'::text, '55'::text, '57'::text, '58'::text, '72'::text, 'P0'::text, 'XX'::text]))));
+    RETURN ((("left"(p_state, 2) = ANY (ARRAY['20'::text, '21'::text, '22'::text, '23'::text, '27'::text, '44'::text])) AND (p_state <> '2200H'::text) AND ((p_state <> '23514'::text) OR (p_constraint <> ''::text))) OR (p_state = ANY (ARRAY['P0001'::text, 'P0002'::text, 'P0003'::text])) OR (("left"(p_state, 1) ~ '[5-9I-Z]'::text) AND ("left"(p_state, 2) <> ALL (ARRAY['53'::text, '54'::text, '55'::text, '57'::text, '58'::text, '72'::text, 'P0'::text, 'XX'::text]))));
 
 CREATE FUNCTION farwrite.keep_parked(p_stream integer, p_sequences bigint[], p_reasons text[], p_errors text[], p_attempts integer[], p_waits double precision[]) RETURNS void
     LANGUAGE plpgsql
@@ -2069,6 +2069,7 @@ CREATE TABLE farwrite.streams (
     high_water_id uuid,
     refused text,
     refused_at timestamp with time zone,
+    had_standby boolean DEFAULT false NOT NULL,
     trim_floor bigint
 );
 

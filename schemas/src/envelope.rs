@@ -20,6 +20,9 @@ pub const BODY_MAX_BYTES: usize = 1_000_000;
 /// Largest context, in bytes: it is set for every command that carries it.
 pub const CONTEXT_MAX_BYTES: usize = 4_096;
 
+/// Deepest nesting of a body's arrays and objects. PostgreSQL reads one of some thousands with its default stack.
+pub const BODY_MAX_DEPTH: usize = 1_000;
+
 /// Latest time that a header may name, in Unix milliseconds: in nanoseconds it just fits 64 bits
 /// (the year 2262).
 pub const HEADER_TIME_MAX_MS: i64 = i64::MAX / 1_000_000;
@@ -93,6 +96,11 @@ pub enum EnvelopeError {
         "the header Farwrite-Context is not a JSON object of at most {CONTEXT_MAX_BYTES} bytes"
     )]
     Context,
+    /// A header looks like one of Farwrite's, and is none: what it says would not be done.
+    #[error(
+        "the header {0:?} is none of Farwrite's: their names are to be spelt exactly, with their capitals"
+    )]
+    UnknownHeader(Box<str>),
     /// No client can read it.
     #[error("the subject, or a header, is not text in UTF-8, or the headers are not of their form")]
     NotText,
@@ -105,6 +113,9 @@ pub enum EnvelopeError {
         /// Its length.
         bytes: usize,
     },
+    /// The body is nested more deeply than [`BODY_MAX_DEPTH`].
+    #[error("the body is nested more than {BODY_MAX_DEPTH} deep")]
+    TooDeep,
     /// The body is not JSON.
     #[error("the body is not JSON in UTF-8 (line {line}, column {column})")]
     NotJson {
@@ -134,9 +145,13 @@ impl EnvelopeError {
         match self {
             Self::Subject | Self::Name(_) => "bad_subject",
             Self::NoId | Self::Id => "bad_id",
-            Self::Version | Self::Key(_) | Self::Time(_) | Self::Context | Self::NotText => {
-                "bad_header"
-            }
+            Self::Version
+            | Self::Key(_)
+            | Self::Time(_)
+            | Self::Context
+            | Self::UnknownHeader(_)
+            | Self::NotText => "bad_header",
+            Self::TooDeep => "too_deep",
             Self::Panicked => "panicked",
             Self::TooLarge { .. } => "too_large",
             Self::NotJson { .. } => "not_json",
@@ -153,6 +168,19 @@ struct Headers<'a> {
     expires_at: Option<&'a str>,
     not_before: Option<&'a str>,
     context: Option<&'a str>,
+    /// One that looks like ours, and is none.
+    unknown: Option<&'a str>,
+}
+
+/// What the names of Farwrite's headers begin with.
+const PREFIX: &[u8] = b"farwrite-";
+
+/// Whether somebody meant one of Farwrite's headers.
+fn looks_like_ours(name: &str) -> bool {
+    let name = name.trim_ascii();
+    let start = name.as_bytes().get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        || name.eq_ignore_ascii_case(headers::COMMAND_ID)
 }
 
 impl<'a> Headers<'a> {
@@ -166,6 +194,11 @@ impl<'a> Headers<'a> {
                 headers::EXPIRES_AT => &mut headers.expires_at,
                 headers::NOT_BEFORE => &mut headers.not_before,
                 headers::CONTEXT => &mut headers.context,
+                headers::REPLY => continue,
+                other if looks_like_ours(other) => {
+                    headers.unknown = Some(other);
+                    continue;
+                }
                 _ => continue,
             };
             header.get_or_insert(value);
@@ -184,6 +217,9 @@ pub fn decode_envelope<'a>(
     body: &[u8],
 ) -> Result<Envelope, EnvelopeError> {
     let headers = Headers::of(headers);
+    if let Some(name) = headers.unknown {
+        return Err(EnvelopeError::UnknownHeader(name.chars().take(64).collect()));
+    }
     let id = headers.id.ok_or(EnvelopeError::NoId)?;
     let id: CommandId = id.parse().map_err(|_| EnvelopeError::Id)?;
     let CommandSubject { origin, name, .. } =
@@ -241,8 +277,35 @@ fn check_json(body: &[u8]) -> Result<(), EnvelopeError> {
     let not_json = |line, column| EnvelopeError::NotJson { line, column };
     let text = std::str::from_utf8(body).map_err(|error| not_json(1, error.valid_up_to() + 1))?;
     serde_json::from_str::<IgnoredAny>(text)
-        .map(drop)
-        .map_err(|error| not_json(error.line(), error.column()))
+        .map_err(|error| not_json(error.line(), error.column()))?;
+    if is_too_deep(body) { Err(EnvelopeError::TooDeep) } else { Ok(()) }
+}
+
+/// Whether a JSON text is nested too deeply.
+fn is_too_deep(json: &[u8]) -> bool {
+    let opens = |byte: u8| matches!(byte, b'[' | b'{');
+    // Few bodies have so many brackets at all.
+    if json.len() <= BODY_MAX_DEPTH
+        || json.iter().filter(|byte| opens(**byte)).count() <= BODY_MAX_DEPTH
+    {
+        return false;
+    }
+    let (mut depth, mut deepest, mut is_text, mut is_escaped) = (0_usize, 0, false, false);
+    for &byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            _ if is_text => {}
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ if opens(byte) => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            _ => {}
+        }
+    }
+    deepest > BODY_MAX_DEPTH
 }
 
 #[cfg(test)]
@@ -287,6 +350,38 @@ mod tests {
             let decoded = decode(SUBJECT, &[(header, ""), id], b"{}");
             assert!(decoded.is_err(), "none of them may be empty: {header} was not read");
         }
+    }
+
+    #[test]
+    fn a_header_that_only_looks_like_ours_is_refused() {
+        let id = (headers::COMMAND_ID, ID);
+        for name in [
+            "farwrite-expires-at",
+            "Farwrite-Expire-At",
+            "FARWRITE-KEY",
+            "nats-msg-id",
+            "Farwrite-Key ",
+        ] {
+            let decoded = decode(SUBJECT, &[id, (name, "1")], b"{}");
+            assert!(matches!(decoded, Err(EnvelopeError::UnknownHeader(_))), "{name}: {decoded:?}");
+        }
+        for name in [headers::REPLY, headers::TRACEPARENT, "Nats-Expected-Stream", "Farwriter"] {
+            assert!(decode(SUBJECT, &[id, (name, "1")], b"{}").is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_body_may_be_nested_so_deep_and_no_deeper() {
+        let id = (headers::COMMAND_ID, ID);
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let decoded = |body: &str| decode(SUBJECT, &[id], body.as_bytes());
+        assert!(decoded(&nested(BODY_MAX_DEPTH)).is_ok());
+        assert_eq!(decoded(&nested(BODY_MAX_DEPTH + 1)).unwrap_err(), EnvelopeError::TooDeep);
+        assert_eq!(decoded(&nested(400_000)).unwrap_err(), EnvelopeError::TooDeep);
+        let wide = format!("[{}[]]", "[],".repeat(2 * BODY_MAX_DEPTH));
+        assert!(decoded(&wide).is_ok(), "wide, and not deep");
+        let text = format!("[\"{}\\\"{}\"]", "[".repeat(2_000), "{".repeat(2_000));
+        assert!(decoded(&text).is_ok(), "brackets within a text: {}", &text[..20]);
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub use bookmark::{BOOKMARK_MAX_BYTES, Bookmark, BookmarkFormatError, Epoch, Tim
 pub use branch::{BRANCHES_QUERY, Branch, BranchKnown, BranchRow};
 pub use command::Command;
 pub use envelope::{
-    BODY_MAX_BYTES, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, HEADER_TIME_MAX_MS, decode_envelope,
+    BODY_MAX_BYTES, BODY_MAX_DEPTH, CONTEXT_MAX_BYTES, Envelope, EnvelopeError, HEADER_TIME_MAX_MS,
+    decode_envelope,
 };
 pub use fingerprint::Fingerprint;
 pub use id::{CommandId, CommandIdError};

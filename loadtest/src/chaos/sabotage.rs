@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use super::app::DATABASE;
 
 const VARIABLE: &str = "FARWRITE_SABOTAGE";
-const GUARDS: [&str; 4] = ["fence", "ledger", "anchor", "timeline"];
+const GUARDS: [&str; 5] = ["fence", "ledger", "anchor", "timeline", "pool"];
 
 /// What is replaced in a function of the database: its name, a part of its text, and another one.
 type Change = (&'static str, &'static str, &'static str);

@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 use farwrite_primary_worker::failpoint::{Failpoint, VARIABLE};
 use futures_util::future::try_join_all;
 
-use crate::support::{Case, DEADLINE, Message};
+use crate::{
+    sqlstates::longest_pause,
+    support::{Case, DEADLINE, Message},
+};
 
 /// Publishes to 20 keys at once, 30 commands each. Every third is published again at once, as by a
 /// producer that missed the acknowledgement. Some are refused. Some are unknown, so that their
@@ -139,4 +142,16 @@ async fn panicked_at(point: Failpoint) -> Result<()> {
 #[tokio::test]
 async fn after_a_panic_anywhere_the_worker_goes_on_and_nothing_is_lost_or_doubled() -> Result<()> {
     try_join_all(Failpoint::ALL.map(panicked_at)).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_panic_of_a_lane_holds_innocent_keys_up_for_a_moment_only() -> Result<()> {
+    let case = Case::new("panics_timed", &[]).await?;
+    let armed = format!("{}:40:panic", Failpoint::BeforeApply.name());
+    let worker = case.spawn("run", &[], &[(VARIABLE, &armed)])?;
+    let panics = case
+        .until("it has panicked", async || Ok(worker.log().contains("the failpoint before_apply")));
+    longest_pause(&case, panics).await?;
+    ensure!(worker.status()?.is_none(), "it ended\n{}", worker.log_tail());
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod atomic;
 mod balanced;
+mod blame;
 mod broker;
 mod cluster;
 mod companions;
@@ -31,8 +32,10 @@ mod refusal;
 mod regions;
 mod rows;
 mod schema;
+mod sessions;
 mod sqlstates;
 mod status;
+mod stream_health;
 mod support;
 mod takeover;
 mod timelines;

@@ -5,7 +5,10 @@ use farwrite_devstack::Program;
 use farwrite_schemas::Outcome;
 use sqlx::Connection;
 
-use crate::support::{Case, Message};
+use crate::{
+    sqlstates::longest_pause,
+    support::{Case, Message},
+};
 
 /// Bytes of one body, a little less than the most that a command may have.
 const BODY: usize = 950_000;
@@ -91,5 +94,21 @@ async fn large_answers_are_not_all_in_the_workers_memory_and_can_be_asked_for() 
     }
     let peak = peak_mb(&worker)?;
     ensure!(peak < PROCESS_MB, "{peak} MiB at most\n{}", worker.log_tail());
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_bodies_of_one_key_hold_innocent_keys_up_for_a_moment_only() -> Result<()> {
+    let case = case("large_beside").await?;
+    let _worker = case.serving(&["--memory-mb", MEMORY_MB]).await?;
+    let pad = "x".repeat(BODY);
+    let trouble = async {
+        for n in 0..COMMANDS / 3 {
+            let body = format!(r#"{{"n": {n}, "pad": "{pad}"}}"#);
+            case.publish(&Message { body, ..Message::append("large", n) }).await?;
+        }
+        case.applied("large", COMMANDS / 3 - 1).await
+    };
+    longest_pause(&case, trouble).await?;
     Ok(())
 }

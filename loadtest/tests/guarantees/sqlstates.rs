@@ -65,8 +65,11 @@ fn raising_within(key: &str, code: &str) -> Message {
 
 /// How long the innocent commands took at most, sent one after the other over their keys until
 /// `trouble` is through.
-async fn longest_pause(case: &Case, trouble: impl Future<Output = Result<()>>) -> Result<Duration> {
-    let producer = case.producer("home").await?;
+pub(crate) async fn longest_pause(
+    case: &Case,
+    trouble: impl Future<Output = Result<()>>,
+) -> Result<Duration> {
+    let producer = case.producer(case.stack.primary_region()).await?;
     let (mut longest, mut n) = (Duration::ZERO, 0);
     tokio::pin!(trouble);
     let mut is_over = false;

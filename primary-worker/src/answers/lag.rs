@@ -15,10 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use async_nats::{
-    jetstream::stream::RawMessageErrorKind,
-    service::{endpoint::Endpoint, error::Error as ServiceError},
-};
+use async_nats::{jetstream::stream::RawMessageErrorKind, service::endpoint::Endpoint};
 use farwrite_schemas::{Lag, Subjects};
 use futures_util::StreamExt;
 use sqlx::PgConnection;
@@ -31,6 +28,8 @@ use crate::{
     store::lanes,
     stream::{error::StreamError, sink::Verified},
 };
+
+use super::service_error::service_error;
 
 /// How long an answer is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -77,7 +76,7 @@ impl<'a> LagGauge<'a> {
                 Err(LagUnknown::Sql(error)) => return error,
             };
             let answer = answer.map(Into::into);
-            let answer = answer.map_err(|status| ServiceError { code: 503, status });
+            let answer = answer.map_err(|reason| service_error(503, &reason));
             if let Err(error) = request.respond(answer).await {
                 warn!(%error, "the lag could not be told");
             }

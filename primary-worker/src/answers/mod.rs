@@ -2,3 +2,4 @@
 
 pub(crate) mod lag;
 pub(crate) mod outcomes;
+mod service_error;

@@ -15,7 +15,7 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, time::Duration};
 
 use async_nats::{
     Client,
-    service::{Request, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
+    service::{Request, ServiceExt, endpoint::Endpoint},
 };
 use farwrite_schemas::{
     Bookmark, CommandId, CommandStatus, NotEnded, OutcomeAnswer, OutcomeRequest, Recorded, Reply,
@@ -37,7 +37,7 @@ use crate::{
     stream::{client::message_max_bytes, sink::Verified},
 };
 
-use super::lag::LagGauge;
+use super::{lag::LagGauge, service_error::service_error};
 
 /// What the service is called where it ends.
 const SERVICE: &str = "the outcome service";
@@ -191,8 +191,7 @@ async fn read(requests: Vec<Request>) -> Vec<(Request, OutcomeRequest)> {
             Ok(question) => questions.push((request, question)),
             Err(error) => {
                 metrics::outcome_asked("malformed");
-                let error =
-                    ServiceError { code: 400, status: format!("not an outcome request: {error}") };
+                let error = service_error(400, &format!("not an outcome request: {error}"));
                 let _ = request.respond(Err(error)).await;
             }
         }

@@ -9,5 +9,6 @@ pub(crate) mod hints_stream;
 pub(crate) mod horizon;
 pub(crate) mod keeper;
 pub(crate) mod standbys;
+pub(crate) mod stream_watch;
 pub(crate) mod trim;
 pub(crate) mod upkeep;

@@ -7,7 +7,8 @@
 //! what lies below can go. The message at the highest position stays, for the next worker to compare.
 //!
 //! Age is taken from the samples of the hints: at a time, everything up to a sequence was settled.
-//! Where nobody said which replicas are required, nothing is trimmed.
+//! Where nobody said which replicas are required, and the primary has or had a standby, nothing is trimmed. A primary
+//! that never had one has nothing to wait for.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -85,6 +86,8 @@ pub(crate) struct Trimmer {
     may_answer: MayAnswer,
     /// Who was missing the last time, so that it is said once.
     missing: Vec<String>,
+    /// Whether it was said that nothing is trimmed.
+    has_said: bool,
 }
 
 impl Trimmer {
@@ -94,22 +97,37 @@ impl Trimmer {
         config: &Config,
         may_answer: MayAnswer,
     ) -> Self {
-        let required = config.required_standbys.clone();
-        if required.is_none() {
-            warn!(
-                "nothing is trimmed from the stream, which will be full one day: say which standbys must hold a command before it goes (--required-standbys, or none)"
-            );
-        }
         Self {
             context,
             stream,
-            required,
+            required: config.required_standbys.clone(),
             min_age: config.trim_min_age,
             proofs: Proofs::default(),
             trimmed: 0,
             may_answer,
             missing: Vec::new(),
+            has_said: false,
         }
+    }
+
+    /// Which replicas must hold a command before it goes; `None` where nobody can know.
+    async fn required(
+        &mut self,
+        connection: &mut PgConnection,
+        stream_id: i32,
+    ) -> Result<Option<Vec<String>>, sqlx::Error> {
+        if self.required.is_some() {
+            return Ok(self.required.clone());
+        }
+        if !streams::had_standby(connection, stream_id).await? {
+            return Ok(Some(Vec::new()));
+        }
+        if !std::mem::replace(&mut self.has_said, true) {
+            warn!(
+                "nothing is trimmed from the stream, which will be full one day: say which standbys must hold a command before it goes (--required-standbys, or none)"
+            );
+        }
+        Ok(None)
     }
 
     /// Looks how far may be trimmed, and does it when `now` is a time for that. What JetStream says
@@ -121,7 +139,9 @@ impl Trimmer {
         keeper: &HintKeeper,
         now: bool,
     ) -> Result<(), sqlx::Error> {
-        let Some(required) = self.required.clone() else { return Ok(()) };
+        let Some(required) = self.required(connection, takeover.stream_id).await? else {
+            return Ok(());
+        };
         let Some((proof, now_ns)) = prove(connection, takeover.stream_id).await? else {
             return Ok(());
         };

@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     keeper::{self, HintKeeper},
+    stream_watch::StreamWatch,
     trim::Trimmer,
 };
 
@@ -25,6 +26,8 @@ use super::{
 const LOW_WATER_EVERY: u32 = 5;
 /// Every how many rounds the stream is trimmed: about five seconds.
 const TRIM_EVERY: u32 = 5;
+/// Every how many rounds the stream's settings and size are looked at: about two seconds.
+const WATCH_EVERY: u32 = 2;
 /// Every how many rounds the ledger's days are looked at: about ten minutes.
 const DAYS_EVERY: u32 = 600;
 
@@ -54,6 +57,7 @@ pub(crate) async fn run(
     config: &Config,
     mut keeper: HintKeeper,
     mut trimmer: Trimmer,
+    mut watch: StreamWatch,
     takeover: &Takeover,
     memory: &Memory,
 ) -> sqlx::Error {
@@ -62,6 +66,9 @@ pub(crate) async fn run(
         tokio::time::sleep(keeper::EVERY).await;
         rounds = rounds.wrapping_add(1);
         memory.report();
+        if rounds.is_multiple_of(WATCH_EVERY) {
+            watch.tick(config).await;
+        }
         let hinted = keeper.tick(&mut connection, takeover.stream_id).await;
         let kept = async {
             hinted?;

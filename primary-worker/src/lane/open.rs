@@ -56,7 +56,8 @@ pub(crate) fn open(
 ) -> (Dispatcher, Vec<Lane>) {
     let read_to = ReadTo::new(shared.takeover.progress, connections.len());
     let (read_by, memory) = (stream.clone(), shared.memory.clone());
-    let mut dispatcher = Dispatcher::new(read_to.clone(), read_by, memory, name.to_owned());
+    let mut dispatcher =
+        Dispatcher::new(read_to.clone(), read_by, memory, shared.health.clone(), name.to_owned());
     let before = shared.takeover.lanes.iter().zip(connections).enumerate();
     let careful = if shared.takeover.unclean { shared.config.batch_max_commands } else { 0 };
     let lanes = before.map(|(number, (lane, connection))| Lane {

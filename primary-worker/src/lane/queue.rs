@@ -16,6 +16,7 @@ use std::{
 };
 
 use ::metrics::Gauge;
+use farwrite_internal::Health;
 use tokio::{
     sync::{
         OwnedSemaphorePermit,
@@ -124,13 +125,34 @@ pub(crate) struct Dispatcher {
     /// How many of them there were.
     count: u32,
     backlog: Gauge,
+    health: Health,
+    /// Whether it is told that the stream cannot be read.
+    is_in_trouble: bool,
 }
 
+/// Who has the trouble, in the worker's health.
+const STREAM: &str = "the stream";
+
 impl Dispatcher {
-    pub(crate) fn new(read_to: ReadTo, stream: Verified, memory: Memory, name: String) -> Self {
-        let own_readers = JoinSet::new();
-        let backlog = metrics::backlog();
-        Self { inlets: Vec::new(), read_to, stream, memory, name, own_readers, count: 0, backlog }
+    pub(crate) fn new(
+        read_to: ReadTo,
+        stream: Verified,
+        memory: Memory,
+        health: Health,
+        name: String,
+    ) -> Self {
+        Self {
+            inlets: Vec::new(),
+            read_to,
+            stream,
+            memory,
+            name,
+            own_readers: JoinSet::new(),
+            count: 0,
+            backlog: metrics::backlog(),
+            health,
+            is_in_trouble: false,
+        }
     }
 
     /// Adds the queue of the next lane.
@@ -190,6 +212,16 @@ impl Sink for Dispatcher {
         self.backlog.set(messages as f64);
     }
 
+    fn reading(&mut self, trouble: Option<&str>) {
+        match trouble {
+            Some(reason) => self.health.trouble(STREAM, reason),
+            None if self.is_in_trouble => self.health.over(STREAM),
+            None => return,
+        }
+        self.is_in_trouble = trouble.is_some();
+        metrics::waiting(self.is_in_trouble);
+    }
+
     fn highest(&self) -> StreamPosition {
         self.read_to.highest()
     }
@@ -243,6 +275,9 @@ impl Sink for OwnReader {
     }
 
     fn remaining(&mut self, _messages: u64) {}
+
+    /// The common reader has the same trouble.
+    fn reading(&mut self, _trouble: Option<&str>) {}
 
     fn highest(&self) -> StreamPosition {
         self.read_to.highest()

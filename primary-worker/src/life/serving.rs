@@ -14,14 +14,17 @@ use tracing::{error, info, warn};
 
 use crate::{
     answers::outcomes,
-    keep::{confirm::Confirmations, heartbeat, keeper::HintKeeper, trim::Trimmer, upkeep},
+    keep::{
+        confirm::Confirmations, heartbeat, keeper::HintKeeper, stream_watch::StreamWatch,
+        trim::Trimmer, upkeep,
+    },
     lane::{context::LaneContext, open::open, queue::Dispatcher},
     metrics,
     primary::{PrimaryError, PrimaryServer, Purpose},
     store::owner,
     stream::{
         client::has_ended,
-        reader::{ReaderEnd, StreamReader},
+        reader::{NAMES_BEGIN, ReaderEnd, StreamReader},
         sink::Verified,
     },
     verdict::Blame,
@@ -92,12 +95,13 @@ impl Serving {
         let lanes_stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let next = takeover.progress.low_water + 1;
-        let name = format!("farwrite-{:.8}", takeover.epoch.to_string());
+        let name = format!("{NAMES_BEGIN}{:.8}", takeover.epoch.to_string());
         let (mut dispatcher, open_lanes) = open(&shared, lanes, &lanes_stop, &stream, &name);
         let held = &stream.stream;
         let keeper = HintKeeper::new(client, held, config, takeover, veto.hints());
         let trimmer =
             Trimmer::new(stream.context.clone(), held.clone(), config, shared.may_answer.clone());
+        let watch = StreamWatch::new(held.clone(), shared.health.clone());
         let told_stream = stream.clone();
         let reader = StreamReader::new(stream, name, next, shared.memory.pull);
         tasks.spawn(async move {
@@ -138,7 +142,8 @@ impl Serving {
             let (config, takeover) = (Arc::clone(config), Arc::clone(takeover));
             let memory = shared.memory.clone();
             async move {
-                let kept = upkeep::run(control, &config, keeper, trimmer, &takeover, &memory);
+                let kept =
+                    upkeep::run(control, &config, keeper, trimmer, watch, &takeover, &memory);
                 let error = kept.await;
                 TaskEnd::Other(ServingEnd::again_of("upkeep", error))
             }

@@ -104,6 +104,15 @@ pub struct StreamStatus {
     /// The age of the first message behind the position; 0 when there is none.
     #[serde(default)]
     pub lag_seconds: Option<f64>,
+    /// Bytes of the stream.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// Bytes at which it refuses every write; 0 for no limit.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+    /// Messages below this sequence may be trimmed; `None` while nothing was.
+    #[serde(default)]
+    pub trim_floor: Option<i64>,
     /// What is wrong with the stream.
     #[serde(default)]
     pub problem: Option<String>,
@@ -188,7 +197,7 @@ async fn read_streams(
 ) -> Result<Vec<StreamStatus>, OperateError> {
     let rows: Vec<(Json<StreamStatus>,)> = sqlx::query_as(
         "SELECT to_json(r) FROM (
-             SELECT s.stream_id, s.name AS stream, s.lanes, s.refused AS problem,
+             SELECT s.stream_id, s.name AS stream, s.lanes, s.refused AS problem, s.trim_floor,
                  coalesce(min(l.sequence), s.low_water) AS low_water, greatest(max(l.sequence), s.low_water, s.high_water) AS high_water
              FROM farwrite.streams s LEFT JOIN farwrite.lanes l USING (stream_id)
              WHERE $1::text IS NULL OR s.name = $1 GROUP BY s.stream_id ORDER BY s.stream_id) r",
@@ -264,6 +273,8 @@ impl StreamStatus {
         identity::check_identity(connection, stream.cached_info()).await?;
         let low_water = self.low_water.unsigned_abs();
         self.last_sequence = Some(state.last_sequence);
+        self.bytes = Some(state.bytes);
+        self.max_bytes = Some(u64::try_from(stream.cached_info().config.max_bytes).unwrap_or(0));
         if state.last_sequence >= low_water {
             self.lag_commands = Some(state.last_sequence - low_water);
             self.lag_seconds = if state.last_sequence == low_water {

@@ -200,6 +200,31 @@ pub(crate) async fn write_low_water(connection: &mut PgConnection) -> Result<(),
     .map(drop)
 }
 
+/// Whether the primary has a standby, or ever had one: what is seen is written down. A standby that has a slot is
+/// one while it is away; copies that backups stream count, since nothing tells them from a standby.
+pub(crate) async fn had_standby(
+    connection: &mut PgConnection,
+    stream_id: i32,
+) -> Result<bool, sqlx::Error> {
+    let (had, has): (bool, bool) = sqlx::query_as(
+        "SELECT s.had_standby,
+                EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical')
+                OR EXISTS (SELECT FROM pg_stat_replication r LEFT JOIN pg_replication_slots l ON l.active_pid = r.pid
+                           WHERE r.state IS DISTINCT FROM 'backup' AND l.slot_type IS DISTINCT FROM 'logical')
+         FROM farwrite.streams s WHERE s.stream_id = $1",
+    )
+    .bind(stream_id)
+    .fetch_one(&mut *connection)
+    .await?;
+    if has && !had {
+        sqlx::query("UPDATE farwrite.streams SET had_standby = true WHERE stream_id = $1")
+            .bind(stream_id)
+            .execute(connection)
+            .await?;
+    }
+    Ok(had || has)
+}
+
 /// Writes down how far a stream is trimmed, before anything is dropped; false when the epoch is
 /// over.
 pub(crate) async fn raise_trim_floor(

@@ -23,10 +23,17 @@ pub(crate) async fn create_or_check(client: &Client, config: &Config) -> Result<
         .get_or_create_stream(wanted)
         .await
         .map_err(|error| StreamError::jetstream(&config.stream, error))?;
-    let info =
-        stream.get_info().await.map_err(|error| StreamError::jetstream(&config.stream, error))?;
+    let failed = |error: &dyn std::fmt::Display| StreamError::jetstream(&config.stream, error);
+    let info = stream.get_info().await.map_err(|error| failed(&error))?;
     contract::check(&info.config, &subjects)?;
-    Ok(info)
+    let (found, wanted) = (info.config.max_bytes, config.new_stream.max_bytes);
+    if found <= 0 || found >= wanted {
+        return Ok(info);
+    }
+    // An operator who raised it further knew why.
+    let raised = stream::Config { max_bytes: wanted, ..info.config };
+    tracing::info!(found, wanted, "the stream's limit is raised");
+    context.update_stream(raised).await.map_err(|error| failed(&error))
 }
 
 /// Finds the stream and checks its settings.

@@ -17,9 +17,12 @@
 
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
-use async_nats::jetstream::{
-    self, Context,
-    consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+use async_nats::{
+    connection::State,
+    jetstream::{
+        self, Context,
+        consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+    },
 };
 use tokio::time::MissedTickBehavior;
 use tokio_stream::{Stream, StreamExt};
@@ -49,6 +52,12 @@ const INACTIVE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause before another consumer is made.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// What the names of consumers begin with, and how many of their characters name the takeover.
+pub(crate) const NAMES_BEGIN: &str = "farwrite-";
+const NAME_OF_TAKEOVER: usize = NAMES_BEGIN.len() + 8;
+/// How long deleting consumers of former takeovers may take.
+const DELETE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why reading ended.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +137,7 @@ impl StreamReader {
                 ConsumerEnd::Unreadable => {}
                 ConsumerEnd::Broken(reason) => {
                     warn!(next = self.next, reason, "reading is interrupted");
+                    sink.reading(Some(&reason));
                 }
                 ConsumerEnd::Gap { found } => {
                     warn!(next = self.next, found, "messages were skipped: reading again");
@@ -207,7 +217,11 @@ impl StreamReader {
         };
         let consumer = match self.stream.create_consumer(config).await {
             Ok(consumer) => consumer,
-            Err(error) => return ConsumerEnd::Broken(format!("creating a consumer: {error}")),
+            Err(error) => {
+                // As many as may be: perhaps those of a worker that fell.
+                self.delete_others().await;
+                return ConsumerEnd::Broken(format!("creating a consumer: {error}"));
+            }
         };
         let progress = StreamProgress { low_water: self.next - 1, highest: sink.highest() };
         match self.identity.verify(&self.context, &self.stream, &progress).await {
@@ -215,6 +229,7 @@ impl StreamReader {
             Err(error) if error.may_pass() => return ConsumerEnd::Broken(error.to_string()),
             Err(error) => return ConsumerEnd::Other(error),
         }
+        sink.reading(None);
         let end = match until {
             None => self.pull(&consumer, sink).await,
             Some(until) => self.pull_until(until, &consumer, sink).await,
@@ -223,6 +238,21 @@ impl StreamReader {
         let _ =
             tokio::time::timeout(Duration::from_secs(1), self.stream.delete_consumer(&name)).await;
         end
+    }
+
+    /// Deletes the consumers of former takeovers, which JetStream keeps for a while. Best effort.
+    async fn delete_others(&self) {
+        let own: String = self.name.chars().take(NAME_OF_TAKEOVER).collect();
+        let deleting = async {
+            let mut names = self.stream.consumer_names();
+            while let Some(Ok(name)) = names.next().await {
+                if name.starts_with(NAMES_BEGIN) && !name.starts_with(&own) {
+                    info!(name, "deleting the consumer of a former takeover");
+                    let _ = self.stream.delete_consumer(&name).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DELETE_WITHIN, deleting).await;
     }
 
     async fn pull(
@@ -293,7 +323,13 @@ impl StreamReader {
             let message = match next {
                 Some(Some(message)) => message,
                 Some(None) => return ConsumerEnd::Broken("the subscription ended".to_owned()),
-                None => continue,
+                None => {
+                    // What ends this loop is the new connection.
+                    if self.context.client().connection_state() == State::Disconnected {
+                        sink.reading(Some("NATS is not connected"));
+                    }
+                    continue;
+                }
             };
             let message = match message {
                 Ok(message) => message,

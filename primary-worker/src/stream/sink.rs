@@ -12,6 +12,8 @@ pub(crate) trait Sink {
     async fn take(&mut self, delivery: Delivery) -> bool;
     /// Is told how many messages of the stream are still to come.
     fn remaining(&mut self, messages: u64);
+    /// Is told why the stream cannot be read, or that it can be again.
+    fn reading(&mut self, trouble: Option<&str>);
     /// The highest position that anybody of this takeover has read, or that a lane has passed.
     fn highest(&self) -> StreamPosition;
 }

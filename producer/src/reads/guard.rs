@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use farwrite_internal::sabotage;
 use farwrite_schemas::{BRANCHES_QUERY, Branch, BranchKnown, BranchRow, Epoch, Lsn};
 use sqlx::{PgConnection, postgres::PgPoolOptions};
 use tokio::time::sleep;
@@ -62,6 +63,9 @@ impl Refused {
 
 /// Gives a pool its guard.
 pub(crate) fn guard(promise: &Arc<Promise>, pool: PgPoolOptions) -> PgPoolOptions {
+    if sabotage::leaves_out("pool") {
+        return pool;
+    }
     let (new, old) = (Arc::clone(promise), Arc::clone(promise));
     let pool = pool.after_connect(move |connection, _| {
         let promise = Arc::clone(&new);

@@ -110,6 +110,8 @@ CREATE TABLE farwrite.streams (
     -- it until an operator adopts it, however it looks by then.
     refused      text,
     refused_at   timestamptz,
+    -- The primary had a standby once. Then nothing is trimmed before an operator says behind which.
+    had_standby  boolean NOT NULL DEFAULT false,
     trim_floor   bigint                   -- messages below this sequence (exclusive) may be gone from the stream; null while
                                           -- nothing was trimmed. Written before the stream is trimmed: a database whose own
                                           -- position is below the floor knows that commands which it lacks are gone

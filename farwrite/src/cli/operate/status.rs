@@ -87,6 +87,17 @@ fn stream_text(status: &StreamStatus) -> String {
         let old = if lag == 0 { String::new() } else { format!(", {old}") };
         text.push_str(&format!("  lag         {lag} commands{old}\n"));
     }
+    if let (Some(bytes), Some(max_bytes)) = (status.bytes, status.max_bytes) {
+        let of = match max_bytes {
+            0 => "no limit".to_owned(),
+            most => format!("{most}, {} %", bytes.saturating_mul(100) / most),
+        };
+        let trimmed = status.trim_floor.map_or_else(
+            || "nothing was trimmed".to_owned(),
+            |floor| format!("trimmed below {floor}"),
+        );
+        text.push_str(&format!("  bytes       {bytes} (of {of}); {trimmed}\n"));
+    }
     if let Some(problem) = &status.problem {
         text.push_str(&format!("  PROBLEM     {}\n", plain(problem)));
     }

@@ -112,7 +112,7 @@ pub(super) fn settings() -> Vec<Setting> {
             "FARWRITE_REQUIRED_STANDBYS",
             "NAMES|none",
             Unset::Nothing,
-            "Standbys that must hold a commit before its command goes from the stream: application_name or slot, separated by commas; none: the primary alone counts [default: nothing is trimmed]",
+            "Standbys that must hold a commit before its command goes from the stream: application_name or slot, separated by commas; none: the primary alone counts [default: nothing is trimmed once the primary had a standby]",
         ),
         setting(
             "trim-min-age-s",
