@@ -21,7 +21,7 @@ pub const BODY_MAX_BYTES: usize = 1_000_000;
 pub const CONTEXT_MAX_BYTES: usize = 4_096;
 
 /// Deepest nesting of a body's arrays and objects. PostgreSQL reads one of some thousands with its default stack.
-pub const BODY_MAX_DEPTH: usize = 1_000;
+pub const BODY_MAX_DEPTH: usize = 2_000;
 
 /// Latest time that a header may name, in Unix milliseconds: in nanoseconds it just fits 64 bits
 /// (the year 2262).
@@ -284,8 +284,8 @@ fn check_json(body: &[u8]) -> Result<(), EnvelopeError> {
 /// Whether a JSON text is nested too deeply.
 fn is_too_deep(json: &[u8]) -> bool {
     let opens = |byte: u8| matches!(byte, b'[' | b'{');
-    // Few bodies have so many brackets at all.
-    if json.len() <= BODY_MAX_DEPTH
+    // Each level takes two bytes, and few bodies have so many brackets at all.
+    if json.len() <= 2 * BODY_MAX_DEPTH
         || json.iter().filter(|byte| opens(**byte)).count() <= BODY_MAX_DEPTH
     {
         return false;
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(decoded(&nested(400_000)).unwrap_err(), EnvelopeError::TooDeep);
         let wide = format!("[{}[]]", "[],".repeat(2 * BODY_MAX_DEPTH));
         assert!(decoded(&wide).is_ok(), "wide, and not deep");
-        let text = format!("[\"{}\\\"{}\"]", "[".repeat(2_000), "{".repeat(2_000));
+        let text = format!("[\"{}\\\"{}\"]", "[".repeat(4_000), "{".repeat(4_000));
         assert!(decoded(&text).is_ok(), "brackets within a text: {}", &text[..20]);
     }
 
