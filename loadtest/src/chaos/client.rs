@@ -289,8 +289,9 @@ impl Client {
         };
         match timeout(READ_WITHIN, reading).await {
             Ok(Ok(((n, last), Some(seen_at)))) => {
-                history.end_read(begun, n, last)?;
-                self.note(seen_at)
+                // A read that tells of another branch belongs to no session: its client learns of both at once.
+                self.note(seen_at)?;
+                Ok(history.end_read(begun, n, last)?)
             }
             // The client cannot keep what it saw, so the read binds no later read.
             Ok(Ok((_, None)) | Err(_)) | Err(_) => Ok(history.fail_read(begun)?),

@@ -10,6 +10,9 @@ use super::error::StreamError;
 
 /// How long JetStream may take to answer a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often NATS is asked whether it is there. Two questions without an answer end the connection: one that a
+/// firewall forgot is noticed within 15 s. The client's own interval is a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// What a message must leave of the server's limit: room for headers that are put around it on
 /// the way.
 const HEADROOM_BYTES: usize = 1 << 10;
@@ -28,6 +31,7 @@ pub(crate) async fn connect(url: &str) -> Result<Client, StreamError> {
         .name("farwrite worker")
         // A request that comes while a cluster elects is dropped in silence; the client waits 10 s.
         .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
         .event_callback(|event| async move { tracing::info!(%event, "NATS") })
         .connect(&servers.urls)
         .await
