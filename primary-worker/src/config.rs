@@ -6,8 +6,8 @@ use farwrite_schemas::{DatabaseName, NatsServers};
 
 /// Most lanes: each is a connection, and PostgreSQL's default allows 100 of them.
 pub(crate) const LANES_MAX: u32 = 64;
-/// Bytes of commands and answers that the worker holds at once: a batch of commands of 16 kB for each of eight
-/// lanes, and as much for parked ones, for what is on its way in, and for answers.
+/// Bytes of commands and answers that the worker holds at once. Each of eight lanes has room for a batch of
+/// commands of 16 kB. Parked commands, pulls and answers have as much each.
 pub const MEMORY: usize = 128 << 20;
 /// How long the ledger keeps an outcome by default.
 pub const LEDGER_KEEP: Duration = Duration::from_secs(7 * 86_400);

@@ -115,7 +115,7 @@ BEGIN
     END IF;
     PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers, p_unconfirmed);
     IF pg_column_size(answers) > 4194304 THEN
-        answers := farwrite.shortened(answers);
+        answers := farwrite.shortened(answers, outcomes);
     END IF;
 END $$;
 
@@ -150,7 +150,7 @@ BEGIN
                to_timestamp(p_at[i.place]::float8 / 1e9::float8)
         FROM ran, unnest(ran.answers) WITH ORDINALITY AS i (answer, place)
     )
-    SELECT CASE WHEN pg_catalog.pg_column_size(ran.answers) > 4194304 THEN farwrite.shortened(ran.answers) ELSE ran.answers END
+    SELECT CASE WHEN pg_catalog.pg_column_size(ran.answers) > 4194304 THEN farwrite.shortened(ran.answers, NULL) ELSE ran.answers END
     INTO apply_plain.answers FROM ran;
 END $$;
 
@@ -1060,7 +1060,7 @@ BEGIN
     SELECT f.parked, f.paused INTO parked, v_paused
     FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_to_id) f;
     xid := pg_current_xact_id()::text;
-    SELECT k.outcomes, farwrite.shortened(k.answers) INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    SELECT k.outcomes, farwrite.shortened(k.answers, k.outcomes) INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     -- Of any lane: an id may wait there under another key.
     SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
            array_agg((SELECT count(*) FROM (
@@ -1716,7 +1716,7 @@ BEGIN
     PERFORM farwrite.reject('suppressed', pg_catalog.format('the database kept the row of %s from being stored: a trigger', v_plan.name));
 END $$;
 
-CREATE FUNCTION farwrite.shortened(p_answers text[]) RETURNS text[]
+CREATE FUNCTION farwrite.shortened(p_answers text[], p_outcomes text[]) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog'
     AS $$
@@ -1726,6 +1726,7 @@ DECLARE
     v_told   text[] := p_answers;
 BEGIN
     FOR j IN 1 .. coalesce(cardinality(p_answers), 0) LOOP
+        CONTINUE WHEN p_outcomes[j] <> 'applied';
         v_bytes := octet_length(p_answers[j]);
         IF v_bytes > v_room THEN
             v_told[j] := '#' || v_bytes;

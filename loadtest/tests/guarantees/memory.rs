@@ -112,3 +112,18 @@ async fn large_bodies_of_one_key_hold_innocent_keys_up_for_a_moment_only() -> Re
     longest_pause(&case, trouble).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn why_a_command_was_refused_is_told_however_full_the_room_is() -> Result<()> {
+    let case = Case::new("refusals", &[]).await?;
+    let told: Vec<Option<String>> = sqlx::query_scalar(
+        "SELECT farwrite.shortened(ARRAY[repeat('x', 4194300), '{\"code\": \"refused\"}', '12345', NULL],
+                                   ARRAY['applied', 'rejected', 'applied', NULL])",
+    )
+    .fetch_one(&mut case.primary().await?)
+    .await?;
+    ensure!(told[0].as_ref().is_some_and(|output| output.len() == 4_194_300), "it fits");
+    let rest: Vec<_> = told[1..].iter().map(Option::as_deref).collect();
+    ensure!(rest == [Some("{\"code\": \"refused\"}"), Some("#5"), None], "{rest:?}");
+    Ok(())
+}

@@ -11,7 +11,7 @@ pub enum Doubt {
     #[error("the server is on timeline {}, where no worker has taken over yet", _0.0)]
     OtherTimeline(Timeline),
     /// The bookmark is of a later timeline than all takeovers that the server holds, and the server has replayed
-    /// past it: the server is on a branch that a failover lost, and does not know of the one that survived.
+    /// past it. So the server may be on a branch that a failover lost, and not know of the one that survived.
     #[error(
         "the server holds no takeover of the bookmark's timeline {}: a failover may have lost the server's own branch, and then the server must be made anew",
         _0.0

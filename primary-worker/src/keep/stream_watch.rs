@@ -1,7 +1,7 @@
 //! Whether the stream still keeps its contract, and how full it is, while the worker serves.
 //!
-//! Both are an operator's affair: the worker goes on, and says what endangers accepted commands, or will soon
-//! stop every write: in the log once, in `/ready` and in the metrics as long as it is so.
+//! Both are an operator's affair, and the worker goes on. It says what endangers accepted commands, or will soon
+//! stop every write. The log says so once, `/ready` and the metrics as long as it is so.
 
 use std::time::Duration;
 

@@ -132,8 +132,8 @@ impl Lane {
         next
     }
 
-    /// Makes a new session, of the same server: a change of the schema may have made a plan stale, and what
-    /// a function's language keeps of its types goes with the session only.
+    /// Makes a new session of the same server: a change of the schema may have made a plan stale. What a
+    /// function's language keeps of its types goes with the session only.
     async fn renew_session(&mut self) -> Result<(), ServingEnd> {
         let LaneContext { sessions, takeover, .. } = &self.shared;
         self.connection = sessions.lane(takeover.epoch).await?;

@@ -20,8 +20,9 @@ use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 use async_nats::{
     connection::State,
     jetstream::{
-        self, Context,
+        self, Context, ErrorCode,
         consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+        stream::ConsumerErrorKind,
     },
 };
 use tokio::time::MissedTickBehavior;
@@ -218,8 +219,12 @@ impl StreamReader {
         let consumer = match self.stream.create_consumer(config).await {
             Ok(consumer) => consumer,
             Err(error) => {
-                // As many as may be: perhaps those of a worker that fell.
-                self.delete_others().await;
+                let is_full = matches!(error.kind(), ConsumerErrorKind::JetStream(ref error)
+                    if error.error_code() == ErrorCode::MAXIMUM_CONSUMERS_LIMIT);
+                // Perhaps by those of a worker that fell.
+                if is_full {
+                    self.delete_others().await;
+                }
                 return ConsumerEnd::Broken(format!("creating a consumer: {error}"));
             }
         };

@@ -51,6 +51,6 @@ BEGIN
     END IF;
     PERFORM farwrite.record(p_stream, p_ids, p_fingerprints, p_sequences, p_at, '{}', v_new, answers, p_unconfirmed);
     IF pg_column_size(answers) > 4194304 THEN
-        answers := farwrite.shortened(answers);
+        answers := farwrite.shortened(answers, outcomes);
     END IF;
 END $$;

@@ -42,6 +42,6 @@ BEGIN
                to_timestamp(p_at[i.place]::float8 / 1e9::float8)
         FROM ran, unnest(ran.answers) WITH ORDINALITY AS i (answer, place)
     )
-    SELECT CASE WHEN pg_catalog.pg_column_size(ran.answers) > 4194304 THEN farwrite.shortened(ran.answers) ELSE ran.answers END
+    SELECT CASE WHEN pg_catalog.pg_column_size(ran.answers) > 4194304 THEN farwrite.shortened(ran.answers, NULL) ELSE ran.answers END
     INTO apply_plain.answers FROM ran;
 END $$;

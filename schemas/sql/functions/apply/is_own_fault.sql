@@ -1,8 +1,8 @@
 -- Whether an SQLSTATE is the command's own fault, wherever it was raised: it is rejected. The worker's verdict
 -- table says the same, and a test compares the two. Classes: PostgreSQL's documentation, appendix A; a class
 -- from 5 to 9 or I to Z that is not PostgreSQL's was chosen by the app, to refuse in its own words.
--- A check (23514) without a name is perhaps a partition that is missing, and a sequence that is used up (2200H)
--- is no command's fault: where such a command runs alone, more is known of it.
+-- A check (23514) without a name is perhaps a partition that is missing. A sequence that is used up (2200H) is no
+-- command's fault. Where such a command runs alone, more is known of it.
 -- Its names are bound when it is made, so it needs no search_path, and can be inlined.
 CREATE OR REPLACE FUNCTION farwrite.is_own_fault(p_state text, p_constraint text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

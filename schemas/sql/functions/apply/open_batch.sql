@@ -17,7 +17,7 @@ BEGIN
     SELECT f.parked, f.paused INTO parked, v_paused
     FROM farwrite.fence(p_stream, p_lane, p_epoch, p_from, p_to, p_to_at, p_to_id) f;
     xid := pg_current_xact_id()::text;
-    SELECT k.outcomes, farwrite.shortened(k.answers) INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
+    SELECT k.outcomes, farwrite.shortened(k.answers, k.outcomes) INTO outcomes, answers FROM farwrite.known(p_ids, p_fingerprints) k;
     -- Of any lane: an id may wait there under another key.
     SELECT array_agg(p.command_id), array_agg(p.fingerprint), array_agg(p.sequence),
            array_agg((SELECT count(*) FROM (
