@@ -15,7 +15,12 @@ use crate::{
     build_error::{BuildError, variable},
     journal::{Journal, Keeping},
     limits::Limits,
-    link::{connection::NatsSource, inbox::Inbox, nats::NatsLink, routes::Routes},
+    link::{
+        connection::{NatsSource, default_options},
+        inbox::Inbox,
+        nats::NatsLink,
+        routes::Routes,
+    },
     metrics,
     outbox::{
         attempt::Attempts,
@@ -197,7 +202,7 @@ impl Builder {
         let nats = match (self.client, self.nats_url) {
             (Some(client), _) => NatsSource::Client(client),
             (None, Some(url)) => {
-                let options = self.nats_options.unwrap_or_default();
+                let options = self.nats_options.unwrap_or_else(default_options);
                 NatsSource::at(&url, options).map_err(BuildError::NatsUrl)?
             }
             (None, None) => return Err(BuildError::NoNats),

@@ -4,7 +4,7 @@
 //! builder's connections have a callback for it that fails the waiting publishes at once; a client
 //! that the app brings has none, and there such a publish ends as timed out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
 use farwrite_schemas::{NatsCredentials, NatsServers};
@@ -17,6 +17,15 @@ pub(crate) enum NatsSource {
     Connect { servers: Vec<ServerAddr>, options: Box<ConnectOptions> },
     /// A connection that the app brings.
     Client(Client),
+}
+
+/// How often NATS is asked whether it is there. Two questions without an answer end the connection: one that a
+/// firewall forgot is noticed within 15 s. The client's own interval is a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The options of a connection for which the app chose none.
+pub(crate) fn default_options() -> ConnectOptions {
+    ConnectOptions::new().ping_interval(PING_INTERVAL)
 }
 
 impl NatsSource {
